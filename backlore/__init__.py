@@ -1,0 +1,58 @@
+"""Backlore: the whole backend of a web application as one small Python server.
+
+    from backlore import Backend, Payload, length, private, public, reply
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Where each public name lives. They are imported when asked for, so that the master, which needs few of them,
+# stays small.
+_HOMES = {
+    "Backend": "backlore.app",
+    "Payload": "backlore.core.payload",
+    "Upload": "backlore.core.payload",
+    "key": "backlore.core.keys",
+    "between": "backlore.core.payload",
+    "length": "backlore.core.payload",
+    "matching": "backlore.core.payload",
+    "NEXT": "backlore.web.reply",
+    "reply": "backlore.web.reply",
+    "Request": "backlore.web.request",
+    "page": "backlore.web.static",
+    "static": "backlore.web.static",
+    "avant": "backlore.web.stages",
+    "public": "backlore.web.stages",
+    "auth": "backlore.web.stages",
+    "private": "backlore.web.stages",
+    "admin": "backlore.web.stages",
+}
+
+if TYPE_CHECKING:
+    from backlore.app import Backend
+    from backlore.core.keys import key
+    from backlore.core.payload import Payload, Upload, between, length, matching
+    from backlore.web.reply import NEXT, reply
+    from backlore.web.request import Request
+    from backlore.web.stages import admin, auth, avant, private, public
+    from backlore.web.static import page, static
+
+    ENV: str
+
+__all__ = [
+    "ENV", "NEXT", "Backend", "Payload", "Request", "Upload", "admin", "auth", "avant", "between", "key",
+    "length", "matching", "page", "private", "public", "reply", "static",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "ENV":  # not kept: it is known only once the command line was read
+        return import_module("backlore.core.config").environment()
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'backlore' has no attribute {name!r}")

@@ -1,0 +1,129 @@
+"""Backend: the one place that wires the rooms together."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
+
+from backlore import __version__
+from backlore.clients.redis import Redis
+from backlore.core.config import Settings, settle
+from backlore.core.crypto import Busy
+from backlore.core.notify import Notify, console
+from backlore.services.health import Health
+from backlore.services.identity import Identity
+from backlore.web.application import Application
+from backlore.web.cookie import SessionCookie
+from backlore.web.limits import Limits
+from backlore.web.openapi import describe
+from backlore.web.reply import Reply, Send, reply
+from backlore.web.request import Receive, Request, Scope
+from backlore.web.routes import Route
+from backlore.web.stages import Keeper, public
+from backlore.web.static import Files
+
+# What a client of ours raises when what it stands for can't be reached: 503.
+UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, AuthenticationError, Busy)
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A function to run every `seconds`, on one node at a time."""
+
+    name: str
+    seconds: float
+    function: Callable[[], Awaitable[None]]
+
+
+class Backend:
+    """An application: `app = Backend(CONFIG)`, then `app.routes(…)`. It is an ASGI application too.
+
+    What it has for its own code: `redis` (redis-py's asyncio surface), `notify`, `identity`, `settings`.
+    """
+
+    def __init__(self, config: dict[str, Any]):
+        self.settings: Settings = settle(config)
+        self.notify = Notify(console)
+        self.redis = connect(self.settings, self.notify)
+        self.tasks: list[Task] = []
+        known = self.settings.config
+        cookie = SessionCookie(known.cookie or known.name, self.settings.secret.cookie, known.secure)
+        self.identity = Identity(
+            self.redis,
+            self.notify,
+            idle=known.session_idle,
+            limit=known.session_limit,
+            whitelist=known.whitelist,
+            admins=known.admins,
+        )
+        keeper = Keeper(cookie, self.settings.secret.cookie, self.identity.load, self.notify)
+        self.identity.keeper = keeper
+        self.web = Application(
+            keeper, self.notify, _limits(self.settings), UNAVAILABLE, known.proxies, known.secure
+        )
+        self.web.on_stop.append(self.redis.aclose)
+        self._cookie_name = cookie.name
+        self.routes(public.get("/openapi.json", self._openapi), *Health(self.redis).routes(), *self.identity.routes())
+        self.every(3600, self.identity.mend)
+
+    def routes(self, *routes: Route) -> None:
+        """Add routes, in their order within each stage."""
+        for route in routes:
+            if isinstance(route.handler, Files):
+                route.handler.settle(self.settings.folder)
+        self.web.add(*routes)
+
+    def every(self, seconds: float, function: Callable[[], Awaitable[None]]) -> None:
+        """Run a function periodically, beside the workers, on one node of all at a time."""
+        name = getattr(function, "__qualname__", repr(function))
+        self.tasks.append(Task(name, seconds, function))
+
+    async def run_tasks(self) -> None:
+        """Run the periodic tasks until cancelled. What fails is notified and tried again at its next time."""
+        await asyncio.gather(*(self._repeat(task) for task in self.tasks))
+
+    async def _repeat(self, task: Task) -> None:
+        while True:
+            await asyncio.sleep(task.seconds)
+            try:
+                # string, the claim of the node that runs the task; lives just shorter than its period
+                key = f"task:{task.name}"
+                if await self.redis.set(key, "claimed", nx=True, px=int(task.seconds * 900)):
+                    await task.function()
+            except Exception as error:
+                self.notify("error", "task.failed", task=task.name, error=error)
+
+    async def _openapi(self, request: Request) -> Reply:
+        """This document."""
+        name = self.settings.config.name
+        return reply(200, describe(name, __version__, self.web.table.routes, self._cookie_name))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.web(scope, receive, send)
+
+
+def connect(settings: Settings, notify: Notify | None = None) -> Redis:
+    """The client of the application's redis: the configured one, or the embedded one by its socket."""
+    limits: dict[str, Any] = {"timeout": settings.config.redis_timeout, "notify": notify}
+    known = settings.config.redis
+    if known is None:
+        return Redis(unix_socket_path=str(settings.engine_socket), **limits)
+    login = {"username": known.username, "password": settings.secret.redis_password, "db": known.db}
+    if known.path:
+        return Redis(unix_socket_path=known.path, **login, **limits)
+    if known.tls:
+        login |= {"ssl": True, "ssl_ca_certs": known.ca, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
+    return Redis(host=known.host, port=known.port, **login, **limits)
+
+
+def _limits(settings: Settings) -> Limits:
+    known = settings.config
+    return Limits(
+        folder=settings.data / "uploads",
+        body=known.body_limit,
+        upload=known.upload_limit,
+        parts=known.upload_parts,
+        receive=known.body_timeout,
+    )

@@ -1,0 +1,478 @@
+"""One connection to one redis server, shared by all tasks of an event loop.
+
+The laws:
+
+- All commands issued in one turn of the event loop leave in one write. Commands issued in one synchronous
+  stretch stay together, in order, on one connection: nothing comes between MULTI and EXEC.
+- Replies come in the order of the commands. An entry leaves the queue only with its reply or its connection,
+  also when nobody waits for it any more.
+- A command once written is never written again. If its reply doesn't come, it fails with `Interrupted`.
+- A command not yet written is kept until it can be sent, at most `timeout` seconds, then it fails with
+  `Unavailable`. So every command ends within `timeout` and a tick of the watchdog, whatever the server does.
+
+Wire format: RESP3 (https://github.com/redis/redis-specifications/blob/master/protocol/RESP3.md), server 6.0+.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from ssl import SSLContext
+from typing import Any
+
+from hiredis import PushNotification, Reader, pack_command
+from redis._parsers.base import BaseParser
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    DataError,
+    InvalidResponse,
+    ResponseError,
+)
+
+Arguments = tuple[Any, ...]
+Callback = Callable[..., Any]
+Future = asyncio.Future[Any]
+# future, callback, options, decode, time of issue in seconds of the loop
+Entry = tuple[Future, Callback | None, Mapping[str, Any] | None, bool, float]
+# arguments, callback, options, decode
+Request = tuple[Arguments, Callback | None, Mapping[str, Any] | None, bool]
+
+TICK = 0.1  # seconds between two looks of the watchdog
+PAUSE = 0.02, 1.0  # seconds between two attempts to connect: the first, and the most
+INCOMPLETE = object()  # hiredis has no whole reply yet
+
+
+class Interrupted(ConnectionError):
+    """The command was sent and its reply did not come: it may or may not have run.
+
+    Read the state before you repeat it; repeat it blindly only if running twice does no harm.
+    """
+
+
+class Unavailable(ConnectionError):
+    """The command was never sent: it certainly did not run, and it is safe to repeat it later."""
+
+
+def pack(args: Arguments) -> bytes:
+    """The command as RESP. Arguments are str, bytes, int, float or a buffer, else `DataError`."""
+    packed: bytes
+    try:
+        packed = pack_command(args)
+    except (TypeError, UnicodeEncodeError):
+        packed = pack_command(tuple(map(encode, args)))
+    return packed
+
+
+def encode(argument: Any) -> Any:
+    """An argument as hiredis takes it. What came as bytes that aren't UTF-8 goes back as the same bytes."""
+    if isinstance(argument, str):
+        return argument.encode("utf-8", "surrogateescape")
+    if isinstance(argument, bytearray | memoryview):
+        return bytes(argument)
+    if isinstance(argument, bytes | int | float) and not isinstance(argument, bool):
+        return argument
+    raise DataError(f"redis takes str, bytes, int and float, not {type(argument).__name__}: convert it first")
+
+
+class Link(asyncio.Protocol):
+    """One connection while it lives: bytes in, replies out, in the order of `pending`."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.pending: deque[Entry] = deque()
+        self.since = 0.0  # when it was opened
+        self.written = 0  # entries ever written
+        self.mark = (0, 0.0)  # entries written at this time; see `age`
+        self.ready = False  # HELLO is done
+        self.paused = False  # the socket takes no more
+        self.stalled = False  # the server doesn't answer
+        self.transport: asyncio.Transport
+        self.reader = Reader(
+            protocolError=InvalidResponse,
+            replyError=BaseParser.parse_error,
+            encoding="utf-8",
+            errors="surrogateescape",
+            notEnoughData=INCOMPLETE,
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # asyncio types it as the base of all transports
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.node.flush()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.node.lost(self, error)
+
+    def free(self) -> bool:
+        """May commands be written now?"""
+        return self.ready and not (self.paused or self.stalled or self.transport.is_closing())
+
+    def write(self, data: bytes, entries: Sequence[Entry]) -> None:
+        self.written += len(entries)
+        self.pending.extend(entries)
+        self.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        """Give each whole reply to the oldest entry."""
+        pending = self.pending
+        gets = self.reader.gets
+        try:
+            self.reader.feed(data)
+            while pending:
+                reply = gets(pending[0][3])
+                if reply is INCOMPLETE:
+                    return
+                if type(reply) is not PushNotification:
+                    settle(pending.popleft(), reply)
+            reply = gets()
+            while type(reply) is PushNotification:
+                reply = gets()
+            if reply is not INCOMPLETE:
+                raise InvalidResponse(f"a reply that nobody asked for: {str(reply)[:100]}")
+        except InvalidResponse as error:
+            self.transport.abort()
+            self.node.lost(self, error)
+
+    def age(self, now: float) -> float:
+        """Seconds that the oldest entry in flight has waited, give or take a tick.
+
+        Costs nothing per command: what was written before the mark is either answered by now, then the mark
+        moves on, or has waited since then.
+        """
+        if self.written - len(self.pending) >= self.mark[0]:
+            self.mark = self.written, now
+        return now - self.mark[1]
+
+
+def settle(entry: Entry, reply: Any) -> None:
+    """Give the reply, through the callback, to whoever still waits."""
+    future, callback, options, _, _ = entry
+    if future.done():
+        return
+    if isinstance(reply, Exception):
+        future.set_exception(reply)
+    elif callback is None:
+        future.set_result(reply)
+    else:
+        try:
+            result = callback(reply, **options) if options else callback(reply)
+        except Exception as error:
+            fail(entry, error)
+        else:
+            future.set_result(result)
+
+
+def fail(entry: Entry, error: Exception) -> None:
+    """End the entry's future with the error, if it hasn't ended."""
+    if not entry[0].done():
+        # a future takes every exception but this one, which would end the task that awaits
+        entry[0].set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)
+
+
+class Node:
+    """A server, reached through one connection that is opened by the first command and kept alive.
+
+    Takes `path` of a unix socket, or `host` and `port`; `ssl`, a context, for TLS; `timeout`, the seconds
+    that a command may take, and that connecting may take; `limit`, how many commands may wait at once;
+    `notify`, called like core's `Notify` with `redis.lost` (why) and `redis.back`. Belongs to one event loop,
+    the one of the first command.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        host: str = "localhost",
+        port: int = 6379,
+        username: str | None = None,
+        password: str | None = None,
+        ssl: SSLContext | None = None,
+        db: int = 0,
+        name: str = "backlore",
+        timeout: float = 0.8,
+        limit: int = 10_000,
+        notify: Callable[..., object] | None = None,
+    ) -> None:
+        self.address = path or f"{host}:{port}"
+        self.timeout = timeout
+        self.limit = limit
+        self._path, self._host, self._port, self._ssl = path, host, port, ssl
+        self._hello = hello(username, password, name, db)
+        self._notify = notify
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._link: Link | None = None
+        self._unsent: list[Entry] = []
+        self._packed: list[bytes] = []
+        self._turn = False  # a flush is scheduled
+        self._since = 0.0  # when this turn began
+        self._room = 0  # how long _unsent may become in this turn
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._pause = 0.0
+        self._attempt = 0.0  # not before this time
+        self._trouble = ""
+        self._create_future: Callable[[], Future] = self._first_future
+
+    def send(
+        self,
+        args: Arguments,
+        callback: Callback | None = None,
+        options: Mapping[str, Any] | None = None,
+        decode: bool = True,
+    ) -> Future:
+        """Send a command with this turn's others. Returns the future of its reply; never raises.
+
+        `callback(reply, **options)` makes the result. `decode`: strings of the reply are str (UTF-8, other
+        bytes escaped as surrogates), else bytes. The future fails with the server's error as redis-py's
+        exception, with `DataError`, `Interrupted` or `Unavailable`, or with what the callback raised.
+        """
+        future = self._create_future()
+        try:
+            packed = pack_command(args)
+        except (TypeError, UnicodeEncodeError):
+            return self.send_many([(args, callback, options, decode)])[0]
+        if not self._turn:
+            self._begin()
+        unsent = self._unsent
+        if len(unsent) >= self._room:
+            future.set_exception(self._full())
+            return future
+        self._packed.append(packed)
+        unsent.append((future, callback, options, decode, self._since))
+        return future
+
+    def send_many(self, requests: Sequence[Request]) -> list[Future]:
+        """Send requests, each a tuple like the arguments of `send`: all of them side by side, or none.
+
+        Returns their futures, in order. Fails like `send`.
+        """
+        futures = [self._create_future() for _ in requests]
+        try:
+            packed = [pack(request[0]) for request in requests]
+            if not self._turn:
+                self._begin()
+            if len(self._unsent) + len(requests) > self._room:
+                raise self._full()
+        except Exception as error:
+            for future in futures:
+                future.set_exception(error)
+            return futures
+        self._packed += packed
+        for future, (_, callback, options, decode) in zip(futures, requests, strict=True):
+            self._unsent.append((future, callback, options, decode, self._since))
+        return futures
+
+    async def close(self) -> None:
+        """Wait for what is under way, at most `timeout` seconds, and disconnect.
+
+        The next command connects anew, on the event loop that it runs on.
+        """
+        if self._loop is None:
+            return
+        waiting = [entry[0] for entry in (*(self._link.pending if self._link else ()), *self._unsent)]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self.timeout)
+        if self._connecting:
+            self._connecting.cancel()
+            self._connecting = None
+        if self._link:
+            self._link.transport.close()
+            self._drop("it was closed here")
+        self._expire(float("inf"), "it was closed here")
+        if self._watchdog:
+            self._watchdog.cancel()
+            self._watchdog = None
+        self._turn = False
+        self._loop, self._create_future = None, self._first_future
+
+    # One turn of the loop
+
+    def _first_future(self) -> Future:
+        self._loop = asyncio.get_running_loop()
+        self._create_future = self._loop.create_future
+        return self._create_future()
+
+    def _begin(self) -> None:
+        """The first command of a turn: look at the clock and at the room left, once for all that follow."""
+        assert self._loop
+        self._turn = True
+        self._since = self._loop.time()
+        self._room = self.limit - (len(self._link.pending) if self._link else 0)
+        self._loop.call_soon(self.flush)
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_later(TICK, self._watch)
+
+    def flush(self) -> None:
+        """Write all that waits, if the link is free; see that there is one."""
+        self._turn = False
+        link = self._link
+        if not self._unsent:
+            return
+        if link is None:
+            self._connect()
+        elif link.free():
+            link.write(b"".join(self._packed), self._unsent)
+            self._unsent.clear()
+            self._packed.clear()
+
+    # The limits of waiting
+
+    def _watch(self) -> None:
+        """End what has waited too long; leave a server that is silent for too long."""
+        assert self._loop
+        now = self._loop.time()
+        self._watchdog = None
+        link = self._link
+        if link is not None:
+            for entry in link.pending:
+                if entry[4] > now - self.timeout:
+                    break
+                fail(entry, self._interrupted(f"no reply within {self.timeout:g} s"))
+            age = link.age(now)
+            link.stalled = age > self.timeout
+            if age > 3 * self.timeout:
+                link.transport.abort()
+                self.lost(link, TimeoutError(f"no reply within {age:.1f} s"))
+            elif not link.stalled:
+                self.flush()
+        self._expire(now - self.timeout, "it doesn't answer" if self._link else self._trouble)
+        if self._unsent or (self._link and self._link.pending):
+            self._watchdog = self._loop.call_later(TICK, self._watch)
+
+    def _expire(self, before: float, why: str) -> None:
+        """Give up the unsent commands issued before this time. Those of one stretch have one time."""
+        late = 0
+        while late < len(self._unsent) and self._unsent[late][4] <= before:
+            fail(self._unsent[late], self._unavailable(why))
+            late += 1
+        del self._unsent[:late], self._packed[:late]
+
+    # Connecting
+
+    def lost(self, link: Link, error: Exception | None) -> None:
+        """The link broke: fail what was in flight, connect anew at once."""
+        if link is not self._link:
+            return
+        assert self._loop
+        now = self._loop.time()
+        if now - link.since > PAUSE[1]:
+            self._pause = 0.0
+        self._attempt = now + self._pause
+        why = str(error or "the server closed the connection")
+        self._worry(why)
+        self._drop(why)
+        if link.ready:
+            self._connect()
+
+    def _drop(self, why: str) -> None:
+        """Forget the link; what it was asked has no answer."""
+        link, self._link = self._link, None
+        for entry in link.pending if link else ():
+            fail(entry, self._interrupted(why))
+
+    def _connect(self) -> None:
+        if self._connecting is None:
+            assert self._loop
+            self._connecting = self._loop.create_task(self._keep_connecting())
+
+    async def _keep_connecting(self) -> None:
+        """Try until there is a link, or nothing waits for one."""
+        assert self._loop
+        try:
+            while True:
+                await asyncio.sleep(self._attempt - self._loop.time())
+                self._pause = min(max(2 * self._pause, PAUSE[0]), PAUSE[1])
+                try:
+                    async with asyncio.timeout(self.timeout):
+                        await self._open()
+                    return
+                except Exception as error:  # from no route to no such host to a certificate
+                    self._failed(error)
+                if not self._unsent:
+                    return
+        finally:
+            self._connecting = None
+
+    async def _open(self) -> None:
+        """Connect, introduce ourselves, write what waits."""
+        assert self._loop
+        link = Link(self)
+        if self._path:
+            await self._loop.create_unix_connection(lambda: link, self._path, ssl=self._ssl)
+        else:
+            await self._loop.create_connection(lambda: link, self._host, self._port, ssl=self._ssl)
+        link.since = now = self._loop.time()
+        self._link = link
+        hello = [(self._loop.create_future(), None, None, True, now) for _ in self._hello]
+        link.write(b"".join(map(pack_command, self._hello)), hello)
+        for entry in hello:
+            await entry[0]
+        link.ready = True
+        if self._trouble and self._notify:
+            self._notify("info", "redis.back", address=self.address)
+        self._trouble = ""
+        self.flush()
+
+    def _failed(self, error: Exception) -> None:
+        """An attempt failed: who is refused by the server itself hears its own words; others wait on."""
+        assert self._loop
+        self._attempt = self._loop.time() + self._pause * random.uniform(0.5, 1)
+        link, self._link = self._link, None
+        if link:
+            link.transport.abort()
+        if not isinstance(error, Interrupted):  # else `lost` knew why
+            self._worry(str(error) or f"no connection within {self.timeout:g} s")
+        if isinstance(error, AuthenticationError | ResponseError):
+            for entry in self._unsent:
+                fail(entry, type(error)(f"redis at {self.address} refuses us: {error}. {advice(error)}"))
+            self._unsent.clear()
+            self._packed.clear()
+
+    def _worry(self, why: str) -> None:
+        if not self._trouble and self._notify:
+            self._notify("error", "redis.lost", address=self.address, why=why)
+        self._trouble = why
+
+    # What to say
+
+    def _interrupted(self, why: str) -> Interrupted:
+        return Interrupted(
+            f"redis at {self.address}: {why}. The command was sent and may or may not have run: "
+            "look before you repeat it"
+        )
+
+    def _unavailable(self, why: str) -> Unavailable:
+        return Unavailable(
+            f"redis at {self.address} can't be reached: {why or 'not connected yet'}. "
+            "The command did not run: repeat it later, and see that the server runs"
+        )
+
+    def _full(self) -> Unavailable:
+        return Unavailable(
+            f"redis at {self.address}: {self.limit} commands wait already. "
+            "The command did not run: issue fewer at once, or raise the limit"
+        )
+
+
+def hello(username: str | None, password: str | None, name: str, db: int) -> list[Arguments]:
+    """What a new connection says first."""
+    auth = ("AUTH", username or "default", password or "") if username or password else ()
+    first = ("HELLO", "3", *auth, "SETNAME", name)
+    return [first, ("SELECT", db)] if db else [first]
+
+
+def advice(error: Exception) -> str:
+    """What to do about a server that refuses the first words."""
+    if isinstance(error, AuthenticationError):
+        return "Check the username and the password"
+    if "HELLO" in str(error) or "NOPROTO" in str(error):
+        return "It needs redis 6.0 or newer, or valkey"
+    return "Check the database number and the rights of the user"

@@ -1,0 +1,183 @@
+"""Configuration: an application's `config.py` and `secret.py`, and what the command line said.
+
+Laws: one environment name, `dev` by default, is the only outside input; an unknown or wrongly typed key is
+refused with its name and what was expected; a flag wins over `config.py`; a secret is never a default one.
+"""
+
+import hashlib
+import importlib
+import os
+import re
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from backlore.core.payload import Codec, Invalid, Payload, between, length, matching
+
+Port = Annotated[int, between(1, 65535)]
+Seconds = Annotated[float, between(0.01, 10 * 365 * 86400)]
+Size = Annotated[int, between(1, 1 << 40)]  # bytes
+
+
+class RedisConfig(Payload, frozen=True):
+    """A redis or valkey that we don't start ourselves. Its password is `redis_password` in `secret.py`."""
+
+    host: str = "127.0.0.1"
+    port: Port = 6379
+    path: str | None = None  # of a unix socket; wins over host and port
+    username: str | None = None
+    tls: bool = False
+    ca: str | None = None  # file with the certificate authority to trust, else the system's
+    db: Annotated[int, between(0, 15)] = 0
+
+
+class Config(Payload, frozen=True):
+    """All keys of `CONFIG` in `config.py`, with their defaults."""
+
+    name: Annotated[str, matching("[a-z][a-z0-9_-]{0,30}")]  # of the application
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    address: Annotated[str, matching(r"https?://[^/\s]+")] | None = None  # as users see it; https: Secure cookies
+    cookie: Annotated[str, matching("[A-Za-z0-9_-]{1,50}")] | None = None  # its name; by default that of the app
+    data: str = ".data"  # folder of all state on this machine
+    workers: Annotated[int, between(0, 512)] = 0  # 0: one per CPU
+    redis: RedisConfig | None = None  # None: embedded, in the data folder
+    redis_timeout: Seconds = 0.8  # how long a command may wait; then 503
+    durability: Literal["everysec", "always"] = "everysec"  # of the embedded engine: when the AOF is fsynced
+    proxies: list[str] = []  # addresses or networks whose X-Forwarded-For is believed
+    session_idle: Seconds = 14 * 86400  # a session ends after so long without use
+    session_limit: Seconds = 90 * 86400  # and after so long in any case
+    whitelist: list[str] | None = None  # addresses that may sign up; None: everybody
+    admins: list[str] = []  # addresses
+    body_limit: Size = 1 << 20  # JSON and urlencoded
+    upload_limit: Size = 100 << 20  # multipart, all parts together
+    upload_parts: Annotated[int, between(1, 10_000)] = 100
+    header_timeout: Seconds = 10.0  # a client that takes longer for its headers is cut
+    body_timeout: Seconds = 30.0  # for a whole body; for an upload between two chunks
+    drain: Seconds = 10.0  # how long requests under way may take when a worker ends
+
+    @property
+    def secure(self) -> bool:
+        """Whether users reach us by HTTPS."""
+        return bool(self.address and self.address.startswith("https:"))
+
+
+class Secret(Payload, frozen=True):
+    """All keys of `SECRET` in `secret.py`."""
+
+    cookie: Annotated[str, length(32, 1000)]  # signs sessions and what is bound to them
+    redis_password: str | None = None
+
+
+class Settings(Payload, frozen=True):
+    """What an application runs with."""
+
+    folder: Path
+    env: str
+    config: Config
+    secret: Secret
+
+    @property
+    def data(self) -> Path:
+        """The data folder, absolute."""
+        return (self.folder / self.config.data).resolve()
+
+    @property
+    def engine_socket(self) -> Path:
+        """The unix socket of the embedded engine: in the data folder, unless that path is too long for a socket."""
+        inside = self.data / "redis" / "engine.sock"
+        if len(str(inside)) < 100:
+            return inside
+        name = hashlib.sha256(str(self.data).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"backlore-{os.getuid()}-{name}" / "engine.sock"
+
+
+class Context(Payload, frozen=True):
+    """What the command line said: travels from the master to its workers as JSON."""
+
+    folder: str
+    env: str = "dev"
+    flags: dict[str, str | int] = {}
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; the text says which key and what to do."""
+
+
+_context = Context(folder=".")
+
+
+def environment() -> str:
+    """The environment's name, for `config.py` to split a property at: `from backlore import ENV`."""
+    return _context.env
+
+
+def enter(context: Context) -> None:
+    """Make `context` the one that this process works in, its application importable, its secrets made."""
+    global _context
+    folder = Path(context.folder).resolve()
+    if not re.fullmatch("[a-z][a-z0-9_-]{0,30}", context.env):
+        raise ConfigError(f"{context.env!r} is no name of an environment: use letters, digits, - and _.")
+    if not (folder / "config.py").is_file():
+        raise ConfigError(f"{folder} holds no application: config.py is missing. Name its folder with --app.")
+    _context = msgspec.structs.replace(context, folder=str(folder))
+    sys.path.insert(0, str(folder))
+    make_secret(folder / "secret.py")
+
+
+def load() -> Settings:
+    """The settings of the application that was entered, from its `config.py`."""
+    try:
+        return settle(importlib.import_module("config").CONFIG)
+    except AttributeError:
+        raise ConfigError("config.py has no CONFIG: a dict with at least a name.") from None
+
+
+def settle(config: dict[str, Any]) -> Settings:
+    """The settings that `CONFIG`, the flags and `secret.py` make together. Raises ConfigError."""
+    secret = importlib.import_module("secret")
+    return Settings(
+        folder=Path(_context.folder).resolve(),
+        env=_context.env,
+        config=_convert({**config, **_context.flags}, Config, "config.py"),
+        secret=_convert(getattr(secret, "SECRET", None), Secret, "secret.py"),
+    )
+
+
+def _convert(value: Any, type: type[Any], file: str) -> Any:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file}: {type.__name__.upper()} should be a dict.")
+    try:
+        return Codec(type).from_object(value)
+    except Invalid as error:
+        known = ", ".join(type.__struct_fields__)
+        hint = f" Known are: {known}." if error.why == "Is not known here." else ""
+        # of secret.py only the key's name is shown, never a value
+        raise ConfigError(f"{file}: {error.where or 'the whole'}: {error.why}{hint}") from None
+
+
+def make_secret(file: Path) -> None:
+    """Write a `secret.py` of random secrets, readable by its owner alone, if there is none."""
+    if file.exists():
+        return
+    text = (
+        '"""Secrets of this installation. Keep out of version control; all its servers share one."""\n\n'
+        f'SECRET = {{\n    "cookie": "{secrets.token_urlsafe(48)}",\n}}\n'
+    )
+    draft = file.with_name(f".secret.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.link(draft, file)  # atomic, and never over one that another process made meanwhile
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise ConfigError(f"{file} can't be written ({error.strerror}): make the folder writable.") from None
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,113 @@
+"""notify: the one funnel through which passes all that may concern us.
+
+Laws: it never raises and never blocks its caller (a thread of its own feeds the sinks); what is named like a
+secret is redacted at any depth before it is kept; what could not be passed on is counted, and said.
+"""
+
+import json
+import queue
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Literal
+
+Level = Literal["info", "warning", "error"]
+Record = dict[str, Any]  # time (seconds), level, event, and the fields of the event
+Sink = Callable[[Record], None]
+
+SECRET_NAMES = re.compile(r"passw|secret|token|csrf|cookie|session|signature|authorization|api_?key|private_?key", re.I)
+MOST_WAITING = 10_000
+LONGEST_TEXT = 8_000  # characters of one field
+
+
+class Notify:
+    """`notify("error", "worker.died", pid=12)`: a level, an event, and fields about it.
+
+    An exception as a field is kept with its trace. `sinks` are called with each record, one after the other,
+    in one thread; a sink that fails is reported on standard error and the others still get the record.
+    """
+
+    def __init__(self, *sinks: Sink):
+        self.sinks: list[Sink] = list(sinks)
+        self._queue: queue.Queue[Record | threading.Event] = queue.Queue(MOST_WAITING)
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, level: Level, event: str, **fields: Any) -> None:
+        """Pass an event on. Returns at once, whatever the sinks do."""
+        record = {"time": time.time(), "level": level, "event": event, **_redact(fields, 0)}
+        try:
+            if self._dropped:
+                lost, self._dropped = self._dropped, 0
+                record["dropped_before"] = lost
+            self._queue.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1 + record.get("dropped_before", 0)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._feed, name="notify", daemon=True)
+            self._thread.start()
+
+    def flush(self, seconds: float = 2.0) -> None:
+        """Wait until the sinks have what was passed so far, but no longer than `seconds`."""
+        if self._thread is None:
+            return
+        reached = threading.Event()
+        try:
+            self._queue.put(reached, timeout=seconds)
+        except queue.Full:
+            return
+        reached.wait(seconds)
+
+    def _feed(self) -> None:
+        while True:
+            record = self._queue.get()
+            if isinstance(record, threading.Event):
+                record.set()
+                continue
+            for sink in list(self.sinks):
+                try:
+                    sink(record)
+                except Exception:
+                    traceback.print_exc(file=sys.stderr)
+
+
+def console(record: Record) -> None:
+    """The sink for a terminal: one line an event on standard error, and the trace below it."""
+    fields = dict(record)
+    clock = time.strftime("%H:%M:%S", time.localtime(fields.pop("time")))
+    head = f"{clock} {fields.pop('level'):<7} {fields.pop('event')}"
+    trace = fields.pop("trace", None)
+    rest = " ".join(f"{name}={_compact(value)}" for name, value in fields.items())
+    print(f"{head} {rest}".rstrip() + (f"\n{trace.rstrip()}" if trace else ""), file=sys.stderr, flush=True)
+
+
+def _compact(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    # one line an event: nothing that a client sent may forge another line or a colour
+    return json.dumps(text) if not text.isprintable() or " " in text else text
+
+
+def _redact(value: Any, depth: int) -> Any:
+    """A copy of `value` of plain types without secrets. Never raises."""
+    if isinstance(value, bool | int | float | None):
+        return value
+    if depth > 8:
+        return "…"
+    if isinstance(value, dict):
+        plain: dict[str, Any] = {}
+        for key, each in value.items():
+            name = str(key)
+            if isinstance(each, BaseException):
+                plain["trace"] = "".join(traceback.format_exception(each))[-LONGEST_TEXT:]
+            plain[name] = "[redacted]" if SECRET_NAMES.search(name) else _redact(each, depth + 1)
+        return plain
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redact(each, depth + 1) for each in list(value)[:100]]
+    try:
+        return str(value)[:LONGEST_TEXT]
+    except Exception as error:
+        return f"[no text: {type(error).__name__}]"

@@ -1,0 +1,255 @@
+"""Payload types: what a handler accepts is a type, and nothing reaches it unvalidated.
+
+Laws: unknown keys are refused, a key is given once, and what is wrong is said once: `where` is the path in
+the payload (`tags[2]`), `why` is a sentence for people.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import inspect
+
+T = TypeVar("T")
+
+MAX_DEPTH = 64  # of what a type leaves open (dict, Any): deeper is refused
+
+
+class Payload(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base of every payload type: its fields are annotated types, as in `class NewNote(Payload): text: str`."""
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """A file of a multipart body, on the disk for as long as the request lasts.
+
+    `name` and `type` are what the client claims; never trust them as a path or for serving. `size` in bytes.
+    """
+
+    path: Path
+    name: str
+    type: str
+    size: int
+
+
+class Malformed(ValueError):
+    """The raw bytes are no valid JSON, urlencoded or multipart body."""
+
+
+class Invalid(ValueError):
+    """The payload breaks its type: `where` is the path in it ("" for the whole), `why` a readable sentence."""
+
+    def __init__(self, where: str, why: str):
+        super().__init__(f"{where}: {why}" if where else why)
+        self.where = where
+        self.why = why
+
+
+def length(least: int, most: int) -> msgspec.Meta:
+    """Bounds, both included, of a string in characters or of a list in items."""
+    return msgspec.Meta(min_length=least, max_length=most)
+
+
+def between(least: float, most: float) -> msgspec.Meta:
+    """Bounds, both included, of a number."""
+    return msgspec.Meta(ge=least, le=most)
+
+
+def matching(pattern: str) -> msgspec.Meta:
+    """A regular expression that the whole string matches. Keep it linear: it runs on what strangers send."""
+    return msgspec.Meta(pattern=f"^(?:{pattern})$")
+
+
+class Codec(Generic[T]):
+    """Decodes one payload type from JSON or from the fields of a form or query."""
+
+    def __init__(self, type: type[T]):
+        self.type = type
+        self._decode = msgspec.json.Decoder(type, dec_hook=_accept_upload).decode
+        self._convert = partial(msgspec.convert, type=type, dec_hook=_accept_upload)
+        shapes = list(_shapes(inspect.type_info(type)))
+        for shape in shapes:
+            _check_closed(shape)
+        structs = [shape for shape in shapes if isinstance(shape, inspect.StructType)]
+        self._open = any(isinstance(shape, inspect.DictType | inspect.AnyType) for shape in shapes)
+        self._keys = tuple({f'"{field.encode_name}"'.encode() for s in structs for field in s.fields})
+        fields = structs[0].fields if structs else ()
+        self.has_uploads = any(_is_upload(shape) for shape in shapes)
+        self._lists = {f.encode_name for f in fields if isinstance(f.type, inspect.ListType)}
+
+    def from_json(self, raw: bytes) -> T:
+        """The value of the JSON text `raw`. Raises Malformed or Invalid."""
+        try:
+            value = self._decode(raw)
+        except msgspec.ValidationError as error:
+            raise _explain(error) from None
+        except RecursionError:
+            raise Invalid("", "Is nested too deeply.") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+            raise Malformed(str(error)) from None
+        # msgspec keeps the last of two equal keys in silence. A key can be twice only if its name is: as
+        # written, or hidden in an escape. Only then the slow and sure way is taken.
+        count = raw.count
+        if self._open or b"\\u" in raw:
+            _check_keys(raw)
+        else:
+            for key in self._keys:
+                if count(key) > 1:
+                    _check_keys(raw)
+                    break
+        return value
+
+    def from_fields(self, fields: list[tuple[str, Any]]) -> T:
+        """The value of the pairs of a query or form: texts are converted, a list takes each of its pairs."""
+        values: dict[str, Any] = {}
+        for name, value in fields:
+            if name in self._lists:
+                values.setdefault(name, []).append(value)
+            elif name in values:
+                raise Invalid(name, "Is given more than once.")
+            else:
+                values[name] = value
+        return self.from_object(values, strict=False)
+
+    def from_object(self, value: Any, strict: bool = True) -> T:
+        """The value of plain Python data; not `strict`: texts are converted to numbers and the like."""
+        try:
+            return self._convert(value, strict=strict)
+        except msgspec.ValidationError as error:
+            raise _explain(error) from None
+
+    def from_urlencoded(self, text: str) -> T:
+        """The value of a query or an urlencoded body. Raises Malformed or Invalid."""
+        return self.from_fields(parse_urlencoded(text))
+
+
+def parse_urlencoded(text: str) -> list[tuple[str, str]]:
+    """The pairs of `a=1&b=2`, percent escapes being UTF-8. Raises Malformed."""
+    if not text:
+        return []
+    try:
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
+    except ValueError as error:
+        raise Malformed(str(error)) from None
+
+
+def _accept_upload(type: type, value: Any) -> Any:
+    if isinstance(value, type):
+        return value
+    raise ValueError("Expected `file`, got something else")
+
+
+def _is_upload(shape: inspect.Type) -> bool:
+    return isinstance(shape, inspect.StructType) and shape.cls is Upload
+
+
+def _shapes(shape: inspect.Type, seen: frozenset[type] = frozenset()) -> Iterator[inspect.Type]:
+    """The type and, level by level, all that it is made of; a type that holds itself is entered once."""
+    yield shape
+    inner: list[inspect.Type] = []
+    if isinstance(shape, inspect.StructType):
+        if shape.cls in seen or shape.cls is Upload:
+            return
+        seen |= {shape.cls}
+        inner = [field.type for field in shape.fields]
+    elif isinstance(shape, inspect.UnionType):
+        inner = list(shape.types)
+    elif isinstance(shape, inspect.DictType):
+        inner = [shape.key_type, shape.value_type]
+    elif isinstance(shape, inspect.CollectionType):
+        inner = [shape.item_type]
+    elif isinstance(shape, inspect.TupleType):
+        inner = list(shape.item_types)
+    elif isinstance(shape, inspect.Metadata):
+        inner = [shape.type]
+    for each in inner:
+        yield from _shapes(each, seen)
+
+
+def _check_closed(shape: inspect.Type) -> None:
+    """Only a Payload refuses unknown keys: no other kind of object may stand in one."""
+    lax = isinstance(shape, inspect.TypedDictType | inspect.DataclassType | inspect.NamedTupleType)
+    if isinstance(shape, inspect.StructType) and shape.cls is not Upload:
+        lax = not shape.forbid_unknown_fields
+    if lax:
+        raise TypeError(f"{shape.cls.__qualname__} stands in a payload, so it must be a Payload")  # type: ignore[attr-defined]
+
+
+def _check_keys(raw: bytes) -> None:
+    """Refuse a key that is given twice in an object, and what is nested beyond MAX_DEPTH."""
+    try:
+        _check_depth(json.loads(raw, object_pairs_hook=_unique, parse_int=len, parse_float=len), 0)
+    except RecursionError:
+        raise Invalid("", "Is nested too deeply.") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise Invalid(key, "Is given more than once.")
+            seen.add(key)
+    return found
+
+
+def _check_depth(value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise Invalid("", "Is nested too deeply.")
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return
+    for each in value:
+        _check_depth(each, depth + 1)
+
+
+# What msgspec says, and what we say: the first pattern that matches. {0} and {1} are its groups.
+KINDS = {
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "null",
+    "array": "an array",
+    "object": "an object",
+    "file": "a file",
+}
+PHRASES: list[tuple[str, Callable[..., str]]] = [
+    (r"Expected `str` of length >= (\d+)", lambda n: f"Should have at least {_many(n, 'character')}."),
+    (r"Expected `str` of length <= (\d+)", lambda n: f"Should have at most {_many(n, 'character')}."),
+    (r"Expected `(?:array|object)` of length >= (\d+)", lambda n: f"Should have at least {_many(n, 'item')}."),
+    (r"Expected `(?:array|object)` of length <= (\d+)", lambda n: f"Should have at most {_many(n, 'item')}."),
+    (r"Expected `(?:int|float)` >= (\S+)", lambda n: f"Should be at least {n}."),
+    (r"Expected `(?:int|float)` <= (\S+)", lambda n: f"Should be at most {n}."),
+    (r"Expected `str` matching regex (.+)", lambda pattern: f"Should match {pattern}."),
+    (r"Expected `([^`]+)`, got `([^`]+)`", lambda want, got: f"Should be {_kinds(want)}, not {_kinds(got)}."),
+    (r"Expected `file`", lambda: "Should be a file."),
+    (r"Invalid enum value (.+)", lambda value: f"Is none of the allowed values: {value}."),
+    (r"Number out of range", lambda: "Is out of the range of numbers."),
+]
+
+
+def _explain(error: msgspec.ValidationError) -> Invalid:
+    said, _, path = str(error).partition(" - at `")
+    where = path.rstrip("`").removeprefix("$").removeprefix(".")
+    if match := re.fullmatch(r"Object (missing required|contains unknown) field `(.*)`", said, re.DOTALL):
+        why = "Is missing." if match[1].startswith("missing") else "Is not known here."
+        return Invalid(f"{where}.{match[2]}".removeprefix("."), why)
+    for pattern, phrase in PHRASES:
+        if match := re.match(pattern, said):
+            return Invalid(where, phrase(*match.groups()))
+    return Invalid(where, f"{said}.")
+
+
+def _many(number: str, noun: str) -> str:
+    return f"{number} {noun}" if number == "1" else f"{number} {noun}s"
+
+
+def _kinds(names: str) -> str:
+    return " or ".join(KINDS.get(name, name) for name in names.split(" | "))

@@ -1,0 +1,296 @@
+"""The master: keeps the engine, the workers and the tasks process alive, and never serves.
+
+Laws: signal handlers set flags only; a worker is replaced by starting the new one before the old one ends; the
+engine is stopped last; one master to a data folder.
+"""
+
+import fcntl
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import IO, Any
+
+import msgspec
+
+from backlore.core.config import ConfigError, Context, Settings, enter, load
+from backlore.core.notify import Notify, console
+from backlore.process.engine import Engine, EngineError
+
+BACKLOG = 4096  # connections that wait to be accepted
+SOON = 5.0  # seconds: who dies younger is started again with a growing pause
+PAUSE = 0.1, 10.0  # seconds: the first, and the longest
+START_LIMIT = 60.0  # seconds from a child's start to its `ready`
+
+
+class Child:
+    """A worker or the tasks process. `line` ends when either side does."""
+
+    def __init__(self, role: str, context: Context, listener: socket.socket):
+        self.role = role
+        self.born = time.monotonic()
+        self.ready = False
+        self.ending = 0.0  # when it is killed, if it was told to end
+        self.line, theirs = socket.socketpair()
+        self.line.setblocking(False)
+        handles = [theirs.fileno(), listener.fileno()]
+        words = [sys.executable, "-m", "backlore.process.worker", role, msgspec.json.encode(context).decode()]
+        self.process = subprocess.Popen(
+            [*words, *map(str, handles)],
+            pass_fds=handles,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the master, which lets us drain
+        )
+        theirs.close()
+
+    def look(self) -> bool:
+        """Read what it said on its line; whether it has just become ready."""
+        try:
+            said = self.line.recv(100)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return False
+        became = bool(said) and not self.ready
+        self.ready = self.ready or became
+        return became
+
+    def end(self, seconds: float) -> None:
+        """Tell it to drain and end; it is killed if it hasn't within `seconds`."""
+        if not self.ending:
+            self.ending = time.monotonic() + seconds
+            self.process.terminate()
+
+
+class Master:
+    """Runs an application: `status = Master(context).run()`."""
+
+    def __init__(self, context: Context):
+        enter(context)
+        self.settings: Settings = load()
+        self.notify = Notify(console)
+        self._context = context
+        self._roles = ["serve"] * (self.settings.config.workers or os.cpu_count() or 1) + ["tasks"]
+        self._slots: list[Child | None] = [None for _ in self._roles]
+        self._pauses = [0.0 for _ in self._roles]
+        self._starts = [0.0 for _ in self._roles]  # when an empty slot is filled again
+        self._leaving: list[Child] = []  # replaced, draining
+        self._coming: tuple[int, Child] | None = None  # the replacement of a slot's child, not ready yet
+        self._renew: list[int] = []  # slots whose children a reload has still to replace
+        self._stop = False
+        self._reload = False
+        self._serves = False
+        self._failed = False
+        self._engine: Engine | None = None
+        self._lock: IO[str]
+        self._listener: socket.socket
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError, EngineError."""
+        self._lock = lock(self.settings)
+        shutil.rmtree(self.settings.data / "uploads", ignore_errors=True)  # of requests that no longer are
+        self._listener = listen(self.settings.config.host, self.settings.config.port)
+        try:
+            self._start_redis()
+            self._selector = selectors.DefaultSelector()
+            self._heed_signals()
+            while not self._stop:
+                self._turn()
+            self._end_children()
+        except Exception as error:
+            self.notify("error", "master.failed", error=error)
+            raise
+        finally:
+            self._listener.close()
+            if self._engine:
+                self._engine.stop()
+            self.notify.flush()
+        return int(self._failed)
+
+    def _start_redis(self) -> None:
+        if self.settings.config.redis is None:
+            engine = Engine(self.settings)
+            engine.start()
+            self._engine = engine
+            return
+        words = [sys.executable, "-m", "backlore.process.probe", msgspec.json.encode(self._context).decode()]
+        probe = subprocess.run(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if probe.returncode:
+            raise EngineError(probe.stderr.strip())
+
+    def _heed_signals(self) -> None:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        self._wakeup = ours, theirs
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._selector.register(ours, selectors.EVENT_READ)
+        for number, handler in {
+            signal.SIGTERM: self._on_stop,
+            signal.SIGINT: self._on_stop,
+            signal.SIGHUP: self._on_reload,
+            signal.SIGCHLD: lambda *_: None,  # it only wakes us
+        }.items():
+            signal.signal(number, handler)
+
+    def _on_stop(self, *_: Any) -> None:
+        self._stop = True
+
+    def _on_reload(self, *_: Any) -> None:
+        self._reload = True
+
+    # One turn: look at everything, then do what is due.
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(timeout=0.5 if self._idle() else 0.05):
+            if key.fileobj is self._wakeup[0]:
+                self._wakeup[0].recv(1000)
+        if self._reload:
+            self._reload = False
+            self._renew = list(range(len(self._roles)))
+            self.notify("info", "master.reload")
+        self._look_at_engine()
+        for slot, child in enumerate(self._slots):
+            self._look_at(slot, child)
+        self._look_at_coming()
+        self._look_at_leaving()
+
+    def _idle(self) -> bool:
+        return all(child and child.ready for child in self._slots) and not (self._coming or self._leaving)
+
+    def _start(self, slot: int) -> Child:
+        child = Child(self._roles[slot], self._context, self._listener)
+        self._selector.register(child.line, selectors.EVENT_READ)
+        return child
+
+    def _bury(self, child: Child) -> None:
+        self._selector.unregister(child.line)
+        child.line.close()
+
+    def _look_at_engine(self) -> None:
+        if self._engine and (status := self._engine.process.poll()) is not None:
+            self.notify("error", "engine.died", status=status)
+            self._engine.start()
+            self.notify("info", "engine.back")
+
+    def _look_at(self, slot: int, child: Child | None) -> None:
+        if child is None:
+            if time.monotonic() >= self._starts[slot]:
+                self._slots[slot] = self._start(slot)
+            return
+        if child.look() and child.role == "serve" and not self._serves:
+            self._announce()
+        if self._is_dead(child):
+            self._bury(child)
+            self._slots[slot] = None
+            self._schedule(slot, child)
+
+    def _is_dead(self, child: Child) -> bool:
+        """Whether it has ended; one that never gets ready, or does not end when told to, is ended here."""
+        now = time.monotonic()
+        late = not child.ready and now > child.born + START_LIMIT
+        if late or (child.ending and now > child.ending):
+            child.process.kill()
+        return child.process.poll() is not None
+
+    def _schedule(self, slot: int, child: Child) -> None:
+        lived = time.monotonic() - child.born
+        pause = 0.0 if lived > SOON else min(max(2 * self._pauses[slot], PAUSE[0]), PAUSE[1])
+        self._pauses[slot] = pause
+        self._starts[slot] = time.monotonic() + pause
+        died = {"role": child.role, "pid": child.process.pid, "status": child.process.returncode}
+        self.notify("error", "worker.died", **died, seconds_lived=round(lived, 1), starts_again_in=pause)
+        if not self._serves and child.role == "serve":
+            # the first start: better an error that is seen than a server that never comes
+            self._failed = self._stop = True
+
+    def _look_at_coming(self) -> None:
+        """A reload goes slot by slot: a new child first; when it is ready, the old one drains."""
+        if self._coming is None:
+            if self._renew:
+                slot = self._renew.pop(0)
+                self._coming = slot, self._start(slot)
+            return
+        slot, child = self._coming
+        if child.look():
+            old, self._slots[slot] = self._slots[slot], child
+            if old:
+                old.end(self.settings.config.drain + 2)
+                self._leaving.append(old)
+            self._coming = None
+            if not self._renew:
+                self.notify("info", "master.reloaded")
+        elif self._is_dead(child):
+            self._bury(child)
+            self._coming, self._renew = None, []
+            self.notify("error", "master.reload.failed", why="the new code does not start: the old one goes on")
+
+    def _look_at_leaving(self) -> None:
+        for child in list(self._leaving):
+            child.look()
+            if self._is_dead(child):
+                self._bury(child)
+                self._leaving.remove(child)
+
+    def _announce(self) -> None:
+        self._serves = True
+        known = self.settings.config
+        host = f"[{known.host}]" if ":" in known.host else known.host
+        print(f"{known.name.capitalize()} serves on http://{host}:{known.port}", flush=True)
+        self.notify("info", "server.started", environment=self.settings.env, workers=len(self._roles) - 1)
+
+    def _end_children(self) -> None:
+        if self._coming:
+            self._leaving.append(self._coming[1])
+        self._leaving += [child for child in self._slots if child]
+        for child in self._leaving:
+            child.end(self.settings.config.drain + 2)
+        while self._leaving:
+            self._selector.select(timeout=0.05)
+            self._look_at_leaving()
+
+
+def lock(settings: Settings) -> IO[str]:
+    """The data folder's lock, held as long as the file is open. Raises ConfigError when another master holds it."""
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (settings.data / "lock").open("a+")
+    except OSError as error:
+        raise ConfigError(
+            f"The data folder {settings.data} can't be written ({error.strerror}): choose another with --data."
+        ) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise ConfigError(
+            f"The data folder {settings.data} is in use by process {file.read().strip()}: "
+            "stop it, or choose another folder with --data."
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket for all workers. Raises ConfigError when the port can't be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    until = time.monotonic() + 1.0  # the workers of a killed master take a moment to follow it
+    while True:
+        try:
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+            return listener
+        except OSError as error:
+            if time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            listener.close()
+            raise ConfigError(f"Can't listen on {host}:{port} ({error.strerror}): choose another --port.") from None

@@ -1,0 +1,60 @@
+"""Is the configured redis one that we can work with? `python -m backlore.process.probe CONTEXT` says it in a line.
+
+A process of its own, so that the master needs no client.
+"""
+
+import asyncio
+import sys
+
+import msgspec
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+
+from backlore.app import connect
+from backlore.core.config import Context, Settings, enter, load
+from backlore.process.engine import OLDEST
+
+LOADING_LIMIT = 600  # seconds
+
+
+async def probe(settings: Settings) -> str:
+    """What is wrong with it, and what to do; empty when nothing is."""
+    known = settings.config.redis
+    assert known is not None
+    place = known.path or f"{known.host}:{known.port}"
+    redis = connect(settings)
+    try:
+        for second in range(LOADING_LIMIT):
+            try:
+                server = await redis.info("server")
+                break
+            except BusyLoadingError:
+                if second == 0:
+                    print(f"redis at {place} is still loading its data: waiting", file=sys.stderr, flush=True)
+                await asyncio.sleep(1)
+        else:
+            return f"redis at {place} has been loading its data for {LOADING_LIMIT} s: start again when it is done."
+        version = str(server["redis_version"])
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+            return f"redis at {place} is {version}: {OLDEST[0]}.{OLDEST[1]} or newer is needed."
+        if (await redis.info("replication"))["role"] != "master":
+            return f"redis at {place} is a read-only replica: name its primary in config.py."
+    except AuthenticationError:
+        return f"redis at {place} refuses the login: check username in config.py, redis_password in secret.py."
+    except ResponseError as error:
+        return f"redis at {place} refuses: {error}"
+    except (RedisError, OSError) as error:
+        return f"redis at {place} can't be reached ({error}): is it running, are host and port in config.py right?"
+    finally:
+        await redis.aclose()
+    return ""
+
+
+def main() -> None:
+    """Exit status 0, or 1 with the reason on standard error."""
+    enter(msgspec.json.decode(sys.argv[1], type=Context))
+    if trouble := asyncio.run(probe(load())):
+        sys.exit(trouble)
+
+
+if __name__ == "__main__":
+    main()

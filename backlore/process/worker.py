@@ -1,0 +1,163 @@
+"""A process of the master's: `serve` answers requests through granian, `tasks` runs the periodic tasks.
+
+Started as `python -m backlore.process.worker ROLE CONTEXT LINE [LISTENER]`. LINE is a socket to the master: we say
+`ready` on it, and when it ends the master is dead and so are we.
+"""
+
+import asyncio
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import uvloop
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from backlore.app import Backend
+from backlore.core.config import Context, enter
+from backlore.core.notify import Notify, console
+
+CONNECTIONS = 20_000  # open at once in a worker; slow ones cost little
+QUIET = 0.3  # seconds without a request after which nobody is thought to use a draining worker
+LINGER = 1.0  # seconds at most that a draining worker tells its clients to connect anew
+
+
+class Listener(Server):
+    """granian on a socket that the master listens on: what waits in its queue survives any worker."""
+
+    def __init__(self, handle: int, app: Backend):
+        milliseconds = int(app.settings.config.header_timeout * 1000)
+        super().__init__(
+            app,
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            websockets=False,
+            backpressure=CONNECTIONS,
+            http1_settings=HTTP1Settings(header_read_timeout=milliseconds),
+            log_enabled=False,
+        )
+        self._handle = handle
+
+    def _init_shared_socket(self) -> None:
+        self._ssp = None
+        self._shd = SocketHolder(self._handle, False, self.backlog)
+
+
+class Worker:
+    """The life of one process: start, run, end, with what went wrong told before."""
+
+    def __init__(self, app: Backend, line: socket.socket):
+        self.app = app
+        self.line = line
+        self.stop = asyncio.Event()
+        self.status = 0
+
+    async def live(self, work: Callable[["Worker"], Awaitable[None]]) -> int:
+        """Work until told to stop; the exit status."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.stop.set)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.set_exception_handler(self._uncaught)
+        for hook in self.app.web.on_start:
+            await hook()
+        gc.collect()
+        gc.freeze()  # what is here now stays: the collector needn't look at it again
+        await work(self)
+        for hook in self.app.web.on_stop:
+            await hook()
+        return self.status
+
+    def ready(self) -> None:
+        """Tell the master that this process does its work."""
+        self.line.sendall(b"ready\n")
+
+    def _uncaught(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        self.app.notify("error", "worker.uncaught", message=context.get("message"), error=error, pid=os.getpid())
+        self.status = 1  # who knows what state we are in: end, and be replaced
+        self.stop.set()
+
+
+async def serve(worker: Worker) -> None:
+    """Serve until told to stop, then drain."""
+    app = worker.app
+    listener = Listener(int(sys.argv[4]), app)
+    serving = asyncio.ensure_future(listener.serve())
+    await asyncio.sleep(0)
+    worker.ready()
+    stopped = asyncio.ensure_future(worker.stop.wait())
+    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()  # raises what ended it
+        raise RuntimeError("granian ended by itself")
+    await drain(app)
+    listener.stop()
+    await asyncio.wait([serving], timeout=app.settings.config.drain)
+
+
+async def drain(app: Backend) -> None:
+    """Ask clients to connect anew until they have gone; then let requests under way end."""
+    loop = asyncio.get_running_loop()
+    app.web.draining = True
+    began = last = loop.time()
+    served = app.web.served
+    while loop.time() < began + LINGER and loop.time() < last + QUIET:
+        await asyncio.sleep(0.02)
+        if app.web.served != served:
+            served, last = app.web.served, loop.time()
+    while app.web.under_way and loop.time() < began + app.settings.config.drain:
+        await asyncio.sleep(0.02)
+
+
+async def tasks(worker: Worker) -> None:
+    """Run the periodic tasks until told to stop."""
+    worker.ready()
+    running = asyncio.ensure_future(worker.app.run_tasks())
+    stopped = asyncio.ensure_future(worker.stop.wait())
+    await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
+    running.cancel()
+
+
+ROLES = {"serve": serve, "tasks": tasks}
+
+
+def die_with_master(line: socket.socket) -> None:
+    """A thread that waits for the end of the line. A frozen event loop can't keep it from its work."""
+
+    def wait() -> None:
+        while line.recv(100):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, name="line", daemon=True).start()
+
+
+def main() -> None:
+    """Import the application and live. Exit status 1 after what was notified."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    line = socket.socket(fileno=int(sys.argv[3]))
+    die_with_master(line)
+    notify = Notify(console)
+    try:
+        enter(msgspec.json.decode(sys.argv[2], type=Context))
+        app = importlib.import_module("server").app
+        notify = app.notify
+        status = uvloop.run(Worker(app, line).live(ROLES[sys.argv[1]]))
+    except Exception as error:
+        notify("error", "worker.failed", role=sys.argv[1], pid=os.getpid(), error=error)
+        status = 1
+    notify.flush()
+    os._exit(status)  # threads that still hash a password must not keep us
+
+
+if __name__ == "__main__":
+    main()

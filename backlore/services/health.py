@@ -1,0 +1,24 @@
+"""Health: whether this server can do its work, for a load balancer or a person."""
+
+from redis.asyncio import Redis
+
+from backlore.web.reply import Reply, reply
+from backlore.web.request import Request
+from backlore.web.routes import Route
+from backlore.web.stages import public
+
+
+class Health:
+    """Well is who reaches redis within its time limit."""
+
+    def __init__(self, redis: Redis):
+        self._redis = redis
+
+    def routes(self) -> list[Route]:
+        """What clients call."""
+        return [public.get("/health", self._health)]
+
+    async def _health(self, request: Request) -> Reply:
+        """200 {"ok": true}; 503 `unavailable`."""
+        await self._redis.ping()
+        return reply(200, {"ok": True})

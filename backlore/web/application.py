@@ -1,0 +1,234 @@
+"""The ASGI application: takes a request through its stages, and answers with exactly one reply, whatever happens."""
+
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
+from typing import Any
+
+from backlore.core.notify import Notify
+from backlore.core.payload import Invalid, Malformed
+from backlore.web.body import UnknownType
+from backlore.web.limits import Limits, TooLarge, TooSlow
+from backlore.web.reply import NEXT, NO_STORE, REVALIDATE, SECURITY, Header, Reply, Send, etag_matches, etag_of, reply
+from backlore.web.request import Disconnected, Receive, Request, Scope
+from backlore.web.routes import NoSuchPath, Route, Table, read_parameters
+from backlore.web.stages import Gate, Keeper
+
+HSTS: Header = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
+CLOSE: Header = (b"connection", b"close")
+
+Hook = Callable[[], Awaitable[None]]
+
+
+class Handover(Reply):
+    """The answer of a mounted ASGI application, which sends it itself."""
+
+    __slots__ = ("application", "scope")
+
+    def __init__(self, application: Any, scope: Scope):
+        super().__init__(200, b"", [])
+        self.application = application
+        self.scope = scope
+
+
+class Application:
+    """Give it routes, then serve it with any ASGI server.
+
+    `keeper` knows sessions; `unavailable` are the exceptions of clients that mean 503; `on_start` and `on_stop`
+    run with the server. `draining` is set when the worker ends: replies then ask clients to connect anew.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        notify: Notify,
+        limits: Limits,
+        unavailable: tuple[type[Exception], ...] = (),
+        proxies: list[str] | None = None,
+        secure: bool = False,
+    ):
+        self.table = Table()
+        self.draining = False
+        self.under_way = 0  # requests
+        self.served = 0  # requests since the start
+        self.on_start: list[Hook] = []
+        self.on_stop: list[Hook] = []
+        self._keeper = keeper
+        self._notify = notify
+        self._limits = limits
+        self._unavailable = unavailable
+        self._proxies = [ip_network(proxy, strict=False) for proxy in proxies or []]
+        self._always: list[Header] = [HSTS] if secure else []
+
+    def add(self, *routes: Route) -> None:
+        """Add routes to the table; handlers that serve files take their folder from `limits`' owner before."""
+        for route in routes:
+            route.limits = self._limits
+        self.table.add(list(routes))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3.0: HTTP and lifespan."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            self.under_way += 1
+            request = Request(scope, receive, self._proxies)
+            try:
+                await self._serve(request, send)
+            except Disconnected:
+                self._notify("info", "client.disconnected", **_about(request))
+            finally:
+                self.under_way -= 1
+                self.served += 1
+                for path in request.uploads:
+                    path.unlink(missing_ok=True)
+
+    async def _serve(self, request: Request, send: Send) -> None:
+        answer = await self._answer(request)
+        if answer.status >= 400:
+            self._tell(request, answer)
+        if isinstance(answer, Handover):
+            await self._hand_over(request, answer, send)
+            return
+        if answer.cacheable and (request.method == "GET" or request.method == "HEAD"):
+            answer = _with_etag(request, answer)
+        elif answer.cacheable or answer.error:
+            answer.headers.append(NO_STORE)
+        if self._always:
+            answer.headers += self._always
+        if self.draining:
+            answer.headers.append(CLOSE)
+        await answer.send(send, request.method == "HEAD")
+
+    async def _answer(self, request: Request) -> Reply:
+        """The one reply to a request. What goes wrong becomes the error of the contract."""
+        try:
+            answer = await self._pass(request)
+        except Disconnected:
+            raise
+        except Exception as error:
+            return self._refuse(request, error)
+        if isinstance(answer, Reply):
+            return answer
+        self._notify("error", "handler.noreply", got=repr(answer), **_about(request))
+        return reply(500, error="server")
+
+    def _refuse(self, request: Request, error: Exception) -> Reply:
+        match error:
+            case Invalid():
+                return reply(400, error="payload", where=error.where, why=error.why)
+            case Malformed():
+                return reply(400, error="json")
+            case NoSuchPath():
+                return reply(404, error="route")
+            case TooLarge():
+                return reply(413, error="size")
+            case UnknownType():
+                return reply(415, error="type")
+            case TooSlow():
+                return reply(408, error="timeout", headers=[("connection", "close")])
+        if isinstance(error, self._unavailable):
+            self._notify("error", "unavailable", error=error, **_about(request))
+            return reply(503, error="unavailable", headers=[("retry-after", "1")])
+        self._notify("error", "handler.failed", error=error, **_about(request))
+        return reply(500, error="server")
+
+    async def _pass(self, request: Request) -> Any:
+        """Through the gates and the routes, in order, to the first reply."""
+        routes = self.table.find(request)
+        if len(request.scope["query_string"]) > self._limits.query:
+            return reply(414, error="query")
+        method = "GET" if request.method == "HEAD" else request.method
+        passed: tuple[Gate, ...] = ()
+        for route in routes:
+            if route.method != method and route.method != "*":
+                continue
+            request.route = route
+            gates = route.stage.gates
+            if len(gates) > len(passed):  # a later stage has the gates of the earlier ones, and more
+                for gate in gates[len(passed) :]:
+                    refusal = await gate(request, self._keeper)
+                    if refusal is not None:
+                        return refusal
+                passed = gates
+            if route.names:
+                request.parameters = read_parameters(route, request.scope["raw_path"])
+            if route.mounted is not None:
+                return Handover(route.handler, _scope_below(request, route.mounted))
+            answer = await route.run(request)
+            if answer is not NEXT:
+                return answer
+        return _no_route(request, routes)
+
+    async def _hand_over(self, request: Request, answer: Handover, send: Send) -> None:
+        began = False
+
+        async def watch(message: dict[str, Any]) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await answer.application(answer.scope, request.receive, watch)
+        except Exception as error:
+            self._notify("error", "handler.failed", error=error, **_about(request))
+            if not began:
+                await reply(500, error="server").send(send, request.method == "HEAD")
+            else:
+                raise
+
+    def _tell(self, request: Request, answer: Reply) -> None:
+        level = "error" if answer.status >= 500 else "info"
+        self._notify(level, "reply", status=answer.status, error=answer.error, **_about(request))
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            hooks, done = (
+                (self.on_start, "lifespan.startup.complete")
+                if message["type"] == "lifespan.startup"
+                else (self.on_stop, "lifespan.shutdown.complete")
+            )
+            for hook in hooks:
+                await hook()
+            await send({"type": done})
+            if done == "lifespan.shutdown.complete":
+                return
+
+
+def _with_etag(request: Request, answer: Reply) -> Reply:
+    etag = etag_of(answer.body)
+    if etag_matches(request.headers.get(b"if-none-match"), etag):
+        return Reply(304, b"", [*SECURITY, (b"etag", etag), REVALIDATE])
+    answer.headers.append((b"etag", etag))
+    answer.headers.append(REVALIDATE)
+    return answer
+
+
+def _no_route(request: Request, routes: list[Route]) -> Reply:
+    methods = {route.method for route in routes if route.stage.rank > 0}
+    if not methods:
+        return reply(404, error="route")
+    if "*" in methods or request.method in methods:
+        return reply(404, error="route")  # every route of it has passed
+    if "GET" in methods:
+        methods.add("HEAD")
+    allow = [("allow", ", ".join(sorted(methods | {"OPTIONS"})))]
+    if request.method == "OPTIONS":
+        return Reply(204, b"", [*SECURITY, (b"allow", allow[0][1].encode())])
+    return reply(405, error="method", headers=allow)
+
+
+def _scope_below(request: Request, prefix: str) -> Scope:
+    """The scope for an application mounted at `prefix` (ASGI: root_path), with the user of the session."""
+    state = dict(request.scope.get("state") or {})
+    if hasattr(request, "user"):
+        state["user"] = request.user
+    return {**request.scope, "root_path": request.scope.get("root_path", "") + prefix, "state": state}
+
+
+def _about(request: Request) -> dict[str, Any]:
+    """What notify is told of a request: never its query, headers or body."""
+    about = {"method": request.method, "path": request.path[:500], "origin": request.origin}
+    if hasattr(request, "user"):
+        about["user"] = request.user.id
+    return about

@@ -1,0 +1,134 @@
+"""Reads a route's body and decodes it into the route's type: JSON, urlencoded or multipart."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from multipart import parse_options_header
+
+from backlore.core.payload import Codec, Invalid, Malformed, Payload, parse_urlencoded
+from backlore.web.forms import FormReader
+from backlore.web.limits import Limits, TooLarge, TooSlow
+from backlore.web.request import Request
+
+
+class Nothing(Payload):
+    """The body of a route that takes none: empty, or an empty object."""
+
+
+class OnlyCsrf(msgspec.Struct):
+    """Finds the token in a payload that is otherwise wrong."""
+
+    csrf: str = ""
+
+
+class UnknownType(Exception):
+    """The content-type is none that we read: 415."""
+
+
+class Body:
+    """The body of a route, of the type `payload`.
+
+    Behind the csrf gate the token may stand in the body as `csrf`. It is no part of the type: it is read by a
+    second type with that one field more, and the handler gets the plain one.
+    """
+
+    def __init__(self, payload: type[Any], with_csrf: bool):
+        self.payload = payload
+        self.codec: Codec[Any] = Codec(payload)
+        self._tokened: Codec[Any] | None = None
+        if with_csrf and "csrf" not in payload.__struct_fields__:
+            fields = [("csrf", str, "")]
+            self._tokened = Codec(
+                msgspec.defstruct(payload.__name__, fields, bases=(payload,), kw_only=True, forbid_unknown_fields=True)
+            )
+
+    async def read(self, request: Request, limits: Limits) -> Any:
+        """The decoded body. Raises Malformed, Invalid, TooLarge, UnknownType, Disconnected, TooSlow."""
+        if request.content is None:
+            raw = await self._receive(request, limits)
+            try:
+                request.content = self._decode(raw, self.codec)
+            except Invalid as error:
+                # the token may stand in the header and, needlessly, in the body too
+                if not self._tokened or error.where != "csrf":
+                    raise
+                request.content, _ = self._split(self._decode(raw, self._tokened))
+        return request.content
+
+    async def csrf(self, request: Request, limits: Limits) -> str:
+        """The token in the body, "" if there is none; the body is kept decoded for `read`."""
+        if not self._tokened:
+            return ""
+        raw = await self._receive(request, limits)
+        try:
+            request.content, token = self._split(self._decode(raw, self._tokened))
+        except Invalid:
+            # who has no token learns nothing about the type: csrf comes before the payload
+            if not _find_csrf(raw):
+                return ""
+            raise
+        return token
+
+    def _split(self, content: Any) -> tuple[Any, str]:
+        plain = self.payload(**{name: getattr(content, name) for name in self.payload.__struct_fields__})
+        return plain, content.csrf
+
+    def _decode(self, raw: bytes | list[tuple[str, Any]], codec: Codec[Any]) -> Any:
+        return codec.from_json(raw) if isinstance(raw, bytes) else codec.from_fields(raw)
+
+    async def _receive(self, request: Request, limits: Limits) -> bytes | list[tuple[str, Any]]:
+        """JSON as bytes, a form as its fields."""
+        kind = request.headers.get(b"content-type")
+        if kind == b"application/json":
+            return await gather(request, limits)
+        if kind is None:
+            raw = await gather(request, limits)
+            if raw:
+                raise UnknownType
+            return b"{}"
+        name, options = parse_options_header(kind.decode("latin-1"))
+        if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+            raise UnknownType
+        if name == "application/json":
+            return await gather(request, limits)
+        if name == "application/x-www-form-urlencoded":
+            return parse_urlencoded(_text(await gather(request, limits)))
+        if name == "multipart/form-data":
+            return await FormReader(request, limits, options.get("boundary", "")).read()
+        raise UnknownType
+
+
+async def gather(request: Request, limits: Limits) -> bytes:
+    """The whole body in memory. Raises TooLarge: at once by its declared length, else when it gets too long."""
+    declared = int(request.headers.get(b"content-length", 0))
+    if declared > limits.body:
+        raise TooLarge
+    parts: list[bytes] = []
+    total = 0
+    try:
+        async with asyncio.timeout(limits.receive):
+            async for chunk in request.chunks():
+                total += len(chunk)
+                if total > limits.body:
+                    raise TooLarge
+                parts.append(chunk)
+    except TimeoutError:
+        raise TooSlow from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise Malformed(str(error)) from None
+
+
+def _find_csrf(raw: bytes | list[tuple[str, Any]]) -> str:
+    try:
+        if isinstance(raw, bytes):
+            return msgspec.json.decode(raw, type=OnlyCsrf).csrf
+        return dict(raw).get("csrf", "")
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return ""

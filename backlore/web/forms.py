@@ -1,0 +1,103 @@
+"""Multipart bodies, streamed: files go to the disk as they arrive, fields stay in memory, all within limits."""
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
+
+from backlore.core.payload import Malformed, Upload
+from backlore.web.limits import Limits, TooLarge, TooSlow
+from backlore.web.request import Request
+
+WRITE_SIZE = 256 << 10  # bytes gathered before the disk is bothered, in a thread
+
+
+class FormReader:
+    """Reads the parts of one multipart body into `fields`; what it wrote is in `request.uploads` from the start.
+
+    The application deletes those files when the request is over, however it ended.
+    """
+
+    def __init__(self, request: Request, limits: Limits, boundary: str):
+        self.fields: list[tuple[str, Any]] = []
+        self._request = request
+        self._limits = limits
+        self._parser = PushMultipartParser(
+            boundary, max_segment_count=limits.parts, max_segment_size=limits.upload, strict=True
+        )
+        self._segment: MultipartSegment | None = None
+        self._text = bytearray()
+        self._text_total = 0
+        self._file: IO[bytes] | None = None
+
+    async def read(self) -> list[tuple[str, Any]]:
+        """The fields in their order, files as Upload. Raises Malformed, TooLarge, TooSlow, Disconnected."""
+        received = 0
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._limits.receive) as limit:
+                async for chunk in self._request.chunks():
+                    received += len(chunk)
+                    if received > self._limits.upload:
+                        raise TooLarge
+                    await self._feed(chunk)
+                    limit.reschedule(loop.time() + self._limits.receive)
+            self._parser.close()
+        except TimeoutError:
+            raise TooSlow from None
+        except ParserLimitReached:
+            raise TooLarge from None
+        except (MultipartError, UnicodeError, AttributeError) as error:
+            raise Malformed(str(error)) from None
+        finally:
+            if self._file:
+                self._file.close()
+        return self.fields
+
+    async def _feed(self, chunk: bytes) -> None:
+        for event in self._parser.parse(chunk):
+            if isinstance(event, MultipartSegment):
+                self._begin(event)
+            elif event is not None:
+                await self._take(bytes(event))
+            else:
+                await self._end()
+
+    def _begin(self, segment: MultipartSegment) -> None:
+        self._segment = segment
+        self._text.clear()
+        if segment.filename is not None:
+            folder = self._limits.folder
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, path = tempfile.mkstemp(dir=folder)
+            self._file = os.fdopen(handle, "wb", buffering=WRITE_SIZE)
+            self._request.uploads.append(Path(path))
+
+    async def _take(self, data: bytes) -> None:
+        if self._file:
+            await asyncio.get_running_loop().run_in_executor(None, self._file.write, data)
+            return
+        self._text += data
+        self._text_total += len(data)
+        if self._text_total > self._limits.body:
+            raise TooLarge
+
+    async def _end(self) -> None:
+        segment, file = self._segment, self._file
+        assert segment is not None  # the parser begins a segment before it ends one
+        value: Any
+        if file:
+            await asyncio.get_running_loop().run_in_executor(None, file.close)
+            self._file = None
+            value = Upload(
+                path=self._request.uploads[-1],
+                name=segment.filename or "",
+                type=segment.content_type or "application/octet-stream",
+                size=segment.size,
+            )
+        else:
+            value = self._text.decode("utf-8")
+        self.fields.append((segment.name, value))

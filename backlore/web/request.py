@@ -1,0 +1,104 @@
+"""One request: what the client sent, and who it is once the gatekeeper has passed it."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from backlore.core.payload import Upload
+    from backlore.web.routes import Route
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Scope = dict[str, Any]
+Networks = list[IPv4Network | IPv6Network]
+
+
+class User(msgspec.Struct, frozen=True):
+    """Whose session a request carries."""
+
+    id: str
+    email: str
+    admin: bool
+
+
+class Disconnected(Exception):
+    """The client went away before its request was complete: nobody is left to reply to."""
+
+
+class Request:
+    """What handlers take first. `user` and `session` are set behind the gatekeeper, `parameters` by the route."""
+
+    __slots__ = (
+        "_proxies", "content", "headers", "method", "parameters", "path", "receive", "route", "scope", "session",
+        "started", "uploads", "user",
+    )  # fmt: skip
+
+    user: User
+    session: str
+    route: "Route"
+
+    def __init__(self, scope: Scope, receive: Receive, proxies: Networks):
+        self.started = time.time()  # seconds since the epoch
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.parameters: dict[str, str] = {}
+        self.content: Any = None  # the decoded body, once it was read
+        self.uploads: list[Upload] = []
+        self._proxies = proxies
+
+    def header(self, name: str) -> str | None:
+        """A header by its name in any case; of several alike the last."""
+        value = self.headers.get(name.lower().encode("latin-1"))
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def query_string(self) -> bytes:
+        """The query as sent, without the question mark."""
+        query: bytes = self.scope["query_string"]
+        return query
+
+    @property
+    def origin(self) -> str:
+        """The client's address.
+
+        From the connection; or, when that comes from a configured proxy, the last address in X-Forwarded-For
+        that is no such proxy: whatever stands before it, the client can have made up.
+        """
+        client = self.scope.get("client")
+        address = client[0] if client else ""
+        forwarded = self.headers.get(b"x-forwarded-for")
+        if not forwarded or not self._is_proxy(address):
+            return address
+        for hop in reversed(forwarded.decode("latin-1").split(",")):
+            address = hop.strip()
+            if not self._is_proxy(address):
+                break
+        return address
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            known = ip_address(address)
+        except ValueError:
+            return False
+        return any(known in network for network in self._proxies)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises Disconnected when the client goes away before its end."""
+        declared = int(self.headers.get(b"content-length", -1))
+        received = 0
+        while received != declared:  # a known length spares the wait for the message that says "no more"
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            chunk = message.get("body", b"")
+            if chunk:
+                received += len(chunk)
+                yield chunk
+            if not message.get("more_body"):
+                return

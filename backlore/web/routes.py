@@ -1,0 +1,204 @@
+"""The route table: every route on one screen, matched by looking up, not by trying each."""
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from backlore.core.payload import Codec, Invalid, Payload
+from backlore.web.body import Body, Nothing
+from backlore.web.limits import Limits
+from backlore.web.reply import Next, Reply
+from backlore.web.request import Request
+
+if TYPE_CHECKING:
+    from backlore.web.stages import Stage
+
+Handler = Callable[..., Awaitable[Reply | Next]]
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class RouteError(Exception):
+    """A route that can't work; said when the table is made, not when a request comes."""
+
+
+class Route:
+    """One row of the table. What the handler takes is read from its signature: `body`, `query`, and by name
+    the parameters of the path."""
+
+    def __init__(self, stage: "Stage", method: str, path: str, handler: Any, mounted: str | None = None):
+        self.stage = stage
+        self.method = method
+        self.path = path
+        self.handler = handler
+        self.mounted = mounted  # the path below which another ASGI application answers
+        self.segments = tuple(path.removeprefix("/").split("/"))
+        self.parameters: dict[str, Codec[Any]] = {}
+        self.query: Codec[Any] | None = None
+        self.body: Body | None = None
+        self.limits: Limits  # given by the table's owner
+        self.names = [s[1:-1].removesuffix("...") for s in self.segments if s.startswith("{")]
+        if not path.startswith("/"):
+            raise RouteError(f"{self}: a path begins with /")
+        if mounted is None:
+            self._read_signature()
+
+    def __repr__(self) -> str:
+        return f"{self.stage.name}.{self.method.lower()}({self.path!r})"
+
+    def _read_signature(self) -> None:
+        function = self.handler if inspect.isroutine(self.handler) else self.handler.__call__
+        if not inspect.iscoroutinefunction(function):
+            raise RouteError(f"{self}: the handler must be `async def`")
+        kinds = typing.get_type_hints(function, include_extras=True)
+        taken = list(inspect.signature(function).parameters)[1:]
+        for name in taken:
+            if name == "body" and self.method not in READING:
+                self.body = Body(_payload(self, kinds.get(name)), with_csrf=bool(self.stage.gates))
+            elif name == "query":
+                self.query = Codec(_payload(self, kinds.get(name)))
+            elif name in self.names:
+                self.parameters[name] = Codec(kinds.get(name, str))
+            else:
+                raise RouteError(f"{self}: the handler takes {name!r}, which is no body, query or part of the path")
+        if self.body is None and self.method not in READING:
+            self.body = Body(Nothing, with_csrf=bool(self.stage.gates))
+        # the hot way: a handler that takes only the request, or only a body beside it, is called without detours
+        self._takes_body = "body" in taken
+        self._plain = not self.parameters and self.query is None
+
+    async def run(self, request: Request) -> Reply | Next:
+        """Decode what the handler takes, and call it. Raises what `Body.read` and `Codec` raise."""
+        if self.body is None:
+            if self._plain:
+                return await self.handler(request)
+            return await self.handler(request, **self._arguments(request))
+        body = await self.body.read(request, self.limits)
+        arguments = {} if self._plain else self._arguments(request)
+        if self._takes_body:
+            return await self.handler(request, body=body, **arguments)
+        return await self.handler(request, **arguments)
+
+    async def csrf_of(self, request: Request) -> str:
+        """The csrf token in the body, for the gate."""
+        return "" if self.body is None else await self.body.csrf(request, self.limits)
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        for name, codec in self.parameters.items():
+            try:
+                arguments[name] = codec.from_object(request.parameters[name], strict=False)
+            except Invalid:
+                raise NoSuchPath from None
+        if self.query is not None:
+            arguments["query"] = self.query.from_urlencoded(request.query_string.decode("latin-1"))
+        return arguments
+
+
+class NoSuchPath(Exception):
+    """A part of the path is not of its type, so that there is no such path: 404."""
+
+
+def _payload(route: Route, kind: Any) -> type[Any]:
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct | Payload)):
+        raise RouteError(f"{route}: give `body` and `query` a type that is a Payload")
+    return kind
+
+
+class Branch:
+    """A node of the tree of paths."""
+
+    __slots__ = ("branches", "parameter", "rest", "routes")
+
+    def __init__(self) -> None:
+        self.branches: dict[str, Branch] = {}
+        self.parameter: Branch | None = None
+        self.rest: Branch | None = None
+        self.routes: list[tuple[int, Route]] = []
+
+
+class Table:
+    """All routes of an application, in the order of their stages and, within one, as they were given."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+        self._root = Branch()
+        self._fixed: dict[str, list[Route]] = {}
+
+    def add(self, routes: list[Route]) -> None:
+        """Add routes behind those of the same stage."""
+        seen = {(r.stage.name, r.method, r.path, r.handler) for r in self.routes}
+        for route in routes:
+            if (route.stage.name, route.method, route.path, route.handler) in seen:
+                raise RouteError(f"{route} is in the table twice")
+        self.routes = sorted([*self.routes, *routes], key=lambda route: route.stage.rank)
+        self._root = Branch()
+        for rank, route in enumerate(self.routes):
+            self._grow(route).routes.append((rank, route))
+        paths = {route.path for route in self.routes if not route.names}
+        self._fixed = {path: self._walk_all(path.removeprefix("/").split("/")) for path in paths}
+
+    def _grow(self, route: Route) -> Branch:
+        branch = self._root
+        for segment in route.segments:
+            if segment.startswith("{") and segment.endswith("...}"):
+                branch.rest = branch.rest or Branch()
+                return branch.rest
+            if segment.startswith("{"):
+                branch.parameter = branch.parameter or Branch()
+                branch = branch.parameter
+            else:
+                branch = branch.branches.setdefault(segment, Branch())
+        return branch
+
+    def find(self, request: Request) -> list[Route]:
+        """The routes of the request's path, of all methods, in order. Raises NoSuchPath for bad escapes."""
+        raw: bytes = request.scope["raw_path"]
+        if b"%" in raw:
+            return self._walk_all([decode_path(part) for part in raw.removeprefix(b"/").split(b"/")])
+        fixed = self._fixed.get(request.path)
+        return self._walk_all(request.path.removeprefix("/").split("/")) if fixed is None else fixed
+
+    def _walk_all(self, segments: list[str]) -> list[Route]:
+        found: list[tuple[int, Route]] = []
+        _walk(self._root, segments, 0, found)
+        found.sort(key=lambda each: each[0])
+        return [route for _, route in found]
+
+
+def _walk(branch: Branch, segments: list[str], at: int, found: list[tuple[int, Route]]) -> None:
+    if branch.rest:
+        found.extend(branch.rest.routes)
+    if at == len(segments):
+        found.extend(branch.routes)
+        return
+    if inner := branch.branches.get(segments[at]):
+        _walk(inner, segments, at + 1, found)
+    if branch.parameter and segments[at]:
+        _walk(branch.parameter, segments, at + 1, found)
+
+
+def decode_path(raw: bytes) -> str:
+    """The text of a path's part. Percent escapes are UTF-8 (RFC 3986, §2.5); raises NoSuchPath if they are not."""
+    try:
+        return unquote_to_bytes(raw).decode("utf-8")
+    except UnicodeDecodeError:
+        raise NoSuchPath from None
+
+
+def read_parameters(route: Route, raw_path: bytes) -> dict[str, str]:
+    """The parts of the path by the names that the route gives them, an escaped slash being no separator."""
+    parts = raw_path.removeprefix(b"/").split(b"/")
+    found: dict[str, str] = {}
+    for place, segment in enumerate(route.segments):
+        if segment.endswith("...}"):
+            found[segment[1:-4]] = decode_path(b"/".join(parts[place:]))
+        elif segment.startswith("{"):
+            found[segment[1:-1]] = decode_path(parts[place])
+    return found
+
+

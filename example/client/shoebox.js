@@ -1,0 +1,466 @@
+/* The page of Shoebox: who is in, what the list shows, and what happens on a click.
+ *
+ * The law: what a person typed is theirs. It leaves the page when the server has it, or when they say so.
+ */
+
+import { Card, LIMITS, count, element, hold, read, saveByKey, tagButton, tagField } from "./card.js";
+import { Refused, get, login, post, signup, whoami } from "./server.js";
+
+const PAGE = 20; // notes per request
+const RETRY = 5_000; // milliseconds, while the server is unreachable at the start
+const TOAST = 5_000; // milliseconds; an error stays until it is closed or overtaken
+const KNOWN = "shoebox-known"; // localStorage: somebody has been in from this browser, so offer "Log in" first
+
+const $ = (id) => document.getElementById(id);
+const textarea = $("note-text");
+const list = $("notes");
+const chips = tagField($("editor").querySelector(".tag-field"), (sentence) => { $("note-error").textContent = sentence; });
+
+let user = null; // who is in
+let owner = null; // whose words are typed in the editors; outlives a session that ends
+let notes = []; // what the list shows, newest first, as the server told it
+let cards = new Map(); // note id → Card; besides those of the list, those being edited
+let tags = []; // [{tag, count}]
+let filter = null; // the tag that the list is filtered by
+let listed = null; // the filter that the list on the page was made by; behind `filter` while it loads
+let turn = 0; // only the answer to the latest question for notes counts
+
+// ---- saying things
+
+let fading;
+
+function toast(sentence, isError = false) {
+  clearTimeout(fading);
+  const box = $("toast");
+  box.className = isError ? "open error" : "open";
+  box.ariaLive = isError ? "assertive" : "polite";
+  box.firstElementChild.textContent = sentence;
+  if (!isError) fading = setTimeout(hush, TOAST);
+}
+
+function hush() {
+  $("toast").className = "";
+}
+
+/** Tells why something failed; a session that ended leads back to the door instead. */
+function complain(sentence, error) {
+  if (!(error instanceof Refused)) throw error;
+  if (error.ended) leave("Your session has ended. Log in again: what you typed is still here.");
+  else toast(sentence(error.reason), true);
+}
+
+/** Asks before something is lost. Resolves to whether the person said yes. */
+function ask({ title, quote = "", text, yes, no = "Keep it" }) {
+  const dialog = $("confirm");
+  $("confirm-title").textContent = title;
+  $("confirm-quote").textContent = quote;
+  $("confirm-quote").hidden = !quote;
+  $("confirm-text").textContent = text;
+  $("confirm-yes").textContent = yes;
+  $("confirm-no").textContent = no;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+// ---- the door
+
+const DOOR = {
+  "signup-tab": { enter: "Make my box", password: "new-password" },
+  "login-tab": { enter: "Open my box", password: "current-password" },
+};
+
+const REFUSALS = { // error → the field it stands next to, the sentence
+  auth: ["password", "This email and password don’t go together. Check both, or sign up if you are new."],
+  email: ["email", "There is a box for this email already. Log in instead."],
+  whitelist: ["email", "This server lets in invited addresses only, and this one isn’t on its list."],
+  verify: ["email", "This email isn’t confirmed yet. Follow the link in the mail we sent you, then log in."],
+  rate: [null, "Too many tries. Wait a little, then try again."],
+  unavailable: [null, "The server is taking a short break. Try again in a moment."],
+  unreachable: [null, "The server is unreachable. Check your connection, then try again."],
+};
+
+let tab = "signup-tab";
+
+function choose(id) {
+  tab = id;
+  for (const name of Object.keys(DOOR)) {
+    $(name).ariaSelected = String(name === id);
+    $(name).tabIndex = name === id ? 0 : -1;
+  }
+  $("auth").setAttribute("aria-labelledby", id);
+  $("enter").textContent = DOOR[id].enter;
+  $("password").autocomplete = DOOR[id].password;
+  $("password-hint").hidden = id !== "signup-tab";
+  refuse(null, "");
+}
+
+/** Says what is wrong, right under the field that it is about, or above the button. */
+function refuse(field, sentence) {
+  const error = $("auth-error");
+  for (const name of ["email", "password"]) {
+    $(name).ariaInvalid = String(name === field);
+    $(name).setAttribute("aria-describedby", name === field ? "auth-error" : `${name}-hint`);
+  }
+  if (field) $(field).closest(".field").append(error);
+  else $("enter").before(error);
+  error.textContent = sentence;
+  error.hidden = !sentence;
+  if (field) $(field).focus();
+}
+
+function wrong(email, password) {
+  if (!/^[^\s@]+@[^\s@]+$/.test(email)) return ["email", "That doesn’t look like an email address yet."];
+  if (count(password) < 8) return ["password", "A password has at least 8 characters."];
+  if (count(password) > 128) return ["password", "A password has at most 128 characters."];
+  return null;
+}
+
+function explain(error) {
+  if (!(error instanceof Refused)) throw error;
+  if (error.error === "payload") {
+    const field = ["email", "password"].find((name) => error.where.split(".").includes(name)) ?? null;
+    const why = error.why || "This can’t be right.";
+    return [field, why[0].toUpperCase() + why.slice(1) + (/[.!?]$/.test(why) ? "" : ".")];
+  }
+  return REFUSALS[error.error] ?? [null, "Something went wrong on the server. Try again in a moment."];
+}
+
+async function enter(event) {
+  event.preventDefault();
+  const email = $("email").value.trim();
+  const password = $("password").value;
+  const problem = wrong(email, password);
+  if (problem) return refuse(...problem);
+  refuse(null, "");
+  hold($("auth"), true);
+  let made = false;
+  try {
+    if (tab === "signup-tab") {
+      await signup(email, password);
+      made = true;
+    }
+    user = await login(email, password);
+  } catch (error) {
+    hold($("auth"), false);
+    if (made) choose("login-tab");
+    if (made && error.error === "verify") return notice(`We sent a mail to ${email}. Follow its link, then log in.`);
+    return refuse(...explain(error));
+  }
+  hold($("auth"), false);
+  arrive();
+  textarea.focus();
+}
+
+function notice(sentence) {
+  $("auth-notice").textContent = sentence;
+}
+
+/** Shows the box of the user who just came in. */
+function arrive() {
+  if (owner !== null && owner !== user.id) forget();
+  owner = user.id;
+  localStorage.setItem(KNOWN, "yes");
+  $("password").value = "";
+  $("user").textContent = user.email;
+  notice("");
+  refuse(null, "");
+  hush();
+  $("empty").hidden = true;
+  document.body.className = "signed-in";
+  filter = wanted();
+  refresh();
+}
+
+/** Shows the door. What is typed in the editors stays, what came from the server goes. */
+function leave(sentence) {
+  turn += 1;
+  if (user) $("email").value = user.email;
+  user = null;
+  notes = [];
+  tags = [];
+  showNotes(false);
+  showTags();
+  hush();
+  $("confirm").close();
+  choose(localStorage.getItem(KNOWN) ? "login-tab" : "signup-tab");
+  notice(sentence);
+  document.body.className = "signed-out";
+  document.title = "Shoebox";
+}
+
+/** Drops all that is typed. */
+function forget() {
+  textarea.value = "";
+  chips.input.value = "";
+  chips.set([]);
+  $("note-error").textContent = "";
+  cards.clear();
+  list.replaceChildren();
+  measure();
+}
+
+async function logout() {
+  const typed = textarea.value.trim() || chips.tags.length || [...cards.values()].some((card) => card.changed);
+  if (typed && !await ask({
+    title: "Log out now?",
+    text: "What you typed is not in the box yet and would be lost.",
+    yes: "Lose it and log out",
+    no: "Stay",
+  })) return;
+  try {
+    await post("/auth/logout");
+  } catch (error) {
+    if (!error.ended) return complain((reason) => `You could not be logged out: ${reason}.`, error);
+  }
+  forget();
+  history.replaceState(null, "", location.pathname);
+  leave("");
+  $("email").focus();
+}
+
+/** The first question: is somebody in? Asked again until there is an answer. */
+async function start() {
+  try {
+    user = await whoami();
+  } catch (error) {
+    if (user) return; // came in by the form meanwhile
+    if (document.body.className !== "signed-out") leave("");
+    notice(error.status === 403 ? "" : `Shoebox can’t open: ${error.reason ?? "something is wrong"}. It keeps trying.`);
+    if (error.status !== 403) setTimeout(() => user || start(), RETRY);
+    return;
+  }
+  arrive();
+}
+
+// ---- the list
+
+const EMPTY = { // why the list shows nothing → a title, a sentence
+  box: ["An empty box, just tissue paper.", "Write the first note above: the name of that wine, a door code, what she said at dinner."],
+  filter: ["Nothing under this tag.", "Its notes were deleted, or have other tags now."],
+  failed: ["The lid is stuck.", "Your notes are safe on the server, but they didn’t arrive here."],
+};
+
+/** The tag in the address, "#tag=wine", so that Back and bookmarks work. */
+function wanted() {
+  return new URLSearchParams(location.hash.slice(1)).get("tag");
+}
+
+function refresh() {
+  return Promise.all([load(), loadTags()]);
+}
+
+/** Asks for the first notes, or for those older than the ones shown. */
+async function load(older = false) {
+  const mine = ++turn;
+  const query = new URLSearchParams({ limit: PAGE });
+  if (filter) query.set("tag", filter);
+  if (older && notes.length) query.set("before", notes.at(-1).id);
+  list.ariaBusy = "true";
+  try {
+    const page = await get(`/notes?${query}`);
+    if (mine !== turn) return;
+    const first = older ? page.notes[0] : null;
+    notes = older ? [...notes, ...page.notes] : page.notes;
+    listed = filter;
+    showNotes(page.more);
+    if (first) cards.get(first.id).root.focus();
+  } catch (error) {
+    if (mine !== turn) return;
+    if (listed !== filter) notes = []; // what is left would stand under the wrong heading
+    if (!notes.length) showNotes(true, true);
+    complain((reason) => `Your notes could not be fetched: ${reason}.`, error);
+  } finally {
+    if (mine === turn) list.ariaBusy = "false";
+  }
+}
+
+async function loadTags() {
+  const mine = user;
+  try {
+    const answer = await get("/tags");
+    if (user !== mine) return;
+    tags = answer.tags;
+    showTags();
+  } catch (error) {
+    if (user === mine) complain((reason) => `Your tags could not be fetched: ${reason}.`, error);
+  }
+}
+
+function showNotes(more = !$("more").hidden, failed = false) {
+  const shown = new Map();
+  for (const note of notes) {
+    const card = cards.get(note.id);
+    if (card) card.show(note);
+    shown.set(note.id, card ?? new Card(note, { save: change, remove }));
+  }
+  for (const [id, card] of cards) {
+    if (card.editing) shown.set(id, card);
+  }
+  cards = new Map([...shown].sort(([a], [b]) => b - a));
+  const focused = document.activeElement;
+  list.replaceChildren(...[...cards.values()].map((card) => card.root));
+  if (list.contains(focused)) focused.focus(); // moving an element takes its focus away
+
+  $("more").hidden = !more;
+  $("more").textContent = failed ? "Try again" : "More notes";
+  $("clear").hidden = !filter;
+  $("heading").textContent = filter ? `Tagged “${filter}”` : "All notes";
+  document.title = filter ? `${filter} · Shoebox` : "Shoebox";
+  $("empty").hidden = cards.size > 0;
+  [$("empty-title").textContent, $("empty-text").textContent] = EMPTY[failed ? "failed" : filter ? "filter" : "box"];
+  for (const { root } of cards.values()) markTags(root);
+}
+
+function showTags() {
+  const start = $("tag-search").value.trim().toLowerCase();
+  const found = tags.filter(({ tag }) => tag.toLowerCase().startsWith(start));
+  const focused = document.activeElement?.closest("#tags .tag")?.dataset.tag;
+  $("tags").replaceChildren(...found.map((one) => element("li", {}, tagButton(one.tag, one.count))));
+  $("tags-none").textContent = found.length ? ""
+    : start ? `No tag begins with “${start}”.`
+    : "Tags stand here once a note has one.";
+  $("tag-search").hidden = !tags.length;
+  markTags($("tags"));
+  if (focused) [...$("tags").querySelectorAll(".tag")].find((button) => button.dataset.tag === focused)?.focus();
+}
+
+function markTags(root) {
+  for (const button of root.querySelectorAll(".tag")) button.ariaPressed = String(button.dataset.tag === filter);
+}
+
+/** Filters by a tag, or by none; a second click on the same tag takes it back. */
+function pick(tag) {
+  location.hash = tag === null || tag === filter ? "" : new URLSearchParams({ tag });
+}
+
+// ---- changing notes
+
+function measure() {
+  const left = LIMITS.text - count(textarea.value);
+  $("note-count").textContent = left > 500 ? "" : left >= 0 ? `${left} characters left` : `${-left} characters too many`;
+}
+
+async function create(event) {
+  event.preventDefault();
+  const editor = $("editor");
+  const note = read(textarea, chips, (sentence) => { $("note-error").textContent = sentence; });
+  if (!note) return;
+  hold(editor, true);
+  try {
+    await post("/notes", note);
+  } catch (error) {
+    hold(editor, false);
+    textarea.focus();
+    return complain((reason) => `The note could not be saved: ${reason}; your text is kept.`, error);
+  }
+  hold(editor, false);
+  textarea.value = "";
+  chips.set([]);
+  measure();
+  textarea.focus();
+  const hidden = filter && !note.tags.includes(filter);
+  toast(hidden ? `In the box. It isn’t tagged “${filter}”, so it doesn’t show here.` : "In the box.");
+  await refresh();
+}
+
+async function change(note, { text, tags: marks }) {
+  try {
+    await post(`/notes/${note.id}`, { text, tags: marks });
+  } catch (error) {
+    complain((reason) => `The change could not be saved: ${reason}; your text is kept.`, error);
+    return false;
+  }
+  Object.assign(note, { text, tags: marks, changed: Date.now() / 1000 });
+  toast("Changed.");
+  loadTags();
+  return true;
+}
+
+async function remove(note) {
+  const start = note.text.trim();
+  const quote = count(start) > 160 ? `${[...start].slice(0, 160).join("")}…` : start;
+  const marks = note.tags.length ? ` Its tags (${note.tags.join(", ")}) go with it.` : "";
+  const yes = await ask({
+    title: "Throw this note away?",
+    quote,
+    text: `The whole note is lost for good; there is no bin to fetch it from.${marks}`,
+    yes: "Throw it away",
+  });
+  if (!yes) return;
+  try {
+    await post(`/notes/${note.id}/delete`);
+  } catch (error) {
+    if (error.error !== "note") return complain((reason) => `The note could not be deleted: ${reason}.`, error);
+  }
+  const { root } = cards.get(note.id);
+  const next = (root.nextElementSibling ?? root.previousElementSibling) || textarea;
+  cards.delete(note.id);
+  notes = notes.filter((other) => other.id !== note.id);
+  showNotes();
+  next.focus();
+  toast("Thrown away.");
+  loadTags();
+  if (!notes.length) load();
+}
+
+// ---- what happens on a click
+
+for (const id of Object.keys(DOOR)) {
+  $(id).addEventListener("click", () => { choose(id); notice(""); });
+  $(id).addEventListener("keydown", (event) => {
+    if (!["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;
+    const other = Object.keys(DOOR).find((name) => name !== tab);
+    choose(event.key === "Home" ? "signup-tab" : event.key === "End" ? "login-tab" : other);
+    $(tab).focus();
+  });
+}
+$("auth").addEventListener("submit", enter);
+$("password-show").addEventListener("click", ({ target }) => {
+  const shown = $("password").type === "password";
+  $("password").type = shown ? "text" : "password";
+  target.textContent = shown ? "Hide" : "Show";
+  target.ariaPressed = String(shown);
+});
+$("logout").addEventListener("click", logout);
+$("toast").querySelector("button").addEventListener("click", hush);
+
+$("editor").addEventListener("submit", create);
+saveByKey($("editor"));
+textarea.addEventListener("input", () => {
+  $("note-error").textContent = "";
+  measure();
+});
+
+$("more").addEventListener("click", () => load(true));
+$("clear").addEventListener("click", () => {
+  pick(null);
+  $("heading").focus();
+});
+$("tags").addEventListener("click", ({ target }) => {
+  const button = target.closest(".tag");
+  if (button) pick(button.dataset.tag);
+});
+list.addEventListener("click", ({ target }) => {
+  const button = target.closest(".tag");
+  if (!button) return;
+  pick(button.dataset.tag);
+  $("heading").focus(); // the card may leave the list, and the focus with it
+});
+$("tag-search").addEventListener("input", showTags);
+$("tag-search").addEventListener("keydown", (event) => {
+  const first = $("tags").querySelector(".tag");
+  if (event.key !== "Enter" || event.isComposing || !first || !event.target.value.trim()) return;
+  pick(first.dataset.tag);
+});
+window.addEventListener("hashchange", () => {
+  filter = wanted();
+  if (!user) return;
+  markTags($("tags"));
+  load();
+});
+setInterval(() => cards.forEach((card) => card.date()), 60_000);
+
+start();
