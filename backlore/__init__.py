@@ -1,6 +1,6 @@
 """Backlore: the whole backend of a web application as one small Python server.
 
-    from backlore import Backend, Payload, length, private, public, reply
+from backlore import Backend, Payload, length, private, public, reply
 """
 
 from typing import TYPE_CHECKING, Any

@@ -60,9 +60,7 @@ class Backend:
         )
         keeper = Keeper(cookie, self.settings.secret.cookie, self.identity.load, self.notify)
         self.identity.keeper = keeper
-        self.web = Application(
-            keeper, self.notify, _limits(self.settings), UNAVAILABLE, known.proxies, known.secure
-        )
+        self.web = Application(keeper, self.notify, _limits(self.settings), UNAVAILABLE, known.proxies, known.secure)
         self.web.on_stop.append(self.redis.aclose)
         self._cookie_name = cookie.name
         self.routes(public.get("/openapi.json", self._openapi), *Health(self.redis).routes(), *self.identity.routes())
@@ -110,7 +108,7 @@ def connect(settings: Settings, notify: Notify | None = None) -> Redis:
     known = settings.config.redis
     if known is None:
         return Redis(unix_socket_path=str(settings.engine_socket), **limits)
-    login = {"username": known.username, "password": settings.secret.redis_password, "db": known.db}
+    login: dict[str, Any] = {"username": known.username, "password": settings.secret.redis_password, "db": known.db}
     if known.path:
         return Redis(unix_socket_path=known.path, **login, **limits)
     if known.tls:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import psutil
+from rich.console import Console
 
 BENCH = Path(__file__).resolve().parent
 PEERS = BENCH / "peers"
@@ -151,6 +152,13 @@ def refusing(main: Callable[[], None]) -> None:
         sys.exit(f"refused: {refusal}")
     except KeyboardInterrupt:
         sys.exit("interrupted")
+
+
+def console_for_tables() -> Console:
+    """A console that doesn't break our tables, even when its output goes to a file."""
+    console = Console()
+    console.width = max(console.width, 100)
+    return console
 
 
 def free_port() -> int:

@@ -68,18 +68,21 @@ class Contestant:
     redis: str | None = None
 
 
-def backlore(ground: Ground, workers: int = 1, pinned: bool = True) -> Contestant:
-    """Our server, everything by default. The engine that it starts is moved to the client's core."""
+def backlore(ground: Ground, workers: int = 1, spread: bool = False) -> Contestant:
+    """Our server, everything by default. The engine that it starts is moved to the client's core.
+
+    `spread`: all of it runs wherever the kernel likes.
+    """
     port, data = free_port(), ground.folder / "data"
     run = [sys.executable, "-m", "backlore.cli", "run", "--app", PEERS / "ours"]
     process = ground.start(
         [*run, "--port", port, "--data", data, "--workers", workers],
-        core=SERVER_CORE if pinned else None,
+        core=None if spread else SERVER_CORE,
         PYTHONPATH=str(PEERS.parent.parent),
     )
     base = f"http://127.0.0.1:{port}"
     ground.wait(process, lambda: _healthy(f"{base}/health"))
-    if pinned:
+    if not spread:
         pin(engine_of(process.pid), CLIENT_CORE)
     account = {"email": EMAIL, "password": PASSWORD}
     with httpx.Client(base_url=base, timeout=30) as client:

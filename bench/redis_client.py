@@ -2,8 +2,8 @@
 
     python bench/redis_client.py [--tasks 32] [--operations 20000] [--rounds 5] [--tcp]
 
-The same server, the same socket, the same event loop (uvloop), in turn, several rounds, the median. The server has
-one core and the client the other.
+The same server, socket and event loop (uvloop), in turn, several rounds, the median. The server has one core and
+the client the other.
 """
 
 import argparse
@@ -53,9 +53,21 @@ async def measure(redis, command, tasks, operations):
     return operations / seconds, used / operations * 1e6
 
 
+def line(theirs, ours):
+    """The medians of two lists of (operations per second, µs), and how many times better ours are."""
+    (their_rate, their_cost), (our_rate, our_cost) = (
+        [statistics.median(column) for column in zip(*figures, strict=True)] for figures in (theirs, ours)
+    )
+    return (
+        f"{their_rate:>9,.0f}/s {their_cost:>5.1f} µs  {our_rate:>9,.0f}/s {our_cost:>5.1f} µs"
+        f"  {our_rate / their_rate:>5.1f}x  {their_cost / our_cost:>5.1f}x"
+    )
+
+
 async def compare(address, options):
     """Print a line per command: redis-py, backlore, ratio."""
-    clients = {"redis-py": StockRedis(**address, decode_responses=True, protocol=3), "backlore": Redis(**address)}
+    stock = StockRedis(**address, decode_responses=True, protocol=3)
+    clients = {"redis-py": stock, "backlore": Redis(**address)}
     await clients["backlore"].hset("hash", mapping={f"field{i}": f"value{i}" for i in range(10)})
     print(f"{'':8}  {'redis-py':>20}  {'backlore':>20}  {'op/s':>6}  {'CPU':>6}")
     for name, command in COMMANDS.items():
@@ -63,11 +75,7 @@ async def compare(address, options):
         for _ in range(options.rounds):
             for client, redis in clients.items():
                 figures[client].append(await measure(redis, command, options.tasks, options.operations))
-        rates, costs = (
-            [statistics.median(figure[i] for figure in figures[client]) for client in clients] for i in (0, 1)
-        )
-        cells = [f"{rate:>9,.0f}/s {cost:>5.1f} µs" for rate, cost in zip(rates, costs, strict=True)]
-        print(f"{name:8}  {cells[0]:>20}  {cells[1]:>20}  {rates[1] / rates[0]:>5.1f}x  {costs[0] / costs[1]:>5.1f}x")
+        print(f"{name:8}  {line(*figures.values())}")
     for redis in clients.values():
         await redis.aclose()
 
@@ -85,8 +93,8 @@ def main():
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         path = f"{folder}/redis.sock"
-        command = [engine(), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", path, "--save", "", "--dir", folder]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        command = [engine(), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", path]
+        server = subprocess.Popen([*command, "--save", "", "--dir", folder], stdout=subprocess.DEVNULL)
         try:
             if len(cores) > 1:
                 os.sched_setaffinity(server.pid, {cores[0]})
@@ -94,7 +102,8 @@ def main():
             while not os.path.exists(path):
                 time.sleep(0.02)
             address = {"host": "127.0.0.1", "port": port} if options.tcp else {"unix_socket_path": path}
-            print(f"{options.tasks} tasks, {'TCP' if options.tcp else 'unix socket'}, median of {options.rounds}")
+            way = "TCP" if options.tcp else "unix socket"
+            print(f"{options.tasks} tasks, {way}, median of {options.rounds} rounds")
             uvloop.run(compare(address, options))
         finally:
             server.terminate()

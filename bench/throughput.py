@@ -15,7 +15,6 @@ from statistics import median
 
 import click
 import psutil
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -27,6 +26,7 @@ from contest import (
     Ground,
     Refused,
     Shot,
+    console_for_tables,
     pin,
     prepare,
     refusing,
@@ -94,7 +94,7 @@ def table_of(work: str, results: Results) -> Table:
     """Rows of medians, and how many times as fast we are as each peer."""
     table = Table(title=f"\n{WORKS[work]}", title_justify="left", title_style="bold")
     table.add_column("contestant")
-    for heading in ("req/s", "p50 ms", "p99 ms", "rounds, req/s", "core 0", "core 1", "ours / it"):
+    for heading in ("req/s", "p50 ms", "p99 ms", "least", "most", "core 0", "core 1", "ours / it"):
         table.add_column(heading, justify="right")
     medians = {name: middle(rounds) for (name, its), rounds in results.items() if its == work}
     for name, figures in medians.items():
@@ -104,7 +104,8 @@ def table_of(work: str, results: Results) -> Table:
             f"{figures.rate:,.0f}",
             f"{figures.p50:.2f}",
             f"{figures.p99:.2f}",
-            f"{min(rounds):,.0f} to {max(rounds):,.0f}",
+            f"{min(rounds):,.0f}",
+            f"{max(rounds):,.0f}",
             f"{figures.server_core:.0f} %",
             f"{figures.client_core:.0f} %",
             f"{medians[OURS].rate / figures.rate:.2f}" if OURS in medians else "",
@@ -141,7 +142,7 @@ def main(rounds: int, seconds: int, only: str) -> None:
     """Measure the contestants side by side and print medians and ratios."""
     prepare(taskset="util-linux", wrk="wrk", node="nodejs", npm="npm")
     pin(psutil.Process(), CLIENT_CORE)
-    console, names, results = Console(), _chosen(only), defaultdict(list)
+    console, names, results = console_for_tables(), _chosen(only), defaultdict(list)
     if "redis" in names and shutil.which("redis-benchmark") is None:
         console.print("no redis-benchmark on the PATH (apt-get install redis-tools): left out")
         names.remove("redis")

@@ -1,10 +1,10 @@
 """Shoebox: notes with tags, each user's own. The table at the end is the whole application.
 
-    note:{k3f}…:ID      hash        text, tags (JSON), created, changed (seconds)
-    notes:{k3f}…        sorted set  ids of the user's notes
-    tagged:{k3f}…:TAG   sorted set  ids of the user's notes with the tag
-    tags:{k3f}…         set         tags that the user has ever given
-    lastnote:{k3f}…     string      the last id given
+note:{k3f}…:ID      hash        text, tags (JSON), created, changed (seconds)
+notes:{k3f}…        sorted set  ids of the user's notes
+tagged:{k3f}…:TAG   sorted set  ids of the user's notes with the tag
+tags:{k3f}…         set         tags that the user has ever given
+lastnote:{k3f}…     string      the last id given
 """
 
 import time

@@ -1,4 +1,4 @@
-"""The redis client against a real server: what redis-py says holds, and no command is lost, doubled or left hanging."""
+"""The redis client against a real server: redis-py's word holds; no command is doubled or left hanging."""
 
 import asyncio
 import contextlib
@@ -177,6 +177,11 @@ async def until(attempt):
             await asyncio.sleep(0.05)
 
 
+async def nobody_blocks(redis):
+    if any("b" in client["flags"] for client in await redis.client_list()):
+        raise ConnectionError("somebody blocks")
+
+
 # redis-py's surface
 
 
@@ -257,6 +262,8 @@ COMMANDS = [
     lambda r: r.execute_command("get", "s"),
     lambda r: r.execute_command(b"GET", b"s"),
     lambda r: r.execute_command("CONFIG", "GET", "appendonly"),
+    lambda r: r.execute_command("SCRIPT", "EXISTS", "abc"),
+    lambda r: r.script_exists("abc"),
     lambda r: r.set("bytes", b"\xff\x00\xfe"),
     lambda r: r.get("bytes"),
     lambda r: r.set("view", memoryview(b"abc")),
@@ -266,7 +273,6 @@ COMMANDS = [
     lambda r: r.execute_command("NOSUCH", 1),
     lambda r: r.dump("s"),
     lambda r: r.slowlog_len(),
-    lambda r: r.client_list()[:0] if False else r.client_getname(),
 ]
 
 
@@ -276,7 +282,7 @@ async def results(redis):
         try:
             found.append(await command(redis))
         except Exception as error:
-            found.append((type(error).__name__, str(error).split(" of type")[0].split(", not")[0]))
+            found.append((type(error), str(error) if isinstance(error, ResponseError) else ""))
     return found
 
 
@@ -291,10 +297,8 @@ def test_every_command_answers_as_redis_py_does(server, run):
         got = await results(redis)
         await redis.aclose()
         await stock.aclose()
-        for number, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
-            if ours != theirs:
-                yield_number = COMMANDS[number].__code__.co_firstlineno
-                assert ours == theirs, f"line {yield_number}"
+        for command, ours, theirs in zip(COMMANDS, got, expected, strict=True):
+            assert ours == theirs, f"COMMANDS, line {command.__code__.co_firstlineno}"
 
     run(main())
 
@@ -412,18 +416,18 @@ def test_callbacks(server, run):
             assert await redis.pipeline(transaction=False).get("k").execute() == ["vv"]
 
             def broken(reply, **_):
-                raise (StopIteration if reply == "v" else ZeroDivisionError)
+                raise StopIteration if reply == "v" else ZeroDivisionError
 
             redis.set_response_callback("GET", broken)
             first, second, third = await outcomes([redis.get("k"), redis.get("none"), redis.echo("after")])
-            assert isinstance(first, RuntimeError) and isinstance(second, ZeroDivisionError) and third == "after"
+            assert (type(first), type(second), third) == (RuntimeError, ZeroDivisionError, "after")
 
     run(main())
 
 
 @pytest.mark.parametrize(
     "words",
-    [("SELECT", 1), ("MULTI",), ("watch", "k"), (b"SUBSCRIBE", "c"), ("CLIENT", "REPLY", "OFF"), ("CLIENT REPLY", "OFF")],
+    [("SELECT", 1), ("MULTI",), ("watch", "k"), (b"SUBSCRIBE", "c"), ("CLIENT", "REPLY", "OFF")],
 )
 def test_what_would_change_the_shared_connection_is_refused(server, run, words):
     async def main():
@@ -434,8 +438,9 @@ def test_what_would_change_the_shared_connection_is_refused(server, run, words):
             async with redis.client() as own:
                 await own.execute_command("SELECT", 1)
                 await own.set("only", "here")
-                await own.execute_command("SELECT", 0)
             assert await redis.get("only") is None
+            async with redis.client() as own:
+                assert await own.get("only") is None
 
     run(main())
 
@@ -561,14 +566,18 @@ def test_functions(server, run):
 # What can't share a connection
 
 
-def test_publish_and_subscribe(server, run):
+@pytest.mark.parametrize("kind", ["unix", "redis"])
+def test_publish_and_subscribe(server, run, kind):
+    url = f"unix://{server.path}" if kind == "unix" else f"redis://127.0.0.1:{server.port}"
+
     async def main():
-        async with Redis(unix_socket_path=server.path) as redis, redis.pubsub() as pubsub:
+        async with Redis(url) as redis, redis.pubsub() as pubsub:
             await pubsub.subscribe("news")
             await pubsub.psubscribe("n*s")
-            while await redis.publish("news", "hello") < 2:
-                await asyncio.sleep(0.01)
             got = {}
+            for _ in range(2):
+                assert (await pubsub.get_message(timeout=NEVER_HANGS))["type"].endswith("subscribe")
+            assert await redis.publish("news", "hello") == 2
             async with asyncio.timeout(NEVER_HANGS):
                 async for message in pubsub.listen():
                     got[message["type"]] = message["data"]
@@ -592,8 +601,9 @@ def test_a_blocking_command_blocks_nobody(server, run):
             assert await asyncio.wait_for(waiting, NEVER_HANGS) == ["queue", "item"]
             assert await asyncio.wait_for(stream, NEVER_HANGS) == {"stream": [[("5-5", {"a": "1"})]]}
             assert await redis.blpop("queue", timeout=0.05) is None
-            assert await redis.pipeline(transaction=False).blpop("queue", timeout=0.05).ping().execute() == [None, True]
-            assert await redis.pipeline().blpop("queue", timeout=1).ping().execute() == [None, True]
+            for transaction in (True, False):
+                pipe = redis.pipeline(transaction=transaction).blpop("queue", timeout=0.05).ping()
+                assert await pipe.execute() == [None, True]
 
     run(main())
 
@@ -605,8 +615,7 @@ def test_a_cancelled_blocking_command_takes_nothing_later(server, run):
             await asyncio.sleep(0.05)
             waiting.cancel()
             await outcomes([waiting])
-            while any(client["cmd"] == "blpop" for client in await redis.client_list()):
-                await asyncio.sleep(0.01)
+            await until(lambda: nobody_blocks(redis))
             await redis.rpush("queue", 1)
             assert await redis.blpop("queue", timeout=0.5) == ["queue", "1"]
 
@@ -657,7 +666,7 @@ def test_a_cancelled_pipeline_is_whole(server, run):
 def test_killed_in_flight_then_restarted(mortal, run):
     async def main():
         said = []
-        redis = Redis(unix_socket_path=mortal.path, notify=lambda level, event, **fields: said.append(event))
+        redis = Redis(unix_socket_path=mortal.path, notify=lambda level, event, **_: said.append(event))
         await redis.ping()
         mortal.signal(signal.SIGSTOP)
         futures = [redis.incr("n") for _ in range(100)]
@@ -690,6 +699,22 @@ def test_a_stopped_server_then_recovery(mortal, run):
         mortal.signal(signal.SIGCONT)
         assert await until(lambda: redis.get("k")) == "v"
         await redis.aclose()
+
+    run(main())
+
+
+def test_a_loop_that_stood_still_blames_nobody(server, run):
+    async def main():
+        async with Redis(unix_socket_path=server.path, timeout=0.3) as redis:
+            await redis.set("k", "v")
+            sent = asyncio.ensure_future(redis.get("k"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            time.sleep(1)  # noqa: ASYNC251  # some handler that doesn't know better
+            assert await sent == "v"
+            unsent = redis.get("k")
+            time.sleep(1)  # noqa: ASYNC251
+            assert await unsent == "v"
 
     run(main())
 
@@ -767,7 +792,7 @@ def test_no_server_at_all(run):
     async def main():
         for address in ({"unix_socket_path": "/nowhere/redis.sock"}, {"host": "127.0.0.1", "port": 1}):
             redis = Redis(**address, timeout=0.2)
-            answers = await outcomes([redis.ping(), redis.pipeline().ping().execute(), redis.blpop("q", timeout=1)])
+            answers = await outcomes([redis.ping(), redis.pipeline().ping().execute(), redis.blpop("q")])
             assert all(isinstance(answer, Unavailable) for answer in answers), answers
             assert "did not run" in str(answers[0])
             await redis.aclose()
@@ -781,7 +806,8 @@ def test_the_queue_is_bounded(mortal, run):
         await redis.ping()
         answers = await outcomes([redis.ping() for _ in range(120)])
         assert [answer is True for answer in answers] == [True] * 100 + [False] * 20
-        assert all(isinstance(answer, Unavailable) and "100 commands" in str(answer) for answer in answers[100:])
+        for answer in answers[100:]:
+            assert isinstance(answer, Unavailable) and "100 commands" in str(answer)
         mortal.signal(signal.SIGSTOP)
         before = [redis.ping() for _ in range(60)]
         await asyncio.sleep(0)

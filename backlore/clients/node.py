@@ -215,6 +215,8 @@ class Node:
         self._since = 0.0  # when this turn began
         self._room = 0  # how long _unsent may become in this turn
         self._watchdog: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when the watchdog looks
+        self._late = False  # it looks for the second time, since it was late for the first
         self._connecting: asyncio.Task[None] | None = None
         self._pause = 0.0
         self._attempt = 0.0  # not before this time
@@ -308,7 +310,7 @@ class Node:
         self._room = self.limit - (len(self._link.pending) if self._link else 0)
         self._loop.call_soon(self.flush)
         if self._watchdog is None:
-            self._watchdog = self._loop.call_later(TICK, self._watch)
+            self._look_again(TICK)
 
     def flush(self) -> None:
         """Write all that waits, if the link is free; see that there is one."""
@@ -329,7 +331,10 @@ class Node:
         """End what has waited too long; leave a server that is silent for too long."""
         assert self._loop
         now = self._loop.time()
-        self._watchdog = None
+        if now > self._due + TICK and not self._late:
+            # this loop itself stood still: replies that have come are read first, then judge
+            self._look_again(TICK / 2, late=True)
+            return
         link = self._link
         if link is not None:
             for entry in link.pending:
@@ -345,7 +350,14 @@ class Node:
                 self.flush()
         self._expire(now - self.timeout, "it doesn't answer" if self._link else self._trouble)
         if self._unsent or (self._link and self._link.pending):
-            self._watchdog = self._loop.call_later(TICK, self._watch)
+            self._look_again(TICK)
+        else:
+            self._watchdog = None
+
+    def _look_again(self, seconds: float, late: bool = False) -> None:
+        assert self._loop
+        self._late, self._due = late, self._loop.time() + seconds
+        self._watchdog = self._loop.call_later(seconds, self._watch)
 
     def _expire(self, before: float, why: str) -> None:
         """Give up the unsent commands issued before this time. Those of one stretch have one time."""

@@ -102,8 +102,9 @@ class Redis(StockRedis):
     """A redis-py client whose commands share one connection.
 
     Takes `url` (redis://, rediss:// or unix://) or redis-py's `host`, `port`, `unix_socket_path`, `username`,
-    `password`, `ssl`, `ssl_...`, `db`, `client_name`; `timeout`, the seconds that a command may take; `limit`,
-    how many commands may wait at once; `notify`, called like core's `Notify` when the server is lost or back.
+    `password`, `ssl`, `ssl_...`, `db`, `client_name`; `timeout`, the seconds that a command may take;
+    `limit`, how many commands may wait at once; `notify`, called like core's `Notify` when the server is lost
+    or back.
 
     Every command ends within `timeout` and a little: with its reply, redis-py's exception for the server's
     error, `Interrupted` (it may have run) or `Unavailable` (it did not).
@@ -137,15 +138,18 @@ class Redis(StockRedis):
         self._callbacks: dict[str, Callback] = self.response_callbacks  # type: ignore[assignment]  # it is a dict
         self._timeout = timeout
         self._node = Node(timeout=timeout, limit=limit, notify=notify, **self._address())
-        pool = self.connection_pool
         # subscribing again does no harm
-        known = pool.connection_kwargs | {"retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=1), 10)}
-        self._listeners = ConnectionPool(connection_class=pool.connection_class, **known)
+        self._listeners = self._pool(retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=1), 10))
 
     @classmethod
     def from_url(cls, url: str, *_: Any, **options: Any) -> Self:
         """`Redis(url, **options)`, under redis-py's name."""
         return cls(url, **options)
+
+    def _pool(self, **changes: Any) -> ConnectionPool:
+        """Another pool of connections to the same server."""
+        pool = self.connection_pool
+        return ConnectionPool(connection_class=pool.connection_class, **pool.connection_kwargs | changes)
 
     def _address(self) -> dict[str, Any]:
         """What the pool knows of the server, in the words of `Node`."""
@@ -203,7 +207,7 @@ class Redis(StockRedis):
         """A command of redis-py as `Node` takes it. Takes out of `options` what isn't for the callback."""
         options.pop("keys", None)
         decode = options.pop(NEVER_DECODE, None) is None
-        callback = dict.get(self._callbacks, full_name(args)) if isinstance(args[0], str) else None
+        callback = dict.get(self._callbacks, args[0].upper())
         return split(args), callback, options, decode
 
     async def _block(self, wait: float, args: Arguments, options: dict[str, Any]) -> Any:
@@ -242,8 +246,10 @@ class Redis(StockRedis):
         return Pipeline(self, transaction, shard_hint)
 
     def client(self) -> StockRedis:
-        """A redis-py client with one connection of its own, for commands that change the connection."""
-        return StockRedis(connection_pool=self.connection_pool, single_connection_client=True)
+        """A redis-py client with one connection of its own, for commands that change it. Close it."""
+        client = StockRedis(connection_pool=self._pool(), single_connection_client=True)
+        client.auto_close_connection_pool = True
+        return client
 
     def pubsub(self, **options: Any) -> PubSub:
         """redis-py's pub/sub, on a connection of its own, which subscribes again when it was lost."""

@@ -23,7 +23,7 @@ Seconds = Annotated[float, between(0.01, 10 * 365 * 86400)]
 Size = Annotated[int, between(1, 1 << 40)]  # bytes
 
 
-class RedisConfig(Payload, frozen=True):
+class RedisConfig(Payload):
     """A redis or valkey that we don't start ourselves. Its password is `redis_password` in `secret.py`."""
 
     host: str = "127.0.0.1"
@@ -35,7 +35,7 @@ class RedisConfig(Payload, frozen=True):
     db: Annotated[int, between(0, 15)] = 0
 
 
-class Config(Payload, frozen=True):
+class Config(Payload):
     """All keys of `CONFIG` in `config.py`, with their defaults."""
 
     name: Annotated[str, matching("[a-z][a-z0-9_-]{0,30}")]  # of the application
@@ -66,14 +66,14 @@ class Config(Payload, frozen=True):
         return bool(self.address and self.address.startswith("https:"))
 
 
-class Secret(Payload, frozen=True):
+class Secret(Payload):
     """All keys of `SECRET` in `secret.py`."""
 
     cookie: Annotated[str, length(32, 1000)]  # signs sessions and what is bound to them
     redis_password: str | None = None
 
 
-class Settings(Payload, frozen=True):
+class Settings(Payload):
     """What an application runs with."""
 
     folder: Path
@@ -96,7 +96,7 @@ class Settings(Payload, frozen=True):
         return Path(tempfile.gettempdir()) / f"backlore-{os.getuid()}-{name}" / "engine.sock"
 
 
-class Context(Payload, frozen=True):
+class Context(Payload):
     """What the command line said: travels from the master to its workers as JSON."""
 
     folder: str

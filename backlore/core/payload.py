@@ -118,7 +118,8 @@ class Codec(Generic[T]):
     def from_object(self, value: Any, strict: bool = True) -> T:
         """The value of plain Python data; not `strict`: texts are converted to numbers and the like."""
         try:
-            return self._convert(value, strict=strict)
+            converted: T = self._convert(value, strict=strict)
+            return converted
         except msgspec.ValidationError as error:
             raise _explain(error) from None
 

@@ -49,7 +49,8 @@ class Listener(Server):
 
     def _init_shared_socket(self) -> None:
         self._ssp = None
-        self._shd = SocketHolder(self._handle, False, self.backlog)
+        # the stub file of granian 2.8 lags behind its SocketHolder(handle, is_unix, backlog)
+        self._shd = SocketHolder(self._handle, False, self.backlog)  # type: ignore[call-arg,assignment]
 
 
 class Worker:
@@ -100,7 +101,7 @@ async def serve(worker: Worker) -> None:
         serving.result()  # raises what ended it
         raise RuntimeError("granian ended by itself")
     await drain(app)
-    listener.stop()
+    listener.stop()  # type: ignore[no-untyped-call]
     await asyncio.wait([serving], timeout=app.settings.config.drain)
 
 

@@ -11,9 +11,8 @@ data lies together. An address has a tag of its own: its place must be known bef
 import hashlib
 import time
 import unicodedata
-from typing import Annotated
+from typing import Annotated, Any
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from backlore.core.crypto import Passwords, random_text
@@ -58,7 +57,8 @@ def session_key(session: str) -> str:
     return key("session", session)
 
 
-Email = Annotated[str, length(3, 254), matching(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f.]+(\.[^@\s\x00-\x1f\x7f.]+)*")]
+WORD = r"[^@\s\x00-\x1f\x7f.]+"
+Email = Annotated[str, length(3, 254), matching(rf"[^@\s\x00-\x1f\x7f]+@{WORD}(\.{WORD})*")]
 
 
 class SignUp(Payload):
@@ -83,7 +83,7 @@ class Identity:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Any,  # redis-py's types don't know that replies are str here
         notify: Notify,
         *,
         idle: float,
@@ -136,7 +136,7 @@ class Identity:
         hashed = await self._redis.hget(user_key(id), "password") if id else None
         if not await self._passwords.verify(hashed, unicodedata.normalize("NFC", password)):
             return None
-        session = id[:TAG] + random_text(130)
+        session: str = id[:TAG] + random_text(130)
         await self._redis.set(session_key(session), f"{id} {int(time.time())}", ex=self._idle)
         return session
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from typing import Any
 
-from backlore.core.notify import Notify
+from backlore.core.notify import Level, Notify
 from backlore.core.payload import Invalid, Malformed
 from backlore.web.body import UnknownType
 from backlore.web.limits import Limits, TooLarge, TooSlow
@@ -177,7 +177,7 @@ class Application:
                 raise
 
     def _tell(self, request: Request, answer: Reply) -> None:
-        level = "error" if answer.status >= 500 else "info"
+        level: Level = "error" if answer.status >= 500 else "info"
         self._notify(level, "reply", status=answer.status, error=answer.error, **_about(request))
 
     async def _live(self, receive: Receive, send: Send) -> None:

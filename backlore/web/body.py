@@ -129,6 +129,6 @@ def _find_csrf(raw: bytes | list[tuple[str, Any]]) -> str:
     try:
         if isinstance(raw, bytes):
             return msgspec.json.decode(raw, type=OnlyCsrf).csrf
-        return dict(raw).get("csrf", "")
+        return str(dict(raw).get("csrf", ""))
     except (msgspec.DecodeError, ValueError, RecursionError):
         return ""

@@ -3,12 +3,12 @@
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
-    from backlore.core.payload import Upload
     from backlore.web.routes import Route
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -49,7 +49,7 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.parameters: dict[str, str] = {}
         self.content: Any = None  # the decoded body, once it was read
-        self.uploads: list[Upload] = []
+        self.uploads: list[Path] = []  # files of this request, deleted with it
         self._proxies = proxies
 
     def header(self, name: str) -> str | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backlore.web.stages import Stage
 
 Handler = Callable[..., Awaitable[Reply | Next]]
+Answer = Any  # a Reply or NEXT; the application checks it, for handlers are not ours
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -71,7 +72,7 @@ class Route:
         self._takes_body = "body" in taken
         self._plain = not self.parameters and self.query is None
 
-    async def run(self, request: Request) -> Reply | Next:
+    async def run(self, request: Request) -> Answer:
         """Decode what the handler takes, and call it. Raises what `Body.read` and `Codec` raise."""
         if self.body is None:
             if self._plain:
@@ -200,5 +201,3 @@ def read_parameters(route: Route, raw_path: bytes) -> dict[str, str]:
         elif segment.startswith("{"):
             found[segment[1:-1]] = decode_path(parts[place])
     return found
-
-

@@ -300,9 +300,11 @@ function showNotes(more = !$("more").hidden, failed = false) {
     if (card.editing) shown.set(id, card);
   }
   cards = new Map([...shown].sort(([a], [b]) => b - a));
-  const focused = document.activeElement;
-  list.replaceChildren(...[...cards.values()].map((card) => card.root));
-  if (list.contains(focused)) focused.focus(); // moving an element takes its focus away
+  const roots = [...cards.values()].map((card) => card.root);
+  for (const root of [...list.children]) if (!roots.includes(root)) root.remove();
+  roots.forEach((root, place) => { // a card that stays isn't touched: it would lose its focus
+    if (list.children[place] !== root) list.insertBefore(root, list.children[place] ?? null);
+  });
 
   $("more").hidden = !more;
   $("more").textContent = failed ? "Try again" : "More notes";
@@ -311,7 +313,7 @@ function showNotes(more = !$("more").hidden, failed = false) {
   document.title = filter ? `${filter} · Shoebox` : "Shoebox";
   $("empty").hidden = cards.size > 0;
   [$("empty-title").textContent, $("empty-text").textContent] = EMPTY[failed ? "failed" : filter ? "filter" : "box"];
-  for (const { root } of cards.values()) markTags(root);
+  roots.forEach(markTags);
 }
 
 function showTags() {
