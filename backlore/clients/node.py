@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from ssl import SSLContext
@@ -305,10 +306,10 @@ class Node:
     def _begin(self) -> None:
         """The first command of a turn: look at the clock and at the room left, once for all that follow."""
         assert self._loop
-        self._turn = True
         self._since = self._loop.time()
         self._room = self.limit - (len(self._link.pending) if self._link else 0)
         self._loop.call_soon(self.flush)
+        self._turn = True
         if self._watchdog is None:
             self._look_again(TICK)
 
@@ -411,7 +412,8 @@ class Node:
                 if not self._unsent:
                     return
         finally:
-            self._connecting = None
+            if self._connecting is asyncio.current_task():  # else `close` has let go of this one
+                self._connecting = None
 
     async def _open(self) -> None:
         """Connect, introduce ourselves, write what waits."""
@@ -421,6 +423,7 @@ class Node:
             await self._loop.create_unix_connection(lambda: link, self._path, ssl=self._ssl)
         else:
             await self._loop.create_connection(lambda: link, self._host, self._port, ssl=self._ssl)
+            keep_alive(link.transport)
         link.since = now = self._loop.time()
         self._link = link
         hello = [(self._loop.create_future(), None, None, True, now) for _ in self._hello]
@@ -472,6 +475,15 @@ class Node:
             f"redis at {self.address}: {self.limit} commands wait already. "
             "The command did not run: issue fewer at once, or raise the limit"
         )
+
+
+def keep_alive(transport: asyncio.Transport) -> None:
+    """Notice within two minutes when the other machine, or a firewall between, is gone without a word."""
+    connection = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def hello(username: str | None, password: str | None, name: str, db: int) -> list[Arguments]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Self, cast
 
 from redis.asyncio import ConnectionPool
@@ -316,7 +317,8 @@ class Pipeline(StockPipeline):
         """Send requests side by side; returns replies and errors of the server, raises if one is missing."""
         futures = self._client._node.send_many(requests)
         try:
-            await asyncio.wait(futures[-1:])  # the last reply is the last to come
+            with suppress(Exception):  # told below
+                await futures[-1]  # the last reply is the last to come
         finally:
             for future in futures:
                 future.cancel()

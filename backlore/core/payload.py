@@ -24,16 +24,20 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Base of every payload type: its fields are annotated types, as in `class NewNote(Payload): text: str`."""
 
 
-class Upload(msgspec.Struct, frozen=True):
+class Upload:
     """A file of a multipart body, on the disk for as long as the request lasts.
 
     `name` and `type` are what the client claims; never trust them as a path or for serving. `size` in bytes.
     """
 
-    path: Path
-    name: str
-    type: str
-    size: int
+    # No Struct: msgspec would make one of a JSON object, with a path of the client's choice.
+    __slots__ = ("name", "path", "size", "type")
+
+    def __init__(self, path: Path, name: str, type: str, size: int):
+        self.path = path
+        self.name = name
+        self.type = type
+        self.size = size
 
 
 class Malformed(ValueError):
@@ -145,7 +149,7 @@ def _accept_upload(type: type, value: Any) -> Any:
 
 
 def _is_upload(shape: inspect.Type) -> bool:
-    return isinstance(shape, inspect.StructType) and shape.cls is Upload
+    return isinstance(shape, inspect.CustomType) and shape.cls is Upload
 
 
 def _shapes(shape: inspect.Type, seen: frozenset[type] = frozenset()) -> Iterator[inspect.Type]:
@@ -153,7 +157,7 @@ def _shapes(shape: inspect.Type, seen: frozenset[type] = frozenset()) -> Iterato
     yield shape
     inner: list[inspect.Type] = []
     if isinstance(shape, inspect.StructType):
-        if shape.cls in seen or shape.cls is Upload:
+        if shape.cls in seen:
             return
         seen |= {shape.cls}
         inner = [field.type for field in shape.fields]
@@ -173,8 +177,10 @@ def _shapes(shape: inspect.Type, seen: frozenset[type] = frozenset()) -> Iterato
 
 def _check_closed(shape: inspect.Type) -> None:
     """Only a Payload refuses unknown keys: no other kind of object may stand in one."""
+    if isinstance(shape, inspect.CustomType) and shape.cls not in (Upload, Path):
+        raise TypeError(f"{shape.cls.__qualname__} can't stand in a payload; Any takes every value")
     lax = isinstance(shape, inspect.TypedDictType | inspect.DataclassType | inspect.NamedTupleType)
-    if isinstance(shape, inspect.StructType) and shape.cls is not Upload:
+    if isinstance(shape, inspect.StructType):
         lax = not shape.forbid_unknown_fields
     if lax:
         raise TypeError(f"{shape.cls.__qualname__} stands in a payload, so it must be a Payload")  # type: ignore[attr-defined]

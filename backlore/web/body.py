@@ -54,20 +54,20 @@ class Body:
                 if not self._tokened or error.where != "csrf":
                     raise
                 request.content, _ = self._split(self._decode(raw, self._tokened))
+        if isinstance(request.content, Invalid):
+            raise request.content
         return request.content
 
     async def csrf(self, request: Request, limits: Limits) -> str:
-        """The token in the body, "" if there is none; the body is kept decoded for `read`."""
+        """The token in the body, "" if there is none; the body is kept decoded, or as what is wrong with it, for `read`."""
         if not self._tokened:
             return ""
         raw = await self._receive(request, limits)
         try:
             request.content, token = self._split(self._decode(raw, self._tokened))
-        except Invalid:
-            # who has no token learns nothing about the type: csrf comes before the payload
-            if not _find_csrf(raw):
-                return ""
-            raise
+        except Invalid as error:
+            # kept for `read`: who has no token learns nothing about the type
+            request.content, token = error, _find_csrf(raw)
         return token
 
     def _split(self, content: Any) -> tuple[Any, str]:

@@ -1,0 +1,146 @@
+"""A real server for each test module that asks for one: its own application folder, data folder and free port."""
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PASSWORD = "correct horse battery"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """`backlore run` of a copy of an application in a folder of its own."""
+
+    def __init__(self, app: Path, folder: Path, workers: int = 2, **flags: str | int):
+        self.folder = folder / "app"
+        if not self.folder.exists():
+            shutil.copytree(app, self.folder, ignore=shutil.ignore_patterns(".data", "secret.py", "__pycache__"))
+        self.port = int(flags.pop("port", 0)) or free_port()
+        self.data = Path(flags.pop("data", folder / "data"))
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.words = [sys.executable, "-m", "backlore.cli", "run", *str(flags.pop("env", "dev")).split()]
+        self.words += ["--app", str(self.folder), "--port", str(self.port), "--data", str(self.data)]
+        self.words += ["--workers", str(workers)]
+        self.log = folder / "log"
+        self.process: subprocess.Popen[bytes]
+
+    def start(self, wait: bool = True) -> "Server":
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.words, stdout=log, stderr=log, start_new_session=True)
+        if wait:
+            until = time.monotonic() + 30
+            while " serves on " not in self.said():
+                assert self.process.poll() is None and time.monotonic() < until, self.said()
+                time.sleep(0.02)
+        return self
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def wait_said(self, text: str, seconds: float = 10) -> str:
+        until = time.monotonic() + seconds
+        while text not in self.said():
+            assert time.monotonic() < until, f"{text!r} was never said:\n{self.said()}"
+            time.sleep(0.02)
+        return self.said()
+
+    def family(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def workers(self) -> list[psutil.Process]:
+        return [each for each in self.family() if "serve" in each.cmdline()]
+
+    def engine(self) -> psutil.Process:
+        return next(each for each in self.family() if "-server" in each.name())
+
+    def stop(self) -> int:
+        """End it in order; the exit status. Nothing of it may be left."""
+        family = self.family()
+        if self.process.poll() is None:
+            self.process.terminate()
+        status = self.process.wait(30)
+        _, alive = psutil.wait_procs(family, 10)
+        for each in alive:
+            each.kill()
+        assert not alive, alive
+        return status
+
+    def kill(self) -> None:
+        """End whatever is left of it, at any cost."""
+        for each in [*self.family(), psutil.Process(self.process.pid)] if self.process.poll() is None else []:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.send_signal(signal.SIGCONT)
+                each.kill()
+        self.process.wait(10)
+
+
+class User(httpx.Client):
+    """A client with cookies and a csrf token of its own."""
+
+    def __init__(self, server: Server, email: str = ""):
+        super().__init__(base_url=server.url, timeout=10)
+        self.email = email
+        self.csrf = ""
+
+    def sign_up(self) -> "User":
+        login = {"email": self.email, "password": PASSWORD}
+        made = self.post("/auth/signup", json=login)
+        assert made.status_code == 200, made.text
+        return self.log_in()
+
+    def log_in(self) -> "User":
+        given = self.post("/auth/login", json={"email": self.email, "password": PASSWORD})
+        assert given.status_code == 200, given.text
+        self.csrf = given.json()["csrf"]
+        self.headers["x-csrf-token"] = self.csrf
+        return self
+
+
+@contextlib.contextmanager
+def serving(app: Path, folder: Path, **options: int | str) -> Iterator[Server]:
+    server = Server(app, folder, **options)
+    try:
+        yield server.start()
+        server.stop()
+    finally:
+        server.kill()
+
+
+KINDS = ROOT / "tests" / "kinds"
+SHOEBOX = ROOT / "example"
+
+
+@pytest.fixture(scope="module")
+def shoebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(SHOEBOX, tmp_path_factory.mktemp("shoebox")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(KINDS, tmp_path_factory.mktemp("kinds")) as server:
+        yield server
+
+
+@pytest.fixture
+def anyone(kinds: Server) -> Iterator[User]:
+    with User(kinds) as user:
+        yield user
