@@ -185,9 +185,9 @@ def engine() -> str:
 
 
 def start_redis(ground: Ground) -> str:
-    """Start a redis on the client's core, with the durability of ours (AOF). Returns its socket's path."""
+    """Start a redis on the client's core, as our master starts its own. Returns its socket's path."""
     path = str(ground.folder / "redis.sock")
-    durability = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+    durability = ["--appendonly", "yes", "--appendfsync", "everysec"]
     process = ground.start([engine(), "--port", "0", "--unixsocket", path, *durability], core=CLIENT_CORE)
     ground.wait(process, lambda: listens(path))
     return path

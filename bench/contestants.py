@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from redis import Redis
-
 from contest import (
     CACHE,
     CLIENT_CORE,
@@ -28,6 +26,7 @@ from contest import (
     socket_in,
     start_redis,
 )
+from redis import Redis
 
 NODE_PACKAGES = (
     "express@5",

@@ -29,7 +29,7 @@ LINGER = 5  # seconds until a request without a reply is an error
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
 
 
-@dataclass
+@dataclass(eq=False)
 class Line:
     """One connection: idle, or waiting for the reply to the request that was due at `due`."""
 

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import httpx
-from redis import Redis
-
 from contest import Refused, Shot
 from contestants import EMAIL, ITEM, Contestant
+from redis import Redis
 
 SHORT = 60  # seconds that a session is given, to see it renewed
 

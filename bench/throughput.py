@@ -15,9 +15,6 @@ from statistics import median
 
 import click
 import psutil
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
 from contest import (
     CLIENT_CORE,
     CONNECTIONS,
@@ -35,6 +32,8 @@ from contest import (
 )
 from contestants import CONTESTANTS, granian_constant
 from proof import prove
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 OURS = "backlore"
 WARM_UP = 1  # seconds
@@ -126,6 +125,12 @@ def table_of_limits(results: Results) -> Table:
     return table
 
 
+def tables_of(results: Results) -> list[Table]:
+    """Those that have a row."""
+    tables = [*(table_of(work, results) for work in WORKS), table_of_limits(results)]
+    return [table for table in tables if table.rows]
+
+
 def _chosen(only: str) -> list[str]:
     known = [*CONTESTANTS, *LIMITS]
     names = [name.strip() for name in only.split(",")] if only else known
@@ -158,9 +163,8 @@ def main(rounds: int, seconds: int, only: str) -> None:
                 except Refused as refusal:
                     raise Refused(f"{name}: {refusal}") from refusal
                 progress.advance(task)
-    for work in WORKS:
-        console.print(table_of(work, results))
-    console.print(table_of_limits(results))
+    for table in tables_of(results):
+        console.print(table)
     console.print(
         f"medians of {rounds} rounds of {seconds} s; wrk, 1 thread, {CONNECTIONS} connections; "
         f"server on core {SERVER_CORE}, redis and wrk on core {CLIENT_CORE}"

@@ -85,8 +85,6 @@ class Link(asyncio.Protocol):
         self.node = node
         self.pending: deque[Entry] = deque()
         self.since = 0.0  # when it was opened
-        self.written = 0  # entries ever written
-        self.mark = (0, 0.0)  # entries written at this time; see `age`
         self.ready = False  # HELLO is done
         self.paused = False  # the socket takes no more
         self.stalled = False  # the server doesn't answer
@@ -117,7 +115,6 @@ class Link(asyncio.Protocol):
         return self.ready and not (self.paused or self.stalled or self.transport.is_closing())
 
     def write(self, data: bytes, entries: Sequence[Entry]) -> None:
-        self.written += len(entries)
         self.pending.extend(entries)
         self.transport.write(data)
 
@@ -143,14 +140,8 @@ class Link(asyncio.Protocol):
             self.node.lost(self, error)
 
     def age(self, now: float) -> float:
-        """Seconds that the oldest entry in flight has waited, give or take a tick.
-
-        Costs nothing per command: what was written before the mark is either answered by now, then the mark
-        moves on, or has waited since then.
-        """
-        if self.written - len(self.pending) >= self.mark[0]:
-            self.mark = self.written, now
-        return now - self.mark[1]
+        """Seconds since the oldest command in flight was issued."""
+        return now - self.pending[0][4] if self.pending else 0.0
 
 
 def settle(entry: Entry, reply: Any) -> None:
@@ -343,7 +334,7 @@ class Node:
                     break
                 fail(entry, self._interrupted(f"no reply within {self.timeout:g} s"))
             age = link.age(now)
-            link.stalled = age > self.timeout
+            link.stalled = age >= self.timeout
             if age > 3 * self.timeout:
                 link.transport.abort()
                 self.lost(link, TimeoutError(f"no reply within {age:.1f} s"))

@@ -32,7 +32,6 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
     TimeoutError,
-    WatchError,
 )
 
 from backlore.clients.node import Arguments, Callback, Interrupted, Node, Request, Unavailable
@@ -225,15 +224,9 @@ class Redis(StockRedis):
             await connection.send_command(*args)
             limit = wait + self._timeout
             reply = await connection.read_response(disable_decoding=not request[3], timeout=limit)
-        except ResponseError:
-            raise
-        except BaseException as error:
-            # its reply may still come: the connection is of no more use
-            await connection.disconnect(nowait=True)
-            if isinstance(error, ConnectionError | TimeoutError):
-                raise Interrupted(f"{args[0]} may or may not have run: {error}") from error
-            raise
-        finally:
+        except (ConnectionError, TimeoutError) as error:
+            raise Interrupted(f"{args[0]} may or may not have run: {error}") from error
+        finally:  # redis-py has disconnected it, if its reply may still come
             await pool.release(connection)
         return await finish(reply, request)
 
@@ -276,7 +269,7 @@ class Pipeline(StockPipeline):
     """redis-py's pipeline over the shared connection.
 
     After `watch` it needs a connection of its own and is redis-py's altogether; so too with commands that
-    change the connection, or block.
+    change the connection, or block: those may block for less than `timeout`, and within MULTI not at all.
     """
 
     def __init__(self, client: Redis, transaction: bool, shard_hint: str | None) -> None:
@@ -341,8 +334,6 @@ class Pipeline(StockPipeline):
                         self.annotate_exception(reply, number, commands[number - 1][0])
                     raise reply from outcome
             raise outcome
-        if outcome is None:
-            raise WatchError("Watched variable changed.")
         return await self._results(commands, requests, outcome, raise_on_error)
 
     async def _results(

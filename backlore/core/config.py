@@ -140,17 +140,17 @@ def load() -> Settings:
 def settle(config: dict[str, Any]) -> Settings:
     """The settings that `CONFIG`, the flags and `secret.py` make together. Raises ConfigError."""
     secret = importlib.import_module("secret")
+    if not isinstance(config, dict):
+        raise ConfigError("config.py: CONFIG should be a dict.")
     return Settings(
         folder=Path(_context.folder).resolve(),
         env=_context.env,
         config=_convert({**config, **_context.flags}, Config, "config.py"),
-        secret=_convert(getattr(secret, "SECRET", None), Secret, "secret.py"),
+        secret=_convert(getattr(secret, "SECRET", {}), Secret, "secret.py"),
     )
 
 
 def _convert(value: Any, type: type[Any], file: str) -> Any:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{file}: {type.__name__.upper()} should be a dict.")
     try:
         return Codec(type).from_object(value)
     except Invalid as error:

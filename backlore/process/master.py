@@ -86,6 +86,7 @@ class Master:
         self._serves = False
         self._failed = False
         self._engine: Engine | None = None
+        self._engine_starts = 0.0  # not before this time
         self._lock: IO[str]
         self._listener: socket.socket
 
@@ -101,6 +102,8 @@ class Master:
             while not self._stop:
                 self._turn()
             self._end_children()
+        except EngineError:
+            raise  # it says itself what to do
         except Exception as error:
             self.notify("error", "master.failed", error=error)
             raise
@@ -173,9 +176,15 @@ class Master:
 
     def _look_at_engine(self) -> None:
         if self._engine and (status := self._engine.process.poll()) is not None:
+            if time.monotonic() < self._engine_starts:
+                return
             self.notify("error", "engine.died", status=status)
-            self._engine.start()
-            self.notify("info", "engine.back")
+            try:
+                self._engine.start()
+                self.notify("info", "engine.back")
+            except EngineError as error:
+                self._engine_starts = time.monotonic() + PAUSE[1]
+                self.notify("error", "engine.failed", why=str(error), starts_again_in=PAUSE[1])
 
     def _look_at(self, slot: int, child: Child | None) -> None:
         if child is None:

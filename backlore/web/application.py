@@ -74,8 +74,6 @@ class Application:
             request = Request(scope, receive, self._proxies)
             try:
                 await self._serve(request, send)
-            except Disconnected:
-                self._notify("info", "client.disconnected", **_about(request))
             finally:
                 self.under_way -= 1
                 self.served += 1
@@ -103,8 +101,6 @@ class Application:
         """The one reply to a request. What goes wrong becomes the error of the contract."""
         try:
             answer = await self._pass(request)
-        except Disconnected:
-            raise
         except Exception as error:
             return self._refuse(request, error)
         if isinstance(answer, Reply):
@@ -118,6 +114,9 @@ class Application:
                 return reply(400, error="payload", where=error.where, why=error.why)
             case Malformed():
                 return reply(400, error="json")
+            case Disconnected():  # whoever only chunks its body wrongly is still there to read this
+                self._notify("info", "client.disconnected", **_about(request))
+                return reply(400, error="json", headers=[("connection", "close")])
             case NoSuchPath():
                 return reply(404, error="route")
             case TooLarge():

@@ -59,7 +59,7 @@ class Body:
         return request.content
 
     async def csrf(self, request: Request, limits: Limits) -> str:
-        """The token in the body, "" if there is none; the body is kept decoded, or as what is wrong with it, for `read`."""
+        """The token in the body, or ""; the body is kept for `read`: decoded, or as what is wrong with it."""
         if not self._tokened:
             return ""
         raw = await self._receive(request, limits)
@@ -95,7 +95,9 @@ class Body:
         if name == "application/x-www-form-urlencoded":
             return parse_urlencoded(_text(await gather(request, limits)))
         if name == "multipart/form-data":
-            return await FormReader(request, limits, options.get("boundary", "")).read()
+            if not options.get("boundary"):
+                raise Malformed("multipart without a boundary")
+            return await FormReader(request, limits, options["boundary"]).read()
         raise UnknownType
 
 
