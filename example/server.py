@@ -19,7 +19,7 @@ from backlore import Backend, Payload, Request, between, key, length, matching, 
 app = Backend(CONFIG)
 redis = app.redis
 
-Tag = Annotated[str, length(1, 30), matching(r"[^\s,]+")]
+Tag = Annotated[str, length(1, 30), matching(r"[^\s,]+", "a word without spaces and commas")]
 Id = Annotated[int, between(1, 2**53)]
 
 

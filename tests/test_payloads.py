@@ -101,6 +101,8 @@ def test_sentences(anyone: User) -> None:
         ({"text": "a", "b": 1}, "Is not known here."),
     ]:
         assert anyone.post("/echo", json=sent).json()["why"] == why
+    login = {"email": "nobody", "password": "long enough"}
+    assert anyone.post("/auth/signup", json=login).json()["why"] == "Should be an e-mail address."
 
 
 def test_route_without_body(anyone: User) -> None:

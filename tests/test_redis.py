@@ -266,8 +266,6 @@ COMMANDS = [
     lambda r: r.script_exists("abc"),
     lambda r: r.set("bytes", b"\xff\x00\xfe"),
     lambda r: r.get("bytes"),
-    lambda r: r.set("view", memoryview(b"abc")),
-    lambda r: r.set("array", bytearray(b"abc")),
     lambda r: r.set("bool", True),
     lambda r: r.lpush("s", 1),
     lambda r: r.execute_command("NOSUCH", 1),
@@ -367,6 +365,8 @@ def test_bytes_when_asked(server, run):
             assert await asyncio.gather(*both) == ["\udcff\udcfe", b"\xff\xfe", "\udcff\udcfe"]
             await redis.set("c", await redis.get("b"))
             assert await redis.execute_command("GET", "c", **{NEVER_DECODE: []}) == b"\xff\xfe"
+            await redis.mset({"view": memoryview(b"abc"), "array": bytearray(b"abc")})
+            assert await redis.mget("view", "array") == ["abc", "abc"]
             dumped = await redis.dump("b")
             assert isinstance(dumped, bytes)
             await redis.restore("d", 0, dumped)
@@ -602,9 +602,9 @@ def test_a_blocking_command_blocks_nobody(server, run):
             assert await asyncio.wait_for(stream, NEVER_HANGS) == {"stream": [[("5-5", {"a": "1"})]]}
             assert await redis.blpop("queue", timeout=0.05) is None
             assert await redis.pipeline().blpop("queue", timeout=1).ping().execute() == [None, True]
-            pipe = redis.pipeline(transaction=False).blpop("queue", timeout=0.2).ping()
+            pipe = redis.pipeline(transaction=False).blpop("queue", timeout=0.1).ping()
             waiting = asyncio.create_task(pipe.execute())
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
             assert await redis.ping() and not waiting.done()
             assert await waiting == [None, True]
 
@@ -702,6 +702,21 @@ def test_a_stopped_server_then_recovery(mortal, run):
         assert redis._node._link is not link, "a silent connection is given up"
         mortal.signal(signal.SIGCONT)
         assert await until(lambda: redis.get("k")) == "v"
+        await redis.aclose()
+
+    run(main())
+
+
+def test_a_blocking_command_on_a_stopped_server(mortal, run):
+    async def main():
+        redis = Redis(unix_socket_path=mortal.path, timeout=0.3)
+        assert await redis.blpop("queue", timeout=0.01) is None
+        mortal.signal(signal.SIGSTOP)
+        (answer,) = await outcomes([redis.blpop("queue", timeout=0.1)])
+        assert isinstance(answer, Interrupted)
+        mortal.signal(signal.SIGCONT)
+        await until(lambda: redis.rpush("queue", 1))
+        assert await redis.blpop("queue", timeout=0.1) == ["queue", "1"]
         await redis.aclose()
 
     run(main())

@@ -14,6 +14,7 @@ Not on the shared connection, because they would stop the others or change it fo
 from __future__ import annotations
 
 import asyncio
+import builtins
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -222,10 +223,11 @@ class Redis(StockRedis):
             raise Unavailable(f"{args[0]} did not run: {error}") from error
         try:
             await connection.send_command(*args)
-            limit = wait + self._timeout
-            reply = await connection.read_response(disable_decoding=not request[3], timeout=limit)
-        except (ConnectionError, TimeoutError) as error:
-            raise Interrupted(f"{args[0]} may or may not have run: {error}") from error
+            async with asyncio.timeout(wait + self._timeout):  # redis-py's own would pass for an empty reply
+                reply = await connection.read_response(disable_decoding=not request[3], timeout=FOREVER)
+        except (ConnectionError, TimeoutError, builtins.TimeoutError) as error:
+            why = str(error) or "no reply in time"
+            raise Interrupted(f"{args[0]} may or may not have run: {why}") from error
         finally:  # redis-py has disconnected it, if its reply may still come
             await pool.release(connection)
         return await finish(reply, request)

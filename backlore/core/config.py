@@ -38,11 +38,15 @@ class RedisConfig(Payload):
 class Config(Payload):
     """All keys of `CONFIG` in `config.py`, with their defaults."""
 
-    name: Annotated[str, matching("[a-z][a-z0-9_-]{0,30}")]  # of the application
+    name: Annotated[str, matching("[a-z][a-z0-9_-]{0,30}", "lower-case letters, digits, - and _")]  # of the application
     host: str = "127.0.0.1"
     port: Port = 8000
-    address: Annotated[str, matching(r"https?://[^/\s]+")] | None = None  # as users see it; https: Secure cookies
-    cookie: Annotated[str, matching("[A-Za-z0-9_-]{1,50}")] | None = None  # its name; by default that of the app
+    address: Annotated[str, matching(r"https?://[^/\s]+", "like https://app.example")] | None = (
+        None  # as users see it; https: Secure cookies
+    )
+    cookie: Annotated[str, matching("[A-Za-z0-9_-]{1,50}", "letters, digits, - and _")] | None = (
+        None  # its name; by default that of the app
+    )
     data: str = ".data"  # folder of all state on this machine
     workers: Annotated[int, between(0, 512)] = 0  # 0: one per CPU
     redis: RedisConfig | None = None  # None: embedded, in the data folder

@@ -17,6 +17,8 @@ from msgspec import inspect
 
 T = TypeVar("T")
 
+_patterns: dict[str, str] = {}  # by their repr, as msgspec names them: what a string that matches is
+
 MAX_DEPTH = 64  # of what a type leaves open (dict, Any): deeper is refused
 
 
@@ -63,9 +65,14 @@ def between(least: float, most: float) -> msgspec.Meta:
     return msgspec.Meta(ge=least, le=most)
 
 
-def matching(pattern: str) -> msgspec.Meta:
-    """A regular expression that the whole string matches. Keep it linear: it runs on what strangers send."""
-    return msgspec.Meta(pattern=f"^(?:{pattern})$")
+def matching(pattern: str, what: str) -> msgspec.Meta:
+    """A regular expression that the whole string matches, and what such a string is: "a word without spaces".
+
+    Keep it linear: it runs on what strangers send.
+    """
+    whole = rf"^(?:{pattern})$(?!\n)"  # `$` alone lets a line break pass at the end; \Z is unknown to JSON schema
+    _patterns[repr(whole)] = what
+    return msgspec.Meta(pattern=whole)
 
 
 class Codec(Generic[T]):
@@ -234,7 +241,7 @@ PHRASES: list[tuple[str, Callable[..., str]]] = [
     (r"Expected `(?:array|object)` of length <= (\d+)", lambda n: f"Should have at most {_many(n, 'item')}."),
     (r"Expected `(?:int|float)` >= (\S+)", lambda n: f"Should be at least {n}."),
     (r"Expected `(?:int|float)` <= (\S+)", lambda n: f"Should be at most {n}."),
-    (r"Expected `str` matching regex (.+)", lambda pattern: f"Should match {pattern}."),
+    (r"Expected `str` matching regex (.+)", lambda pattern: f"Should be {_patterns.get(pattern, pattern)}."),
     (r"Expected `([^`]+)`, got `([^`]+)`", lambda want, got: f"Should be {_kinds(want)}, not {_kinds(got)}."),
     (r"Expected `file`", lambda: "Should be a file."),
     (r"Invalid enum value (.+)", lambda value: f"Is none of the allowed values: {value}."),

@@ -58,7 +58,7 @@ def session_key(session: str) -> str:
 
 
 WORD = r"[^@\s\x00-\x1f\x7f.]+"
-Email = Annotated[str, length(3, 254), matching(rf"[^@\s\x00-\x1f\x7f]+@{WORD}(\.{WORD})*")]
+Email = Annotated[str, length(3, 254), matching(rf"[^@\s\x00-\x1f\x7f]+@{WORD}(\.{WORD})*", "an e-mail address")]
 
 
 class SignUp(Payload):
