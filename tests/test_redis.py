@@ -930,7 +930,7 @@ def test_counters_agree_with_what_was_acknowledged(mortal, run):
 
         tasks = [asyncio.create_task(work()) for _ in range(16)]
         for round in range(12):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.15)
             if round % 4 == 3:
                 mortal.signal(signal.SIGSTOP)
                 await asyncio.sleep(0.5)

@@ -367,7 +367,7 @@ class Node:
             return
         assert self._loop
         now = self._loop.time()
-        if now - link.since > PAUSE[1]:
+        if now - link.since > TICK:  # else it is no use to hurry
             self._pause = 0.0
         self._attempt = now + self._pause
         why = str(error or "the server closed the connection")
