@@ -35,7 +35,8 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from backlore.clients.node import Arguments, Callback, Interrupted, Node, Request, Unavailable
+from backlore.clients.link import Arguments, Callback, Request
+from backlore.clients.node import Interrupted, Node, Unavailable
 
 __all__ = ["Interrupted", "Node", "Pipeline", "Redis", "Unavailable"]
 
