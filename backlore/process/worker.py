@@ -17,40 +17,13 @@ from typing import Any
 
 import msgspec
 import uvloop
-from granian._granian import SocketHolder
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from backlore.app import Backend
 from backlore.core.config import Context, enter
 from backlore.core.notify import Notify, console
 
-CONNECTIONS = 20_000  # open at once in a worker; slow ones cost little
 QUIET = 0.3  # seconds without a request after which nobody is thought to use a draining worker
 LINGER = 1.0  # seconds at most that a draining worker tells its clients to connect anew
-
-
-class Listener(Server):
-    """granian on a socket that the master listens on: what waits in its queue survives any worker."""
-
-    def __init__(self, handle: int, app: Backend):
-        milliseconds = int(app.settings.config.header_timeout * 1000)
-        super().__init__(
-            app,
-            interface=Interfaces.ASGINL,
-            http=HTTPModes.http1,
-            websockets=False,
-            backpressure=CONNECTIONS,
-            http1_settings=HTTP1Settings(header_read_timeout=milliseconds),
-            log_enabled=False,
-        )
-        self._handle = handle
-
-    def _init_shared_socket(self) -> None:
-        self._ssp = None
-        # the stub file of granian 2.8 lags behind its SocketHolder(handle, is_unix, backlog)
-        self._shd = SocketHolder(self._handle, False, self.backlog)  # type: ignore[call-arg,assignment]
 
 
 class Worker:
@@ -91,6 +64,8 @@ class Worker:
 
 async def serve(worker: Worker) -> None:
     """Serve until told to stop, then drain."""
+    from backlore.process.listener import Listener  # granian's 6 MB, which the tasks don't need
+
     app = worker.app
     listener = Listener(int(sys.argv[4]), app)
     serving = asyncio.ensure_future(listener.serve())
