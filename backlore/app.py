@@ -17,7 +17,7 @@ from backlore.services.health import Health
 from backlore.services.identity import Identity
 from backlore.web.application import Application
 from backlore.web.cookie import SessionCookie
-from backlore.web.limits import Limits
+from backlore.web.limits import Limits, Patience
 from backlore.web.openapi import describe
 from backlore.web.reply import Reply, Send, reply
 from backlore.web.request import Receive, Request, Scope
@@ -120,8 +120,8 @@ def _limits(settings: Settings) -> Limits:
     known = settings.config
     return Limits(
         folder=settings.data / "uploads",
+        patience=Patience(known.body_timeout),
         body=known.body_limit,
         upload=known.upload_limit,
         parts=known.upload_parts,
-        receive=known.body_timeout,
     )

@@ -18,7 +18,7 @@ SIGNATURE_BYTES = 16
 
 
 class Signer:
-    """Signs short texts with a key of the server: keyed BLAKE2b (RFC 7693, §2.9), 128 bits, in base64url.
+    """Signs short texts with a key of the server: keyed BLAKE2b (RFC 7693, §2.9), 128 bits, in hexadecimal.
 
     `purpose` separates the uses of one secret: a signature for one is none for another.
     """
@@ -28,10 +28,10 @@ class Signer:
         self._keyed = hashlib.blake2b(key=key, digest_size=SIGNATURE_BYTES, person=purpose.encode())
 
     def sign(self, text: str) -> str:
-        """The signature of `text`: 22 characters of base64url."""
+        """The signature of `text`: 32 characters."""
         keyed = self._keyed.copy()  # the key's block is hashed once, not at each request
         keyed.update(text.encode())
-        return base64.urlsafe_b64encode(keyed.digest())[:-2].decode()
+        return keyed.hexdigest()
 
     def verify(self, text: str, signature: str) -> bool:
         """Whether `signature` is that of `text`, compared in constant time."""

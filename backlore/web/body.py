@@ -8,7 +8,7 @@ from multipart import parse_options_header
 
 from backlore.core.payload import Codec, Invalid, Malformed, Payload, parse_urlencoded
 from backlore.web.forms import FormReader
-from backlore.web.limits import Limits, TooLarge, TooSlow
+from backlore.web.limits import Limits, TooLarge
 from backlore.web.request import Request
 
 
@@ -102,21 +102,24 @@ class Body:
 
 
 async def gather(request: Request, limits: Limits) -> bytes:
-    """The whole body in memory. Raises TooLarge: at once by its declared length, else when it gets too long."""
-    declared = int(request.headers.get(b"content-length", 0))
+    """The whole body in memory.
+
+    Raises TooLarge: at once by its declared length, else when it gets too long; TooSlow, Disconnected.
+    """
+    declared = request.declared
     if declared > limits.body:
         raise TooLarge
+    since = asyncio.get_running_loop().time()
     parts: list[bytes] = []
-    total = 0
-    try:
-        async with asyncio.timeout(limits.receive):
-            async for chunk in request.chunks():
-                total += len(chunk)
-                if total > limits.body:
-                    raise TooLarge
-                parts.append(chunk)
-    except TimeoutError:
-        raise TooSlow from None
+    received = 0
+    while received != declared:  # a known length spares the wait for the message that says "no more"
+        chunk, more = await limits.patience.wait(request.chunk(), since)
+        parts.append(chunk)
+        received += len(chunk)
+        if received > limits.body:
+            raise TooLarge
+        if not more:
+            break
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
 from backlore.core.payload import Malformed, Upload
-from backlore.web.limits import Limits, TooLarge, TooSlow
+from backlore.web.limits import Limits, TooLarge
 from backlore.web.request import Request
 
 WRITE_SIZE = 256 << 10  # bytes gathered before the disk is bothered, in a thread
@@ -35,19 +35,16 @@ class FormReader:
 
     async def read(self) -> list[tuple[str, Any]]:
         """The fields in their order, files as Upload. Raises Malformed, TooLarge, TooSlow, Disconnected."""
-        received = 0
-        loop = asyncio.get_running_loop()
+        received, more = 0, True
         try:
-            async with asyncio.timeout(self._limits.receive) as limit:
-                async for chunk in self._request.chunks():
-                    received += len(chunk)
-                    if received > self._limits.upload:
-                        raise TooLarge
+            while more:
+                chunk, more = await self._limits.patience.wait(self._request.chunk())
+                received += len(chunk)
+                if received > self._limits.upload:
+                    raise TooLarge
+                if chunk:
                     await self._feed(chunk)
-                    limit.reschedule(loop.time() + self._limits.receive)
             self._parser.close()
-        except TimeoutError:
-            raise TooSlow from None
         except ParserLimitReached:
             raise TooLarge from None
         except (MultipartError, UnicodeError, AttributeError) as error:

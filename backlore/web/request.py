@@ -1,7 +1,7 @@
 """One request: what the client sent, and who it is once the gatekeeper has passed it."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,17 +88,14 @@ class Request:
             return False
         return any(known in network for network in self._proxies)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises Disconnected when the client goes away before its end."""
-        declared = int(self.headers.get(b"content-length", -1))
-        received = 0
-        while received != declared:  # a known length spares the wait for the message that says "no more"
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            chunk = message.get("body", b"")
-            if chunk:
-                received += len(chunk)
-                yield chunk
-            if not message.get("more_body"):
-                return
+    @property
+    def declared(self) -> int:
+        """The length of the body as its header says it, in bytes; -1 when it doesn't."""
+        return int(self.headers.get(b"content-length", -1))
+
+    async def chunk(self) -> tuple[bytes, bool]:
+        """The next part of the body, and whether more may come. Raises Disconnected when the client has gone."""
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        return message.get("body", b""), message.get("more_body", False)
