@@ -26,7 +26,7 @@ from redis.exceptions import (
     WatchError,
 )
 
-from backlore.clients.node import Interrupted, Node, Unavailable
+from backlore.clients.node import PART, Interrupted, Node, Unavailable
 from backlore.clients.redis import Redis
 
 NEVER_HANGS = 3.0  # seconds
@@ -335,7 +335,7 @@ def test_a_thousand_at_once_keep_their_order(server, run):
     run(main())
 
 
-def test_one_turn_is_one_write(server, run):
+def test_one_turn_is_one_write_or_a_few(server, run):
     async def main():
         node = Node(path=server.path)
         await node.send(("PING",))
@@ -350,8 +350,12 @@ def test_one_turn_is_one_write(server, run):
                 write(data)
 
         transport, node._link.transport = node._link.transport, Recorder()
-        await asyncio.gather(*(node.send(("ECHO", i)) for i in range(50)))
+        await asyncio.gather(*(node.send(("ECHO", i)) for i in range(PART)))
         assert len(writes) == 1
+        many = await asyncio.gather(*(node.send(("ECHO", i)) for i in range(3 * PART + 1)))
+        assert (len(writes), many) == (1 + 4, [str(i) for i in range(3 * PART + 1)])
+        await asyncio.gather(*node.send_many([(("ECHO", i), None, None, True) for i in range(3 * PART)]))
+        assert len(writes) == 1 + 4 + 1
         await node.close()
 
     run(main())
