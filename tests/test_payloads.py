@@ -112,6 +112,13 @@ def test_route_without_body(anyone: User) -> None:
     assert anyone.post("/count", content=b"x").status_code == 415
 
 
+def test_two_routes_of_two_types(anyone: User) -> None:
+    """The first passes the request on; the second decodes the same body by its own type."""
+    assert anyone.post("/twice", json={"text": "abc"}).json() == {"short": "abc"}
+    assert anyone.post("/twice", json={"text": "abcd"}).json()["ratio"] == 0.5
+    assert anyone.post("/twice", json={"text": "abcd", "count": 100}).json()["where"] == "count"
+
+
 def test_urlencoded(anyone: User) -> None:
     def send(raw: bytes) -> dict:
         return anyone.post("/form", content=raw, headers={"content-type": "application/x-www-form-urlencoded"}).json()

@@ -9,14 +9,11 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hiredis import PushNotification, Reader, pack_command
 from redis._parsers.base import BaseParser
 from redis.exceptions import DataError, InvalidResponse
-
-if TYPE_CHECKING:
-    from backlore.clients.node import Node
 
 Arguments = tuple[Any, ...]
 Callback = Callable[..., Any]
@@ -53,8 +50,9 @@ def encode(argument: Any) -> Any:
 class Link(asyncio.Protocol):
     """One connection while it lives: bytes in, replies out, in the order of `pending`."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, free: Callable[[], None], lost: Callable[[Link, Exception | None], None]) -> None:
+        self._on_free = free  # called when the socket takes more again
+        self._on_lost = lost  # called when the connection is gone
         self.pending: deque[Entry] = deque()
         self.since = 0.0  # when it was opened
         self.ready = False  # HELLO is done
@@ -77,10 +75,10 @@ class Link(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.paused = False
-        self.node.flush()
+        self._on_free()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.node.lost(self, error)
+        self._on_lost(self, error)
 
     def free(self) -> bool:
         """May commands be written now?"""
@@ -109,7 +107,7 @@ class Link(asyncio.Protocol):
                 raise InvalidResponse(f"a reply that nobody asked for: {str(reply)[:100]}")
         except InvalidResponse as error:
             self.transport.abort()
-            self.node.lost(self, error)
+            self._on_lost(self, error)
 
     def age(self, now: float) -> float:
         """Seconds since the oldest command in flight was issued."""

@@ -298,7 +298,7 @@ class Node:
     async def _open(self) -> None:
         """Connect, introduce ourselves, write what waits."""
         assert self._loop
-        link = Link(self)
+        link = Link(self.flush, self.lost)
         if self._path:
             await self._loop.create_unix_connection(lambda: link, self._path, ssl=self._ssl)
         else:

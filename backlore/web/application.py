@@ -10,8 +10,8 @@ from backlore.web.body import UnknownType
 from backlore.web.limits import Limits, TooLarge, TooSlow
 from backlore.web.reply import NEXT, NO_STORE, REVALIDATE, SECURITY, Header, Reply, Send, etag_matches, etag_of, reply
 from backlore.web.request import Disconnected, Receive, Request, Scope
-from backlore.web.routes import NoSuchPath, Route, Table, read_parameters
-from backlore.web.stages import Gate, Keeper
+from backlore.web.routes import Gate, NoSuchPath, Route, Table, read_parameters
+from backlore.web.stages import Keeper
 
 HSTS: Header = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 CLOSE: Header = (b"connection", b"close")
@@ -141,11 +141,10 @@ class Application:
         for route in routes:
             if route.method != method and route.method != "*":
                 continue
-            request.route = route
             gates = route.stage.gates
             if len(gates) > len(passed):  # a later stage has the gates of the earlier ones, and more
                 for gate in gates[len(passed) :]:
-                    refusal = await gate(request, self._keeper)
+                    refusal = await gate(request, route, self._keeper)
                     if refusal is not None:
                         return refusal
                 passed = gates

@@ -11,6 +11,8 @@ from backlore.web.forms import FormReader
 from backlore.web.limits import Limits, TooLarge
 from backlore.web.request import Request
 
+Raw = bytes | list[tuple[str, Any]]  # of JSON, of a form
+
 
 class Nothing(Payload):
     """The body of a route that takes none: empty, or an empty object."""
@@ -45,18 +47,19 @@ class Body:
 
     async def read(self, request: Request, limits: Limits) -> Any:
         """The decoded body. Raises Malformed, Invalid, TooLarge, UnknownType, Disconnected, TooSlow."""
-        if request.content is None:
-            raw = await self._receive(request, limits)
-            try:
-                request.content = self._decode(raw, self.codec)
-            except Invalid as error:
-                # the token may stand in the header and, needlessly, in the body too
-                if not self._tokened or error.where != "csrf":
-                    raise
-                request.content, _ = self._split(self._decode(raw, self._tokened))
-        if isinstance(request.content, Invalid):
-            raise request.content
-        return request.content
+        if request.content is not None and request.content[0] is self:
+            content = request.content[1]
+            if isinstance(content, Invalid):
+                raise content
+            return content
+        raw = await self._receive(request, limits)
+        try:
+            return self._decode(raw, self.codec)
+        except Invalid as error:
+            # the token may stand in the header and, needlessly, in the body too
+            if not self._tokened or error.where != "csrf":
+                raise
+            return self._split(self._decode(raw, self._tokened))[0]
 
     async def csrf(self, request: Request, limits: Limits) -> str:
         """The token in the body, or ""; the body is kept for `read`: decoded, or as what is wrong with it."""
@@ -64,41 +67,48 @@ class Body:
             return ""
         raw = await self._receive(request, limits)
         try:
-            request.content, token = self._split(self._decode(raw, self._tokened))
+            content, token = self._split(self._decode(raw, self._tokened))
         except Invalid as error:
-            # kept for `read`: who has no token learns nothing about the type
-            request.content, token = error, _find_csrf(raw)
+            content, token = error, _find_csrf(raw)  # who has no token learns nothing about the type
+        request.content = self, content
         return token
 
     def _split(self, content: Any) -> tuple[Any, str]:
         plain = self.payload(**{name: getattr(content, name) for name in self.payload.__struct_fields__})
         return plain, content.csrf
 
-    def _decode(self, raw: bytes | list[tuple[str, Any]], codec: Codec[Any]) -> Any:
+    def _decode(self, raw: Raw, codec: Codec[Any]) -> Any:
         return codec.from_json(raw) if isinstance(raw, bytes) else codec.from_fields(raw)
 
-    async def _receive(self, request: Request, limits: Limits) -> bytes | list[tuple[str, Any]]:
-        """JSON as bytes, a form as its fields."""
-        kind = request.headers.get(b"content-type")
-        if kind == b"application/json":
-            return await gather(request, limits)
-        if kind is None:
-            raw = await gather(request, limits)
-            if raw:
-                raise UnknownType
-            return b"{}"
-        name, options = parse_options_header(kind.decode("latin-1"))
-        if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+    async def _receive(self, request: Request, limits: Limits) -> Raw:
+        """The body as sent, read once: a second route of the same path finds it here."""
+        raw: Raw | None = request.raw
+        if raw is None:
+            raw = request.raw = await receive(request, limits)
+        return raw
+
+
+async def receive(request: Request, limits: Limits) -> Raw:
+    """JSON as bytes, a form as its fields, by the content-type."""
+    kind = request.headers.get(b"content-type")
+    if kind == b"application/json":
+        return await gather(request, limits)
+    if kind is None:
+        if await gather(request, limits):
             raise UnknownType
-        if name == "application/json":
-            return await gather(request, limits)
-        if name == "application/x-www-form-urlencoded":
-            return parse_urlencoded(_text(await gather(request, limits)))
-        if name == "multipart/form-data":
-            if not options.get("boundary"):
-                raise Malformed("multipart without a boundary")
-            return await FormReader(request, limits, options["boundary"]).read()
+        return b"{}"
+    name, options = parse_options_header(kind.decode("latin-1"))
+    if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise UnknownType
+    if name == "application/json":
+        return await gather(request, limits)
+    if name == "application/x-www-form-urlencoded":
+        return parse_urlencoded(_text(await gather(request, limits)))
+    if name == "multipart/form-data":
+        if not options.get("boundary"):
+            raise Malformed("multipart without a boundary")
+        return await FormReader(request, limits, options["boundary"]).read()
+    raise UnknownType
 
 
 async def gather(request: Request, limits: Limits) -> bytes:
@@ -130,7 +140,7 @@ def _text(raw: bytes) -> str:
         raise Malformed(str(error)) from None
 
 
-def _find_csrf(raw: bytes | list[tuple[str, Any]]) -> str:
+def _find_csrf(raw: Raw) -> str:
     try:
         if isinstance(raw, bytes):
             return msgspec.json.decode(raw, type=OnlyCsrf).csrf

@@ -4,12 +4,9 @@ import time
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-
-if TYPE_CHECKING:
-    from backlore.web.routes import Route
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Scope = dict[str, Any]
@@ -32,13 +29,12 @@ class Request:
     """What handlers take first. `user` and `session` are set behind the gatekeeper, `parameters` by the route."""
 
     __slots__ = (
-        "_proxies", "content", "headers", "method", "parameters", "path", "receive", "route", "scope", "session",
+        "_proxies", "content", "headers", "method", "parameters", "path", "raw", "receive", "scope", "session",
         "started", "uploads", "user",
     )  # fmt: skip
 
     user: User
     session: str
-    route: "Route"
 
     def __init__(self, scope: Scope, receive: Receive, proxies: Networks):
         self.started = time.time()  # seconds since the epoch
@@ -48,7 +44,8 @@ class Request:
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.parameters: dict[str, str] = {}
-        self.content: Any = None  # the decoded body, once it was read
+        self.raw: Any = None  # the body as sent, once it was read
+        self.content: Any = None  # the body as the csrf gate decoded it, and by which type
         self.uploads: list[Path] = []  # files of this request, deleted with it
         self._proxies = proxies
 

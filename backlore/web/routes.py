@@ -3,7 +3,7 @@
 import inspect
 import typing
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -14,24 +14,56 @@ from backlore.web.limits import Limits
 from backlore.web.reply import Next, Reply
 from backlore.web.request import Request
 
-if TYPE_CHECKING:
-    from backlore.web.stages import Stage
-
 Handler = Callable[..., Awaitable[Reply | Next]]
 Answer = Any  # a Reply or NEXT; the application checks it, for handlers are not ours
+Gate = Callable[[Request, "Route", Any], Awaitable[Reply | None]]  # stands before a stage: None lets a request pass
 
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing and take no body
 
 
 class RouteError(Exception):
     """A route that can't work; said when the table is made, not when a request comes."""
 
 
+class Stage:
+    """Makes routes that stand at this stage: `private.post("/notes", create_note)`.
+
+    In a path `{id}` is one segment and `{path...}` all the rest; a handler takes them by name and type.
+    """
+
+    def __init__(self, name: str, rank: int, gates: tuple[Gate, ...] = ()):
+        self.name = name
+        self.rank = rank
+        self.gates = gates
+
+    def get(self, path: str, handler: Handler) -> "Route":
+        """A route that reads; it answers HEAD too."""
+        return Route(self, "GET", path, handler)
+
+    def post(self, path: str, handler: Handler) -> "Route":
+        """A route that changes something."""
+        return Route(self, "POST", path, handler)
+
+    def route(self, method: str, path: str, handler: Handler) -> "Route":
+        """A route of another method; `*` is any."""
+        return Route(self, method.upper(), path, handler)
+
+    def mount(self, path: str, application: Any) -> "Route":
+        """Any ASGI application below `path`, behind the gates of this stage (csrf by header only).
+
+        It finds the user in its scope as `scope["state"]["user"]`.
+        """
+        return Route(self, "*", f"{path.rstrip('/')}/{{path...}}", application, mounted=path.rstrip("/"))
+
+    def __repr__(self) -> str:
+        return self.name
+
+
 class Route:
     """One row of the table. What the handler takes is read from its signature: `body`, `query`, and by name
     the parameters of the path."""
 
-    def __init__(self, stage: "Stage", method: str, path: str, handler: Any, mounted: str | None = None):
+    def __init__(self, stage: Stage, method: str, path: str, handler: Any, mounted: str | None = None):
         self.stage = stage
         self.method = method
         self.path = path
@@ -58,7 +90,7 @@ class Route:
         kinds = typing.get_type_hints(function, include_extras=True)
         taken = list(inspect.signature(function).parameters)[1:]
         for name in taken:
-            if name == "body" and self.method not in READING:
+            if name == "body" and self.method not in SAFE:
                 self.body = Body(_payload(self, kinds.get(name)), with_csrf=bool(self.stage.gates))
             elif name == "query":
                 self.query = Codec(_payload(self, kinds.get(name)))
@@ -66,7 +98,7 @@ class Route:
                 self.parameters[name] = Codec(kinds.get(name, str))
             else:
                 raise RouteError(f"{self}: the handler takes {name!r}, which is no body, query or part of the path")
-        if self.body is None and self.method not in READING:
+        if self.body is None and self.method not in SAFE and self.method != "*":
             self.body = Body(Nothing, with_csrf=bool(self.stage.gates))
         # the hot way: a handler that takes only the request, or only a body beside it, is called without detours
         self._takes_body = "body" in taken

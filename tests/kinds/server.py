@@ -56,6 +56,16 @@ async def echo(request, body: Everything):
     return reply(200, body)
 
 
+class Short(Payload):
+    text: str
+    count: int = 0
+
+
+async def short(request, body: Short):
+    """Passes what is long on to a route of another type."""
+    return NEXT if len(body.text) > 3 else reply(200, {"short": body.text})
+
+
 async def form(request, body: Form):
     file = body.file
     seen = None if file is None else [file.name, file.type, file.size, len(file.path.read_bytes())]
@@ -151,7 +161,10 @@ async def mounted(scope, receive, send):
 app.routes(
     avant.route("*", "/early/{rest...}", early),
     public.get("/early/{rest...}", rest),
+    avant.route("*", "/echo", passes),
     public.post("/echo", echo),
+    public.post("/twice", short),
+    public.post("/twice", echo),
     public.post("/form", form),
     public.post("/form/fails", form_fails),
     public.get("/query", query),
