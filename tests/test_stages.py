@@ -91,6 +91,11 @@ def test_etag(anyone: User) -> None:
     assert "last-modified" not in first.headers
 
 
+def test_a_reply_may_be_returned_many_times(anyone: User) -> None:
+    seen = [len(anyone.get("/teapot").headers.raw) for _ in range(20)]
+    assert len(set(seen)) == 1, seen
+
+
 def test_security_headers(anyone: User) -> None:
     for path in ("/whole/3", "/nowhere", "/fails", "/files/folder/page.html"):
         headers = anyone.get(path).headers

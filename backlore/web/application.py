@@ -60,7 +60,7 @@ class Application:
         self._always: list[Header] = [HSTS] if secure else []
 
     def add(self, *routes: Route) -> None:
-        """Add routes to the table; handlers that serve files take their folder from `limits`' owner before."""
+        """Add routes to the table, behind those of the same stage."""
         for route in routes:
             route.limits = self._limits
         self.table.add(list(routes))
@@ -87,15 +87,23 @@ class Application:
         if isinstance(answer, Handover):
             await self._hand_over(request, answer, send)
             return
+        headers = answer.headers  # never changed in place: a handler may return one reply many times
         if answer.cacheable and (request.method == "GET" or request.method == "HEAD"):
-            answer = _with_etag(request, answer)
+            etag = etag_of(answer.body)
+            if etag_matches(request.headers.get(b"if-none-match"), etag):
+                answer, headers = Reply(304, b"", []), SECURITY
+            headers = [*headers, (b"etag", etag), REVALIDATE]
         elif answer.cacheable or answer.error:
-            answer.headers.append(NO_STORE)
+            headers = [*headers, NO_STORE]
         if self._always:
-            answer.headers += self._always
+            headers = headers + self._always
         if self.draining:
-            answer.headers.append(CLOSE)
-        await answer.send(send, request.method == "HEAD")
+            headers = [*headers, CLOSE]
+        try:
+            await answer.send(send, headers, request.method == "HEAD")
+        except Exception as error:
+            self._notify("error", "reply.failed", error=error, **_about(request))
+            raise  # the server breaks the connection, so that nobody takes a part for the whole
 
     async def _answer(self, request: Request) -> Reply:
         """The one reply to a request. What goes wrong becomes the error of the contract."""
@@ -170,7 +178,8 @@ class Application:
         except Exception as error:
             self._notify("error", "handler.failed", error=error, **_about(request))
             if not began:
-                await reply(500, error="server").send(send, request.method == "HEAD")
+                failed = reply(500, error="server")
+                await failed.send(send, failed.headers, request.method == "HEAD")
             else:
                 raise
 
@@ -191,15 +200,6 @@ class Application:
             await send({"type": done})
             if done == "lifespan.shutdown.complete":
                 return
-
-
-def _with_etag(request: Request, answer: Reply) -> Reply:
-    etag = etag_of(answer.body)
-    if etag_matches(request.headers.get(b"if-none-match"), etag):
-        return Reply(304, b"", [*SECURITY, (b"etag", etag), REVALIDATE])
-    answer.headers.append((b"etag", etag))
-    answer.headers.append(REVALIDATE)
-    return answer
 
 
 def _no_route(request: Request, routes: list[Route]) -> Reply:

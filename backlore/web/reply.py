@@ -44,11 +44,11 @@ class Reply:
         self.error = error  # the word of the contract, for notify
         self.cacheable = cacheable  # whether its ETag is that of its body
 
-    async def send(self, send: Send, bodiless: bool) -> None:
-        """Send by ASGI; `bodiless` for HEAD: the length is told, the body is not sent."""
+    async def send(self, send: Send, headers: list[Header], bodiless: bool) -> None:
+        """Send by ASGI, with these headers; `bodiless` for HEAD: the length is told, the body is not sent."""
         if bodiless and self.status != 304:
-            self.headers.append((b"content-length", b"%d" % len(self.body)))
-        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+            headers = [*headers, (b"content-length", b"%d" % len(self.body))]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if bodiless else self.body})
 
 

@@ -33,15 +33,15 @@ class FileReply(Reply):
         self.start = start
         self.length = length
 
-    async def send(self, send: Send, bodiless: bool) -> None:
+    async def send(self, send: Send, headers: list[Header], bodiless: bool) -> None:
         """Send by ASGI, in pieces read in a thread."""
-        self.headers.append((b"content-length", b"%d" % self.length))
-        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
-        if bodiless or not self.length:
-            await send({"type": "http.response.body", "body": b""})
-            return
         loop = asyncio.get_running_loop()
         with self.path.open("rb", buffering=0) as file:
+            headers = [*headers, (b"content-length", b"%d" % self.length)]
+            await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            if bodiless or not self.length:
+                await send({"type": "http.response.body", "body": b""})
+                return
             file.seek(self.start)
             left = self.length
             while left > 0:

@@ -136,8 +136,11 @@ async def crash(request):
     return reply(200)
 
 
+TEAPOT = reply(418, error="teapot", headers=[("x-kind", "pot")])
+
+
 async def teapot(request):
-    return reply(418, error="teapot", headers=[("x-kind", "pot")])
+    return TEAPOT
 
 
 async def split_header(request):
