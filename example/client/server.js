@@ -27,8 +27,16 @@ export class Refused extends Error {
     return this.status === 403 && ENDED.includes(this.error);
   }
 
+  /** When to try again, as Retry-After says: "in 40 seconds", "in 3 minutes". */
+  get soon() {
+    const [size, unit] = this.wait < 90 ? [1, "second"] : this.wait < 5400 ? [60, "minute"] : [3600, "hour"];
+    const number = Math.ceil(this.wait / size);
+    return number ? `in ${number} ${unit}${number === 1 ? "" : "s"}` : "in a little while";
+  }
+
   /** Half a sentence, to follow "could not be saved: ". */
   get reason() {
+    if (this.error === "rate" && this.wait) return `too many tries, try again ${this.soon}`;
     return this.why || REASONS[this.error] || "something went wrong on the server";
   }
 }

@@ -1,22 +1,19 @@
-/* The page of Shoebox: who is in, what the list shows, and what happens on a click.
+/* The desk of Shoebox: notes and tags, what the list shows, and what happens on a click.
  *
  * The law: what a person typed is theirs. It leaves the page when the server has it, or when they say so.
  */
 
+import { complain, start, user } from "./account.js";
 import { Card, LIMITS, count, element, hold, read, saveByKey, tagButton, tagField } from "./card.js";
-import { Refused, get, login, post, signup, whoami } from "./server.js";
+import { $, ask, toast } from "./say.js";
+import { get, post } from "./server.js";
 
 const PAGE = 20; // notes per request
-const RETRY = 5_000; // milliseconds, while the server is unreachable at the start
-const TOAST = 5_000; // milliseconds; an error stays until it is closed or overtaken
-const KNOWN = "shoebox-known"; // localStorage: somebody has been in from this browser, so offer "Log in" first
 
-const $ = (id) => document.getElementById(id);
 const textarea = $("note-text");
 const list = $("notes");
 const chips = tagField($("editor").querySelector(".tag-field"), (sentence) => { $("note-error").textContent = sentence; });
 
-let user = null; // who is in
 let owner = null; // whose words are typed in the editors; outlives a session that ends
 let notes = []; // what the list shows, newest first, as the server told it
 let cards = new Map(); // note id → Card; besides those of the list, those being edited
@@ -25,169 +22,25 @@ let filter = null; // the tag that the list is filtered by
 let listed = null; // the filter that the list on the page was made by; behind `filter` while it loads
 let turn = 0; // only the answer to the latest question for notes counts
 
-// ---- saying things
-
-let fading;
-
-function toast(sentence, isError = false) {
-  clearTimeout(fading);
-  const box = $("toast");
-  box.className = isError ? "open error" : "open";
-  box.ariaLive = isError ? "assertive" : "polite";
-  box.firstElementChild.textContent = sentence;
-  if (!isError) fading = setTimeout(hush, TOAST);
-}
-
-function hush() {
-  $("toast").className = "";
-}
-
-/** Tells why something failed; a session that ended leads back to the door instead. */
-function complain(sentence, error) {
-  if (!(error instanceof Refused)) throw error;
-  if (error.ended) leave("Your session has ended. Log in again: what you typed is still here.");
-  else toast(sentence(error.reason), true);
-}
-
-/** Asks before something is lost. Resolves to whether the person said yes. */
-function ask({ title, quote = "", text, yes, no = "Keep it" }) {
-  const dialog = $("confirm");
-  $("confirm-title").textContent = title;
-  $("confirm-quote").textContent = quote;
-  $("confirm-quote").hidden = !quote;
-  $("confirm-text").textContent = text;
-  $("confirm-yes").textContent = yes;
-  $("confirm-no").textContent = no;
-  dialog.returnValue = "no";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-  });
-}
-
-// ---- the door
-
-const DOOR = {
-  "signup-tab": { enter: "Make my box", password: "new-password" },
-  "login-tab": { enter: "Open my box", password: "current-password" },
-};
-
-const REFUSALS = { // error → the field it stands next to, the sentence
-  auth: ["password", "This email and password don’t go together. Check both, or sign up if you are new."],
-  email: ["email", "There is a box for this email already. Log in instead."],
-  whitelist: ["email", "This server lets in invited addresses only, and this one isn’t on its list."],
-  verify: ["email", "This email isn’t confirmed yet. Follow the link in the mail we sent you, then log in."],
-  rate: [null, "Too many tries. Wait a little, then try again."],
-  unavailable: [null, "The server is taking a short break. Try again in a moment."],
-  unreachable: [null, "The server is unreachable. Check your connection, then try again."],
-};
-
-let tab = "signup-tab";
-
-function choose(id) {
-  tab = id;
-  for (const name of Object.keys(DOOR)) {
-    $(name).ariaSelected = String(name === id);
-    $(name).tabIndex = name === id ? 0 : -1;
-  }
-  $("auth").setAttribute("aria-labelledby", id);
-  $("enter").textContent = DOOR[id].enter;
-  $("password").autocomplete = DOOR[id].password;
-  $("password-hint").hidden = id !== "signup-tab";
-  refuse(null, "");
-}
-
-/** Says what is wrong, right under the field that it is about, or above the button. */
-function refuse(field, sentence) {
-  const error = $("auth-error");
-  for (const name of ["email", "password"]) {
-    $(name).ariaInvalid = String(name === field);
-    $(name).setAttribute("aria-describedby", name === field ? "auth-error" : `${name}-hint`);
-  }
-  if (field) $(field).closest(".field").append(error);
-  else $("enter").before(error);
-  error.textContent = sentence;
-  error.hidden = !sentence;
-  if (field) $(field).focus();
-}
-
-function wrong(email, password) {
-  if (!/^[^\s@]+@[^\s@]+$/.test(email)) return ["email", "That doesn’t look like an email address yet."];
-  if (count(password) < 8) return ["password", "A password has at least 8 characters."];
-  if (count(password) > 128) return ["password", "A password has at most 128 characters."];
-  return null;
-}
-
-function explain(error) {
-  if (!(error instanceof Refused)) throw error;
-  if (error.error === "payload") {
-    const field = ["email", "password"].find((name) => error.where.split(".").includes(name)) ?? null;
-    const why = error.why || "This can’t be right.";
-    return [field, why[0].toUpperCase() + why.slice(1) + (/[.!?]$/.test(why) ? "" : ".")];
-  }
-  return REFUSALS[error.error] ?? [null, "Something went wrong on the server. Try again in a moment."];
-}
-
-async function enter(event) {
-  event.preventDefault();
-  const email = $("email").value.trim();
-  const password = $("password").value;
-  const problem = wrong(email, password);
-  if (problem) return refuse(...problem);
-  refuse(null, "");
-  hold($("auth"), true);
-  let made = false;
-  try {
-    if (tab === "signup-tab") {
-      await signup(email, password);
-      made = true;
-    }
-    user = await login(email, password);
-  } catch (error) {
-    hold($("auth"), false);
-    if (made) choose("login-tab");
-    if (made && error.error === "verify") return notice(`We sent a mail to ${email}. Follow its link, then log in.`);
-    return refuse(...explain(error));
-  }
-  hold($("auth"), false);
-  arrive();
-  textarea.focus();
-}
-
-function notice(sentence) {
-  $("auth-notice").textContent = sentence;
-}
+// ---- coming and going
 
 /** Shows the box of the user who just came in. */
-function arrive() {
+function arrive(focused) {
   if (owner !== null && owner !== user.id) forget();
   owner = user.id;
-  localStorage.setItem(KNOWN, "yes");
-  $("password").value = "";
-  $("user").textContent = user.email;
-  notice("");
-  refuse(null, "");
-  hush();
   $("empty").hidden = true;
-  document.body.className = "signed-in";
   filter = wanted();
   refresh();
+  if (focused) textarea.focus();
 }
 
-/** Shows the door. What is typed in the editors stays, what came from the server goes. */
-function leave(sentence) {
+/** What is typed in the editors stays, what came from the server goes. */
+function leave() {
   turn += 1;
-  if (user) $("email").value = user.email;
-  user = null;
   notes = [];
   tags = [];
   showNotes(false);
   showTags();
-  hush();
-  $("confirm").close();
-  choose(localStorage.getItem(KNOWN) ? "login-tab" : "signup-tab");
-  notice(sentence);
-  document.body.className = "signed-out";
   document.title = "Shoebox";
 }
 
@@ -202,38 +55,8 @@ function forget() {
   measure();
 }
 
-async function logout() {
-  const typed = textarea.value.trim() || chips.tags.length || [...cards.values()].some((card) => card.changed);
-  if (typed && !await ask({
-    title: "Log out now?",
-    text: "What you typed is not in the box yet and would be lost.",
-    yes: "Lose it and log out",
-    no: "Stay",
-  })) return;
-  try {
-    await post("/auth/logout");
-  } catch (error) {
-    if (!error.ended) return complain((reason) => `You could not be logged out: ${reason}.`, error);
-  }
-  forget();
-  history.replaceState(null, "", location.pathname);
-  leave("");
-  $("email").focus();
-}
-
-/** The first question: is somebody in? Asked again until there is an answer. */
-async function start() {
-  try {
-    user = await whoami();
-  } catch (error) {
-    if (user) return; // came in by the form meanwhile
-    if (document.body.className !== "signed-out") leave("");
-    notice(error.status === 403 ? "" : `Shoebox can’t open: ${error.reason ?? "something is wrong"}. It keeps trying.`);
-    if (error.status !== 403) setTimeout(() => user || start(), RETRY);
-    return;
-  }
-  arrive();
-}
+/** Something typed would be lost. */
+const typed = () => textarea.value.trim() || chips.tags.length || [...cards.values()].some((card) => card.changed);
 
 // ---- the list
 
@@ -410,25 +233,6 @@ async function remove(note) {
 
 // ---- what happens on a click
 
-for (const id of Object.keys(DOOR)) {
-  $(id).addEventListener("click", () => { choose(id); notice(""); });
-  $(id).addEventListener("keydown", (event) => {
-    if (!["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;
-    const other = Object.keys(DOOR).find((name) => name !== tab);
-    choose(event.key === "Home" ? "signup-tab" : event.key === "End" ? "login-tab" : other);
-    $(tab).focus();
-  });
-}
-$("auth").addEventListener("submit", enter);
-$("password-show").addEventListener("click", ({ target }) => {
-  const shown = $("password").type === "password";
-  $("password").type = shown ? "text" : "password";
-  target.textContent = shown ? "Hide" : "Show";
-  target.ariaPressed = String(shown);
-});
-$("logout").addEventListener("click", logout);
-$("toast").querySelector("button").addEventListener("click", hush);
-
 $("editor").addEventListener("submit", create);
 saveByKey($("editor"));
 textarea.addEventListener("input", () => {
@@ -465,4 +269,4 @@ window.addEventListener("hashchange", () => {
 });
 setInterval(() => cards.forEach((card) => card.date()), 60_000);
 
-start();
+start({ arrive, leave, forget, typed });
