@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.conftest import PASSWORD, Server
+from tests.conftest import PASSWORD, SHOEBOX, Server, mail_to, serving, token_in
 
 
 @pytest.fixture
@@ -111,6 +111,37 @@ def test_session_that_ended_elsewhere(shoebox: Server, chromium: webdriver.Chrom
     person.enters("#login-tab", "ended@example.com", PASSWORD)
     person.waits_for("body.signed-in")
     assert chromium.find_element(By.ID, "note-text").get_attribute("value") == "do not lose me"
+
+
+def test_the_life_of_an_account(tmp_path: Path, chromium: webdriver.Chrome) -> None:
+    """Signed up, verified by the mail's link, password forgotten and set anew, sessions seen, account destroyed."""
+    who, new = "life@example.com", "a password set anew"
+    with serving(SHOEBOX, tmp_path / "server", settings={"verify_email": True}) as server:
+        person = Person(chromium)
+        chromium.get(server.url)
+        person.enters("#signup-tab", who, PASSWORD)
+        person.waits_for("#auth-notice")
+        chromium.get(f"{server.url}/#verify={token_in(mail_to(server, who), 'verify')}")
+        person.wait(lambda _: any("verified" in text for text in person.texts("#auth-notice")))
+        assert "verify=" not in chromium.current_url
+        person.clicks("#login-tab")
+        person.clicks("#forgot")
+        person.types("#recover-email", who)
+        person.clicks("#recover-enter")
+        chromium.get(f"{server.url}/#reset={token_in(mail_to(server, who, 2), 'reset')}")
+        person.types("#reset-password", new)
+        person.clicks("#reset-enter")
+        person.enters("#login-tab", who, new)
+        person.waits_for("body.signed-in")
+        person.clicks("#account")
+        person.waits_for("#sessions li")
+        assert len(person.texts("#sessions li")) == 1
+        person.types("#destroy-password", new)
+        person.clicks("#destroy")
+        person.clicks("#confirm-yes")
+        person.waits_for("body.signed-out")
+        person.enters("#login-tab", who, new)
+        person.wait(lambda _: any(person.texts("#auth-error")))
 
 
 @pytest.mark.parametrize(("width", "height"), [(380, 800), (1280, 900)])

@@ -101,6 +101,8 @@ async def tasks(worker: Worker) -> None:
     running = asyncio.ensure_future(worker.app.run_tasks())
     stopped = asyncio.ensure_future(worker.stop.wait())
     await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()  # raises what ended it
     running.cancel()
 
 
