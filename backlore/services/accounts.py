@@ -11,8 +11,11 @@ when the mail is made, beside the requests. With verification on, no account is 
 
 import functools
 import hashlib
+import importlib.util
+import runpy
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -318,9 +321,11 @@ def printable(text: str) -> str:
 @functools.cache
 def common_passwords() -> frozenset[str]:
     """The passwords that everybody guesses first, by zxcvbn's list."""
-    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # 2 MB, wanted only here
-
-    return frozenset(word for word in FREQUENCY_LISTS["passwords"] if len(word) >= 8)
+    package = importlib.util.find_spec("zxcvbn")
+    assert package is not None and package.origin is not None  # it is a dependency of ours
+    # the file alone, and not for good: imported, the package would keep some 7 MB more for all time
+    lists = runpy.run_path(str(Path(package.origin).with_name("frequency_lists.py")))["FREQUENCY_LISTS"]
+    return frozenset(word for word in lists["passwords"] if len(word) >= 8)
 
 
 def check_password(password: str, email: str, where: str) -> None:
