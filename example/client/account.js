@@ -261,7 +261,7 @@ async function verify(token) {
   }
   if (user) {
     showAddress();
-    return toast("Your new address is in use.");
+    return toast("The address is verified.");
   }
   choose("login-tab");
   notice("Your address is verified: log in.", true);
