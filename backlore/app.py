@@ -14,13 +14,13 @@ from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import Settings, settle
 from backlore.core.crypto import Busy
 from backlore.core.notify import Notify, console
-from backlore.services.accounts import Accounts
+from backlore.identity.identity import Identity
 from backlore.services.health import Health
-from backlore.services.identity import Identity
 from backlore.services.mail import Mail
+from backlore.services.outbox import OutboxPage
 from backlore.services.rates import Rates
 from backlore.web.application import Application
-from backlore.web.cookie import SessionCookie
+from backlore.web.cookie import SignedCookie
 from backlore.web.limits import Limits, Patience
 from backlore.web.openapi import describe
 from backlore.web.reply import Reply, Send, reply
@@ -53,16 +53,9 @@ class Backend:
         self.redis = connect(self.settings, self.notify)
         self.tasks: list[Task] = []
         known = self.settings.config
-        cookie = SessionCookie(known.cookie or known.name, self.settings.secret.cookie, known.secure)
+        name, secret = known.cookie or known.name, self.settings.secret.cookie
+        cookie = SignedCookie(name, secret, known.secure)
         self.rates = Rates(self.redis, known.rates)
-        self.identity = Identity(
-            self.redis,
-            self.notify,
-            self.rates,
-            idle=known.session_idle,
-            limit=known.session_limit,
-            admins=known.admins,
-        )
         self.mail = Mail(
             self.redis,
             self.notify,
@@ -72,27 +65,32 @@ class Backend:
             sender=known.mail.sender if known.mail else f"{known.name}@localhost",
             templates=self.settings.folder / "mail",
         )
-        self.accounts = Accounts(
+        self.identity = Identity(
             self.redis,
             self.notify,
-            self.identity,
             self.mail,
             self.rates,
             address=self.settings.address,
+            device=SignedCookie(f"{name}-device", secret, known.secure, "device", "/auth"),
+            idle=known.session_idle,
+            limit=known.session_limit,
             verify_email=self.settings.verify_email,
             whitelist=known.whitelist,
+            admins=known.admins,
         )
-        keeper = Keeper(cookie, self.settings.secret.cookie, self.identity.load, self.notify)
-        self.identity.keeper = keeper
+        keeper = Keeper(cookie, secret, self.identity.sessions.load, self.notify)
+        self.identity.keep(keeper)
         self.web = Application(keeper, self.notify, _limits(self.settings), UNAVAILABLE, known.proxies, known.secure)
         self.web.on_stop.append(self.redis.aclose)
         self._cookie_name = cookie.name
-        services = (Health(self.redis), self.identity, self.accounts)
+        services = (Health(self.redis), self.identity)
         self.routes(
             public.get("/openapi.json", self._openapi), *(route for service in services for route in service.routes())
         )
-        self.every(3600, self.identity.mend)
-        self.every(60, self.accounts.resume)
+        if self.settings.env == "dev" and known.mail is None:
+            self.routes(*OutboxPage(self.settings.data / "outbox").routes())
+        self.every(3600, self.identity.users.mend)
+        self.every(60, self.identity.accounts.resume)
 
     def routes(self, *routes: Route) -> None:
         """Add routes, in their order within each stage."""

@@ -73,12 +73,12 @@ async def measure(ground: Ground) -> list[tuple[str, float]]:
     import server  # the application of the benchmark, made importable by `enter`
 
     app = server.app
-    id = await app.identity.create("person@example.com", "no hash: nobody logs in here")
+    id = await app.identity.users.create("person@example.com", "", verified=True)
     assert id
-    session = await app.identity.begin_session(id, origin="127.0.0.1", browser="bench")
-    cookie = app.identity.keeper.cookie
+    session = await app.identity.sessions.begin(await app.identity.users.read(id), origin="127.0.0.1", browser="bench")
+    cookie = app.identity.sessions.keeper.cookie
     sent = cookie.give(session)[1].partition(";")[0].encode()
-    token = app.identity.keeper.csrf.sign(session)
+    token = app.identity.sessions.keeper.csrf.sign(session)
     headers = [(b"host", b"127.0.0.1"), (b"cookie", sent)]
     change = [*headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
     change.append((b"x-csrf-token", token.encode()))
@@ -91,11 +91,11 @@ async def measure(ground: Ground) -> list[tuple[str, float]]:
         ("take the request", alone(lambda: Request(get, receive, []))),
         ("find the route", alone(lambda: app.web.table.find(request))),
         ("read the cookie, verify its signature", alone(lambda: cookie.read(sent))),
-        ("verify the csrf token", alone(lambda: app.identity.keeper.csrf.verify(session, token))),
+        ("verify the csrf token", alone(lambda: app.identity.sessions.keeper.csrf.verify(session, token))),
         ("decode and validate five fields", alone(lambda: codec.from_json(BODY))),
         ("make the reply as JSON", alone(lambda: reply(200, answer))),
         ("its ETag", alone(lambda: etag_of(raw))),
-        ("redis: session read and renewed, user read", await at_once(lambda: app.identity.load(session))),
+        ("redis: session read and renewed, user read", await at_once(lambda: app.identity.sessions.load(session))),
         (
             "redis: one HSET of five fields",
             await at_once(lambda: app.redis.hset("k", mapping=dict.fromkeys("abcde", 1))),

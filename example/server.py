@@ -134,7 +134,7 @@ def show(id: str | int, note: dict[str, str]) -> dict[str, Any]:
     }
 
 
-app.accounts.on_destroy.append(erase_notes)
+app.identity.on_destroy.append(erase_notes)
 app.routes(
     public.get("/", page("client/index.html")),
     public.get("/client/{path...}", static("client")),

@@ -230,7 +230,7 @@ def test_an_erasure_that_was_cut_goes_on(tmp_path_factory: pytest.TempPathFactor
         for words in (["sadd", "destroying", id], ["hset", key("user", id), "state", "destroying"]):
             subprocess.run([*engine_cli(server), *words], check=True, capture_output=True)
         assert refused(user, "/auth/login", {"email": "half@example.com", "password": PASSWORD}) == (403, "auth")
-        run_in_application(server, "server.app.accounts.resume()")
+        run_in_application(server, "server.app.identity.accounts.resume()")
         assert_nothing_kept(server, id, "half@example.com")
         User(server, "half@example.com").sign_up()
 

@@ -11,7 +11,7 @@ from backlore import Payload, key, length
 from backlore.core.crypto import Busy, Passwords, Signer, random_text
 from backlore.core.notify import Notify, console
 from backlore.core.payload import Codec, Invalid
-from backlore.web.cookie import TAMPERED, SessionCookie
+from backlore.web.cookie import TAMPERED, SignedCookie
 from backlore.web.routes import RouteError
 from backlore.web.stages import private, public
 
@@ -127,7 +127,7 @@ def test_passwords() -> None:
 
 
 def test_cookie() -> None:
-    cookie = SessionCookie("app", "s" * 40, secure=True)
+    cookie = SignedCookie("app", "s" * 40, secure=True)
     name, value = cookie.give("abc123")
     assert name == "set-cookie" and value.startswith("__Host-app=abc123.") and "; Secure; " in value
     sent = value.split(";")[0].encode()

@@ -480,7 +480,7 @@ def test_signup_cut_by_a_crash(tmp_path: Path) -> None:
         subprocess.run(
             [*cli, "hset", f"user:{{{id[:3]}}}{id[3:]}", "created", created], check=True, capture_output=True
         )
-        assert "identity.mended" in run_in_application(server, "server.app.identity.mend()")
+        assert "identity.mended" in run_in_application(server, "server.app.identity.users.mend()")
         user.log_in()
 
 

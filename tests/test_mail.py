@@ -308,10 +308,10 @@ def test_late_loser_moves_nothing(office):
 
     async def work(mail):
         await mail.send("ann@example.com", "verify", {"link": LINK})
-        [(id, _, attempt)] = await mail._script(service.CLAIM, [DUE, LETTERS, ATTEMPTS], 0, 10)
+        [(id, _, attempt)] = await service.CLAIM(mail._redis, [DUE, LETTERS, ATTEMPTS], 0, 10)
         await asyncio.sleep(0.01)
-        [_] = await mail._script(service.CLAIM, [DUE, LETTERS, ATTEMPTS], 100, 10)
-        assert await mail._script(service.RELEASE, [DUE, ATTEMPTS], id, attempt, 0) == 0
+        [_] = await service.CLAIM(mail._redis, [DUE, LETTERS, ATTEMPTS], 100, 10)
+        assert await service.RELEASE(mail._redis, [DUE, ATTEMPTS], id, attempt, 0) == 0
         assert await mail.deliver() == 0
 
     office(work)
@@ -470,12 +470,13 @@ def test_server_without_smtputf8_refuses(office, postmaster, told):
 
 def test_every_template(office, postmaster):
     values = {"link": LINK, "when": "today", "origin": "::1", "browser": "Firefox", "email": "new@example.com"}
+    values |= {"what": "a passkey was added"}
     names = sorted(file.stem for file in (Path(service.__file__).parent / "templates").glob("*.txt"))
 
     async def work(mail):
         for name in names:
             await mail.send("ann@example.com", name, values)
-        assert await mail.deliver() == len(names) == 8
+        assert await mail.deliver(len(names)) == len(names) >= 8
 
     office(work)
     for _, message in postmaster.arrived:

@@ -18,8 +18,7 @@ import ipaddress
 import math
 from typing import Any
 
-from redis.exceptions import NoScriptError
-
+from backlore.clients.script import Script
 from backlore.core.addresses import normalize
 from backlore.core.keys import TAG, key
 from backlore.web.reply import Reply, reply
@@ -32,6 +31,11 @@ DEFAULTS: dict[str, tuple[int, float]] = {
     "login": (30, 300),  # by origin: one password tried on many accounts
     "login-account": (10, 900),  # by origin and account: many passwords on one; who sits elsewhere stays free to log in
     "password": (10, 900),  # by user: the password again, before what changes credentials
+    "login-device": (10, 900),  # by browser that was in before: the owner logs in while others guess nearby
+    "code": (5, 1800),  # by user: guessing the second factor, of which a password is the first
+    "code-device": (5, 1800),  # the same by browser that was in before
+    "passkey": (30, 300),  # by origin: challenges, and answers to them
+    "openid": (30, 300),  # by origin: sign-ins begun at a provider
     "recover": (20, 3600),  # by origin: nobody writes to all addresses that he knows
     "recover-account": (5, 3600),  # by account: nor floods one mailbox from many origins
     "verify": (30, 3600),  # by origin: guessing what was mailed
@@ -43,7 +47,7 @@ LONGEST_ORIGIN = 100  # characters
 
 # KEYS: buckets. ARGV: cost, negative to give back, and for each bucket the microseconds of one and of all.
 # Takes from all or from none; returns the microseconds to wait. '%.0f': Lua would write 1.8e+15.
-TAKE = """
+TAKE = Script("""
 local time = redis.call('TIME')
 local now, wait, moments = time[1] * 1000000 + time[2], 0, {}
 local function keep(name, moment)
@@ -63,7 +67,7 @@ end
 if wait > 0 then return wait end
 for i, name in ipairs(KEYS) do keep(name, moments[i]) end
 return 0
-"""
+""")
 
 
 def rate_key(kind: str, who: str) -> str:
@@ -117,7 +121,6 @@ class Rates:
         self._redis = redis
         self._rates = DEFAULTS | (rates or {})
         self._steps = {kind: _step(kind, *rate) for kind, rate in self._rates.items()}
-        self._sha = hashlib.sha1(TAKE.encode()).hexdigest()
 
     async def take(self, kind: str, who: str, cost: int = 1) -> float:
         """Take `cost` of the kind: 0.0, or when there aren't as many the seconds until there are; none is taken then.
@@ -180,12 +183,7 @@ class Rates:
     async def _move(self, cost: int, limits: tuple[Limit, ...]) -> float:
         names = [rate_key(kind, who) for kind, who in limits]
         steps = [word for kind, _ in limits for word in self._steps[kind]]
-        arguments = (len(names), *names, cost, *steps)
-        try:
-            wait = await self._redis.execute_command("EVALSHA", self._sha, *arguments)
-        except NoScriptError:
-            wait = await self._redis.execute_command("EVAL", TAKE, *arguments)
-        return int(wait) / 1e6
+        return int(await TAKE(self._redis, names, cost, *steps)) / 1e6
 
 
 def _step(kind: str, count: int, seconds: float) -> tuple[int, int]:

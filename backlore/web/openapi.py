@@ -65,7 +65,7 @@ def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]
     if route.body and "body" in inspect.signature(route.handler).parameters:
         kind = "multipart/form-data" if route.body.codec.has_uploads else "application/json"
         operation["requestBody"] = {"required": True, "content": {kind: {"schema": schemas[route.body.payload]}}}
-    if route.stage.gates:
+    if route.stage.has_session:
         safe = route.method == "GET"
         operation["security"] = [{"session": []} if safe else {"session": [], "csrf": []}]
     return operation
@@ -93,7 +93,7 @@ def _errors(route: Route) -> dict[str, Any]:
         codes |= {"408": "Too slow.", "413": "Too large.", "415": "Unknown content-type."}
     if route.query:
         codes["414"] = "The query is too long."
-    if route.stage.gates or route.stage.name == "auth":
+    if route.stage.gates:
         codes["403"] = "Not allowed: the word says why."
     if route.names:
         codes["404"] = "Not found."

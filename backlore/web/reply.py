@@ -17,7 +17,7 @@ SECURITY: list[Header] = [
 ]
 JSON: list[Header] = [(b"content-type", b"application/json"), *SECURITY]
 NO_STORE: Header = (b"cache-control", b"no-store")
-REVALIDATE: Header = (b"cache-control", b"private, no-cache")
+REVALIDATE: Header = (b"cache-control", b"no-cache")
 
 encode = msgspec.json.Encoder().encode
 

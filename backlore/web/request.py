@@ -34,7 +34,6 @@ class Request:
     )  # fmt: skip
 
     user: User
-    session: str
 
     def __init__(self, scope: Scope, receive: Receive, proxies: Networks):
         self.started = time.time()  # seconds since the epoch
@@ -43,6 +42,7 @@ class Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.session = ""  # until the gatekeeper has passed it
         self.parameters: dict[str, str] = {}
         self.raw: Any = None  # the body as sent, once it was read
         self.content: Any = None  # the body as the csrf gate decoded it, and by which type

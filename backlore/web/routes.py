@@ -31,10 +31,11 @@ class Stage:
     In a path `{id}` is one segment and `{path...}` all the rest; a handler takes them by name and type.
     """
 
-    def __init__(self, name: str, rank: int, gates: tuple[Gate, ...] = ()):
+    def __init__(self, name: str, rank: int, gates: tuple[Gate, ...] = (), has_session: bool = False):
         self.name = name
         self.rank = rank
         self.gates = gates
+        self.has_session = has_session  # whether a request that is here belongs to a user
 
     def get(self, path: str, handler: Handler) -> "Route":
         """A route that reads; it answers HEAD too."""
@@ -91,7 +92,7 @@ class Route:
         taken = list(inspect.signature(function).parameters)[1:]
         for name in taken:
             if name == "body" and self.method not in SAFE:
-                self.body = Body(_payload(self, kinds.get(name)), with_csrf=bool(self.stage.gates))
+                self.body = Body(_payload(self, kinds.get(name)), with_csrf=self.stage.has_session)
             elif name == "query":
                 self.query = Codec(_payload(self, kinds.get(name)))
             elif name in self.names:
@@ -99,7 +100,7 @@ class Route:
             else:
                 raise RouteError(f"{self}: the handler takes {name!r}, which is no body, query or part of the path")
         if self.body is None and self.method not in SAFE and self.method != "*":
-            self.body = Body(Nothing, with_csrf=bool(self.stage.gates))
+            self.body = Body(Nothing, with_csrf=self.stage.has_session)
         # the hot way: a handler that takes only the request, or only a body beside it, is called without detours
         self._takes_body = "body" in taken
         self._plain = not self.parameters and self.query is None

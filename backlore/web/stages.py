@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from backlore.core.crypto import Signer
 from backlore.core.notify import Notify
-from backlore.web.cookie import SessionCookie, Tampered
+from backlore.web.cookie import SignedCookie, Tampered
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request, User
 from backlore.web.routes import SAFE, Route, Stage
@@ -19,7 +19,7 @@ class Keeper:
 
     def __init__(
         self,
-        cookie: SessionCookie,
+        cookie: SignedCookie,
         secret: str,
         load: Callable[[str], Awaitable[User | None]],
         notify: Notify,
@@ -28,6 +28,23 @@ class Keeper:
         self.csrf = Signer(secret, "csrf")  # the token of a session is its signature: nothing to keep
         self.load = load
         self.notify = notify
+
+
+async def same_site(request: Request, route: Route, keeper: Keeper) -> Reply | None:
+    """Refuse what another site makes a browser send, so that nobody is logged in as somebody else (login csrf).
+
+    Browsers say where a request comes from (Fetch Metadata); older ones at least name the origin of a POST. What
+    says neither is no browser, and nobody's cookies are abused.
+    """
+    if request.method in SAFE:
+        return None
+    site = request.headers.get(b"sec-fetch-site")
+    if site is not None:
+        return None if site in (b"same-origin", b"none") else reply(403, error="csrf")
+    origin = request.headers.get(b"origin")
+    if origin is None or origin.partition(b"://")[2] == request.headers.get(b"host"):
+        return None
+    return reply(403, error="csrf")
 
 
 async def gatekeeper(request: Request, route: Route, keeper: Keeper) -> Reply | None:
@@ -64,6 +81,6 @@ async def admin_gatekeeper(request: Request, route: Route, keeper: Keeper) -> Re
 
 avant = Stage("avant", 0)
 public = Stage("public", 1)
-auth = Stage("auth", 2)
-private = Stage("private", 3, (gatekeeper, csrf))
-admin = Stage("admin", 4, (gatekeeper, csrf, admin_gatekeeper))
+auth = Stage("auth", 2, (same_site,))
+private = Stage("private", 3, (same_site, gatekeeper, csrf), has_session=True)
+admin = Stage("admin", 4, (same_site, gatekeeper, csrf, admin_gatekeeper), has_session=True)

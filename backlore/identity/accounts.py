@@ -1,30 +1,30 @@
 """The life of an account: signup, verification, recovery, changes, destruction.
 
     signup:{r4n}…  string  JSON (email, password hash) of a signup that waits for its mail; a day
-    verify:{r4n}…  string  JSON (email, and password hash or user) that a token verifies; an hour
-    reset:{k3f}…   string  JSON (user, fingerprint of the password it replaces); ten minutes
 
-Laws: a token is 130 random bits, kept as a hash, taken by one command, so that it serves once; it is made when its
-mail leaves, and stands in no queue. Whether an address is known shows in no reply and in no time: who has it decides
-when the mail is made, beside the requests. With verification on, no account is there before its address is proven.
+Laws: a token is made when its mail leaves, and stands in no queue. Whether an address is known shows in no reply and
+in no time: who has it decides when the mail is made, beside the requests. With verification on, no account is there
+before its address is proven. Who first proves an address owns it: whatever an earlier claimant has attached to the
+account (sessions, factors, sign-ins) ends, and what was asked for under another password is worthless.
 """
 
-import functools
 import hashlib
-import importlib.util
-import runpy
-import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
 from backlore.core.addresses import Email, normalize
-from backlore.core.crypto import random_text
-from backlore.core.keys import TAG, key
+from backlore.core.crypto import Passwords, random_text
+from backlore.core.keys import key
 from backlore.core.notify import Notify
 from backlore.core.payload import Invalid, Payload, length
+from backlore.identity.login import Given, Login, TokenText
+from backlore.identity.sessions import Known, Sessions
+from backlore.identity.strength import check_password
+from backlore.identity.tokens import Tokens
+from backlore.identity.users import Account, Users
+from backlore.identity.words import now, printable
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
 from backlore.web.routes import Route
@@ -35,8 +35,7 @@ VERIFY = 3_600
 RESET = 600
 
 Password = Annotated[str, length(8, 128)]
-Given = Annotated[str, length(1, 128)]  # a password to compare with
-TokenText = Annotated[str, length(1, 100)]
+Eraser = Callable[[str], Awaitable[None]]  # takes the id of a user
 
 
 class SignUp(Payload):
@@ -77,6 +76,7 @@ class Verification(msgspec.Struct):
     email: str
     password: str = ""
     user: str = ""
+    fingerprint: str = ""  # of the password that the user had when asking
 
 
 class Recovery(msgspec.Struct):
@@ -86,41 +86,63 @@ class Recovery(msgspec.Struct):
     fingerprint: str
 
 
-def token_key(kind: str, token: str) -> str:
-    """Of what a token opens; of the token itself only a hash is kept."""
-    return key(kind, token[:TAG] + hashlib.blake2b(token.encode(), digest_size=16).hexdigest())
+class Attached(Protocol):
+    """What lets a user in beside the password, and is kept apart from the user's hash."""
+
+    async def forget(self, user: str) -> None:
+        """Erase all of it."""
+
+
+class Whitelist:
+    """Who may sign up: addresses, and domains whose every address may; None: everybody."""
+
+    def __init__(self, entries: list[str] | None):
+        self._entries = None if entries is None else {normalize(entry).removeprefix("@") for entry in entries}
+
+    def admits(self, email: str) -> bool:
+        """Whether a normalized address is one of them, or of one of the domains (not of a sub-domain)."""
+        return self._entries is None or email in self._entries or email.rpartition("@")[2] in self._entries
 
 
 class Accounts:
-    """The routes of an account's life. `identity`, `mail` and `rates` are the services of those names."""
+    """The routes of an account's life. `mail` and `rates` are the services of those names."""
 
     def __init__(
         self,
         redis: Any,
         notify: Notify,
-        identity: Any,
+        users: Users,
+        sessions: Sessions,
+        login: Login,
+        tokens: Tokens,
+        passwords: Passwords,
         mail: Any,
         rates: Any,
         *,
         address: str,
         verify_email: bool,
-        whitelist: list[str] | None,
+        whitelist: Whitelist,
     ):
-        self.on_destroy: list[Callable[[str], Awaitable[None]]] = []  # erase what the application keeps of a user
+        self.on_destroy: list[Eraser] = []  # erase what the application keeps of a user
+        self.attached: list[Attached] = []  # given by the identity
         self._redis = redis
         self._notify = notify
-        self._identity = identity
+        self._users = users
+        self._sessions = sessions
+        self._login = login
+        self._tokens = tokens
+        self._passwords = passwords
         self._mail = mail
         self._rates = rates
         self._address = address
         self._verify_email = verify_email
-        self._whitelist = None if whitelist is None else {normalize(email) for email in whitelist}
+        self._whitelist = whitelist
         mail.makers |= {
             "verify": self._make_signup,
             "verify_email_change": self._make_change,
             "recover": self._make_recovery,
         }
-        identity.on_new_place = self._tell_new_place
+        sessions.on_new_place = self._tell_new_place
 
     def routes(self) -> list[Route]:
         """What clients call."""
@@ -141,17 +163,17 @@ class Accounts:
         if refused := await self._rates.refuse(self._rates.of_origin("signup", request.origin)):
             return refused  # type: ignore[no-any-return]
         email = normalize(body.email)
-        if self._whitelist is not None and email not in self._whitelist:
+        if not self._whitelist.admits(email):
             return reply(403, error="whitelist")
         check_password(body.password, email, "password")
-        hashed = await self._identity.passwords.hash(body.password)
+        hashed = await self._passwords.hash(body.password)
         if not self._verify_email:
-            made = await self._identity.create(email, hashed)
+            made = await self._users.create(email, hashed, verified=False)
             return reply(200) if made else reply(403, error="email")
         id = random_text(130)
         waiting = Verification(email, hashed)
         await self._redis.set(key("signup", id), msgspec.json.encode(waiting), ex=WAITING)
-        await self._identity.hold_pending(email, hashed, VERIFY)
+        await self._login.hold_pending(email, hashed, VERIFY)
         await self._write_to(email, "verify", {"signup": id})
         return reply(200)
 
@@ -167,32 +189,62 @@ class Accounts:
         waiting = await self._redis.get(key("signup", values["signup"]))
         if waiting is None:
             return None
-        if await self._identity.find(email):
+        if await self._users.find(email):
             await self._mail.send(email, "taken", {"link": self._address})
             return None
-        return {"link": await self._make_link("verify", random_text(130), waiting, VERIFY)}
+        return await self._link("verify", msgspec.json.decode(waiting, type=Verification), VERIFY)
 
-    async def _make_link(self, kind: str, token: str, opens: str | bytes, seconds: int) -> str:
-        await self._redis.set(token_key(kind, token), opens, ex=seconds)
+    async def _link(self, kind: str, opens: msgspec.Struct, seconds: int, user: str = "") -> dict[str, str]:
         # in the fragment, which no browser sends: a token stands in no log and no Referer
-        return f"{self._address}/#{kind}={token}"
+        return {"link": f"{self._address}/#{kind}={await self._tokens.make(kind, opens, seconds, user)}"}
 
     async def _verify(self, request: Request, body: Token) -> Reply:
         """Prove an address with the token of a mail. 200 {}; 403 `token`; 429 `rate`."""
         if refused := await self._rates.refuse(self._rates.of_origin("verify", request.origin)):
             return refused  # type: ignore[no-any-return]
-        raw = await self._redis.getdel(token_key("verify", body.token))
-        if raw is None:
+        proven = await self._tokens.take("verify", body.token, Verification)
+        if proven is None:
             return reply(403, error="token")
-        proven = msgspec.json.decode(raw, type=Verification)
         if not proven.user:
-            made = await self._identity.create(proven.email, proven.password)
+            made = await self._users.create(proven.email, proven.password, verified=True)
+            if made:
+                await self._login.drop_pending(proven.email)
             return reply(200) if made else reply(403, error="token")
-        old = await self._identity.move(proven.user, proven.email)
+        account = await self._unchanged(proven)
+        old = await self._users.move(account.id, proven.email) if account else None
         if old is None:
             return reply(403, error="token")
         await self._mail.send(old, "changed_email_old", {"email": proven.email})
         return reply(200)
+
+    async def _unchanged(self, asked: Verification | Recovery) -> Account | None:
+        """The user whom a token is about. Who has another password by now did not ask, or has thought better of it."""
+        account = await self._users.read(asked.user)
+        fits = account and not account.state and fingerprint(account.password) == asked.fingerprint
+        return account if fits else None
+
+    async def claim(self, account: Account) -> Account | None:
+        """Somebody has proven the account's address. The first who does owns it, and nobody else gets in any more.
+
+        What an earlier claimant attached ends; the password, too, if it was his. None when the account has gone.
+        """
+        if not account.verified:
+            await self._detach(account)
+            await self._users.change(account.id, "password", account.password, "")
+            await self._sessions.end_all(account.id)
+            await self._users.change(account.id, "verified", "", "1")
+        return await self._users.read(account.id)
+
+    async def remove_factors(self, account: Account) -> None:
+        """Take off what lets the user in beside the password, and tell it."""
+        await self._detach(account)
+        values = {"what": "an administrator has taken off your second factors and passkeys.", "when": now()}
+        await self._mail.send(account.email, "changed_factors", values | {"origin": "our administration"})
+
+    async def _detach(self, account: Account) -> None:
+        for attached in self.attached:
+            await attached.forget(account.id)
+        await self._users.change(account.id, "totp", account.totp, "")
 
     # Recovery
 
@@ -206,99 +258,96 @@ class Accounts:
         return reply(200)
 
     async def _make_recovery(self, email: str, values: dict[str, str]) -> dict[str, str] | None:
-        user = await self._identity.find(email)
-        _, hashed = await self._identity.password_of(user) if user else (None, None)
-        if user is None or hashed is None:
+        account = await self._users.find(email)
+        if account is None or account.state:
             return None
-        opens = msgspec.json.encode(Recovery(user, fingerprint(hashed)))
-        return {"link": await self._make_link("reset", user[:TAG] + random_text(130), opens, RESET)}
+        return await self._link("reset", Recovery(account.id, fingerprint(account.password)), RESET, account.id)
 
     async def _reset(self, request: Request, body: Reset) -> Reply:
         """Set a new password with the token of a mail; all sessions end. 200 {}; 403 `token`; 429 `rate`."""
         if refused := await self._rates.refuse(self._rates.of_origin("verify", request.origin)):
             return refused  # type: ignore[no-any-return]
         check_password(body.password, "", "password")
-        raw = await self._redis.getdel(token_key("reset", body.token))
-        if raw is None:
+        recovery = await self._tokens.take("reset", body.token, Recovery)
+        account = await self._unchanged(recovery) if recovery else None
+        if account is None:
             return reply(403, error="token")
-        recovery = msgspec.json.decode(raw, type=Recovery)
-        email, hashed = await self._identity.password_of(recovery.user)
-        # a password that was changed meanwhile has made the older tokens worthless
-        if email is None or fingerprint(hashed or "") != recovery.fingerprint:
+        hashed = await self._passwords.hash(body.password)
+        account = await self.claim(account)
+        if account is None or not await self._users.change(account.id, "password", account.password, hashed):
             return reply(403, error="token")
-        await self._identity.set_password(recovery.user, await self._identity.passwords.hash(body.password))
-        await self._tell_changed(email, request)
+        await self._sessions.end_all(account.id)
+        await self._tell_changed(account.email, request)
         return reply(200)
 
     # Changes
 
-    async def _prove(self, request: Request, password: str) -> Reply | None:
-        """The password again, before anything that changes credentials. 403 `auth`; 429 `rate`."""
-        tries = ("password", request.user.id)
-        if refused := await self._rates.refuse(tries):
-            return refused  # type: ignore[no-any-return]
-        _, hashed = await self._identity.password_of(request.user.id)
-        if not await self._identity.passwords.verify(hashed, password):
-            return reply(403, error="auth")
-        await self._rates.forgive(tries)
-        return None
-
     async def _change_password(self, request: Request, body: ChangePassword) -> Reply:
         """Another password; the user's other sessions end. 200 {}; 403 `auth`; 429 `rate`."""
-        if refused := await self._prove(request, body.old):
+        account = await self._users.read(request.user.id)
+        if refused := await self._login.prove(request, body.old):
             return refused
         check_password(body.new, request.user.email, "new")
-        hashed = await self._identity.passwords.hash(body.new)
-        await self._identity.set_password(request.user.id, hashed, keep=request.session)
-        await self._tell_changed(request.user.email, request)
+        hashed = await self._passwords.hash(body.new)
+        # compared with what was there before the proof: of two changes at once the second finds another password
+        if account is None or not await self._users.change(account.id, "password", account.password, hashed):
+            return reply(403, error="auth")
+        await self._sessions.end_all(account.id, keep=request.session)
+        await self._tell_changed(account.email, request)
         return reply(200)
 
     async def _change_email(self, request: Request, body: ChangeEmail) -> Reply:
         """Another address, once it is verified. 200 {}; 403 `auth`; 429 `rate`."""
-        if refused := await self._prove(request, body.password):
+        account = await self._users.read(request.user.id)
+        if refused := await self._login.prove(request, body.password):
             return refused
         if refused := await self._rates.refuse(self._rates.of_account("mail", body.email)):
             return refused  # type: ignore[no-any-return]
-        await self._write_to(normalize(body.email), "verify_email_change", {"user": request.user.id})
+        values = {"user": request.user.id, "fingerprint": fingerprint(account.password if account else "")}
+        await self._write_to(normalize(body.email), "verify_email_change", values)
         return reply(200)
 
     async def _make_change(self, email: str, values: dict[str, str]) -> dict[str, str] | None:
-        if await self._identity.find(email):
+        if await self._users.find(email):
             await self._mail.send(email, "taken", {"link": self._address})
             return None
-        opens = msgspec.json.encode(Verification(email, user=values["user"]))
-        return {"link": await self._make_link("verify", random_text(130), opens, VERIFY)}
+        opens = Verification(email, user=values["user"], fingerprint=values["fingerprint"])
+        return await self._link("verify", opens, VERIFY)
 
     async def _tell_changed(self, email: str, request: Request) -> None:
         await self._mail.send(email, "changed_password", {"when": now(), "origin": request.origin})
 
-    async def _tell_new_place(self, user: str, known: Any) -> None:
-        email, _ = await self._identity.password_of(user)
-        if email:
-            values = {"when": now(), "origin": known.origin, "browser": printable(known.browser)}
-            await self._mail.send(email, "new_login", values)
+    async def _tell_new_place(self, account: Account, known: Known) -> None:
+        values = {"when": now(), "origin": known.origin, "browser": printable(known.browser)}
+        await self._mail.send(account.email, "new_login", values)
 
     # Destruction
 
     async def _destroy(self, request: Request, body: Destroy) -> Reply:
         """Erase the account and all that is kept of it. 200 {}, the cookie is deleted; 403 `auth`; 429 `rate`."""
-        if refused := await self._prove(request, body.password):
+        if refused := await self._login.prove(request, body.password):
             return refused
-        await self._identity.mark_destroying(request.user.id)
-        await self._erase(request.user.id)
-        await self._mail.send(request.user.email, "destroyed", {})
-        return reply(200, headers=[self._identity.keeper.cookie.take()])
+        await self.destroy(request.user.id, request.user.email)
+        return reply(200, headers=[self._sessions.keeper.cookie.take()])
+
+    async def destroy(self, user: str, email: str) -> None:
+        """Erase a user and all that is kept of it; what is cut goes on by itself."""
+        await self._users.mark_destroying(user)
+        await self._erase(user)
+        await self._mail.send(email, "destroyed", {})
 
     async def _erase(self, user: str) -> None:
         """Erase a marked user: the application's data first, the user last, so that a cut erasure can go on."""
-        await self._identity.end_sessions(user)
+        await self._sessions.end_all(user)
         for erase in self.on_destroy:
             await erase(user)
-        await self._identity.forget(user)
+        for attached in self.attached:
+            await attached.forget(user)
+        await self._users.forget(user)
 
     async def resume(self) -> None:
         """The task that ends erasures which were cut."""
-        for user in await self._identity.destroying():
+        for user in await self._users.destroying():
             await self._erase(user)
             self._notify("warning", "account.erased", user=user)
 
@@ -306,32 +355,3 @@ class Accounts:
 def fingerprint(hashed: str) -> str:
     """Tells whether a password hash is still the same."""
     return hashlib.blake2b(hashed.encode(), digest_size=8).hexdigest()
-
-
-def now() -> str:
-    """For people, in universal time."""
-    return time.strftime("%d %B %Y, %H:%M UTC", time.gmtime())
-
-
-def printable(text: str) -> str:
-    """What a client says of itself, safe in a mail."""
-    return "".join(character for character in text[:200] if character.isprintable()) or "an unknown browser"
-
-
-@functools.cache
-def common_passwords() -> frozenset[str]:
-    """The passwords that everybody guesses first, by zxcvbn's list."""
-    package = importlib.util.find_spec("zxcvbn")
-    assert package is not None and package.origin is not None  # it is a dependency of ours
-    # the file alone, and not for good: imported, the package would keep some 7 MB more for all time
-    lists = runpy.run_path(str(Path(package.origin).with_name("frequency_lists.py")))["FREQUENCY_LISTS"]
-    return frozenset(word for word in lists["passwords"] if len(word) >= 8)
-
-
-def check_password(password: str, email: str, where: str) -> None:
-    """Refuse common passwords and the user's own address (NIST 800-63B rev. 4, §3.1.1.2). Raises Invalid."""
-    small = password.lower()
-    if small in common_passwords():
-        raise Invalid(where, "Is one of the most common passwords: choose another.")
-    if email and small in (email.lower(), email.lower().partition("@")[0]):
-        raise Invalid(where, "Is your own address: choose another.")

@@ -1,4 +1,4 @@
-"""The command `backlore VERB`."""
+"""`backlore run`."""
 
 import sys
 
@@ -9,13 +9,7 @@ from backlore.process.engine import EngineError
 from backlore.process.master import Master
 
 
-@click.group()
-@click.version_option(package_name="backlore")
-def main() -> None:
-    """The whole backend of a web application."""
-
-
-@main.command()
+@click.command()
 @click.argument("env", default="dev")
 @click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
 @click.option("--host", help="Address to listen on.")
@@ -30,7 +24,3 @@ def run(env: str, folder: str, **flags: str | int | None) -> None:
     except (ConfigError, EngineError) as error:
         raise click.ClickException(str(error)) from None
     sys.exit(status)
-
-
-if __name__ == "__main__":
-    main()

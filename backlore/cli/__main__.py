@@ -1,0 +1,5 @@
+"""`python -m backlore.cli`."""
+
+from backlore.cli import main
+
+main()

@@ -1,0 +1,164 @@
+"""`backlore user …`: what an admin does, without a browser, for who sits at the server."""
+
+import asyncio
+import importlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+from redis.exceptions import RedisError
+
+from backlore.core.config import ConfigError, Context, enter
+
+if TYPE_CHECKING:
+    from backlore.app import Backend
+    from backlore.identity.users import Account
+
+Work = Callable[["Backend"], Awaitable[None]]
+PAGE = 100
+
+
+@click.group()
+@click.option("--env", default="dev", help="The environment. Default: dev.")
+@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
+@click.option("--data", metavar="FOLDER", help="Folder of all state on this machine.")
+@click.pass_context
+def user(context: click.Context, env: str, folder: str, data: str | None) -> None:
+    """See and manage users, while the application (or its redis) runs."""
+    context.obj = Context(folder=folder, env=env, flags={"data": data} if data else {})
+
+
+def within(context: click.Context, work: Work) -> None:
+    """Do something with the application's services, in this process. What can't be done ends with one line."""
+    try:
+        enter(context.obj)
+        app: Backend = importlib.import_module("server").app
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+
+    async def do() -> None:
+        try:
+            await app.redis.ping()
+        except RedisError as error:
+            raise click.ClickException(f"Redis can't be reached ({error}): is the application running?") from None
+        try:
+            await work(app)
+        finally:
+            for hook in app.web.on_stop:
+                await hook()
+
+    asyncio.run(do())
+    app.notify.flush()
+
+
+def upon(context: click.Context, email: str, act: Callable[[Any, "Account"], Awaitable[None]], done: str) -> None:
+    """Do something with one user, by address, and say so."""
+
+    async def work(app: "Backend") -> None:
+        account = await app.identity.users.find(email)
+        if account is None:
+            raise click.ClickException(f"There is no user {email}.")
+        await act(app.identity.admins, account)
+        click.echo(f"{account.email}: {done}")
+
+    within(context, work)
+
+
+@user.command("list")
+@click.argument("search", default="")
+@click.option("--sort", type=click.Choice(["created", "email"]), default="created", help="Default: newest first.")
+@click.pass_context
+def list_users(context: click.Context, search: str, sort: str) -> None:
+    """All users, or those with SEARCH in their address."""
+
+    async def work(app: "Backend") -> None:
+        after, more = "", True
+        while more:
+            page = await app.identity.users.list(sort, search.lower(), after, PAGE)
+            for account in page.users:
+                shown = await app.identity.admins.show(account)
+                words = [shown.state, "admin" if shown.admin else "", "" if shown.verified else "unverified"]
+                marks = " ".join(word for word in (*words, *shown.factors) if word)
+                click.echo(f"{shown.email:<40} {day(shown.created)}  {marks}")
+            after = page.after
+            more = bool(after)
+
+    within(context, work)
+
+
+@user.command()
+@click.argument("email")
+@click.pass_context
+def show(context: click.Context, email: str) -> None:
+    """One user, with its sessions."""
+
+    async def work(app: "Backend") -> None:
+        account = await app.identity.users.find(email)
+        if account is None:
+            raise click.ClickException(f"There is no user {email}.")
+        shown = await app.identity.admins.show(account)
+        click.echo(f"{shown.email}  (id {shown.id})")
+        click.echo(f"{shown.state}, since {day(shown.created)}, {'' if shown.verified else 'not '}verified")
+        click.echo(f"admin: {'yes' if shown.admin else 'no'}; second factors: {', '.join(shown.factors) or 'none'}")
+        for _, session in await app.identity.sessions.of(account.id):
+            click.echo(
+                f"session since {day(session.created)}, used {day(session.used)}: {session.origin} {session.browser}"
+            )
+
+    within(context, work)
+
+
+@user.command()
+@click.argument("email")
+@click.option("--off", is_flag=True, help="Take it away again.")
+@click.pass_context
+def admin(context: click.Context, email: str, off: bool) -> None:
+    """Make a user an admin."""
+    upon(context, email, lambda admins, account: admins.set_admin(account, not off), "no admin" if off else "admin")
+
+
+@user.command()
+@click.argument("email")
+@click.pass_context
+def disable(context: click.Context, email: str) -> None:
+    """Refuse a user's logins, and end its sessions."""
+    upon(context, email, lambda admins, account: admins.disable(account), "disabled, sessions ended")
+
+
+@user.command()
+@click.argument("email")
+@click.pass_context
+def enable(context: click.Context, email: str) -> None:
+    """Take a disabling back."""
+    upon(context, email, lambda admins, account: admins.enable(account), "enabled")
+
+
+@user.command("end-sessions")
+@click.argument("email")
+@click.pass_context
+def end_sessions(context: click.Context, email: str) -> None:
+    """Log a user out everywhere."""
+    upon(context, email, lambda admins, account: admins.end_sessions(account), "sessions ended")
+
+
+@user.command("remove-factors")
+@click.argument("email")
+@click.pass_context
+def remove_factors(context: click.Context, email: str) -> None:
+    """Take off second factors and passkeys, for who has lost them."""
+    upon(context, email, lambda admins, account: admins.remove_factors(account), "logs in by password alone")
+
+
+@user.command()
+@click.argument("email")
+@click.confirmation_option(prompt="This erases the user and all its data. Sure?")
+@click.pass_context
+def destroy(context: click.Context, email: str) -> None:
+    """Erase a user and all that is kept of it."""
+    upon(context, email, lambda admins, account: admins.destroy(account), "erased")
+
+
+def day(seconds: int) -> str:
+    """A moment for people, in local time."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -1,0 +1,225 @@
+"""Logging in: a password, then a second factor if the user has one.
+
+    pending:{x0z}ADDR  string  password hash of the last signup that waits for its verification; an hour
+
+Laws: an address that is known and one that is not are answered alike, in words and in time. Who guesses is limited by
+account and origin, so that nobody locks another out; a browser that was in before has a limit of its own, so that the
+owner gets in while somebody guesses from the same address (device cookies, OWASP Authentication Cheat Sheet). A
+password alone opens nothing for who has a second factor: it gives a ticket.
+"""
+
+import hashlib
+from typing import Annotated, Any, Protocol
+
+import msgspec
+
+from backlore.core.addresses import normalize
+from backlore.core.crypto import Passwords, random_text
+from backlore.core.keys import key
+from backlore.core.payload import Payload, length
+from backlore.identity.sessions import Sessions
+from backlore.identity.tokens import Tokens
+from backlore.identity.users import Account, Users, tag_of
+from backlore.web.cookie import SignedCookie
+from backlore.web.reply import Reply, reply
+from backlore.web.request import Request
+from backlore.web.routes import Route
+from backlore.web.stages import auth
+
+TICKET = 600  # seconds between the password and the second factor
+
+Given = Annotated[str, length(1, 128)]  # a password to compare with
+TokenText = Annotated[str, length(1, 100)]
+
+
+def pending_key(email: str) -> str:
+    """Of the signup that waits for the address to be verified."""
+    return key("pending", tag_of(email) + email)
+
+
+class LogIn(Payload):
+    email: Annotated[str, length(1, 254)]
+    password: Given
+
+
+class SecondFactor(Payload):
+    """A code of the authenticator, or one for recovery."""
+
+    ticket: TokenText
+    code: Annotated[str, length(6, 40)]
+
+
+class Ticket(msgspec.Struct):
+    """Who has shown the first factor: the password with this hash, or "" for another proof."""
+
+    user: str
+    proven: str
+
+
+class Factor(Protocol):
+    """A kind of second factor that a user may have."""
+
+    name: str
+
+    async def has(self, account: Account) -> bool:
+        """Whether the user has one of this kind."""
+
+
+class Codes(Protocol):
+    """What checks a code."""
+
+    async def check(self, request: Request, account: Account, code: str) -> bool:
+        """Whether it is right now; it has served then."""
+
+
+class Login:
+    """The ways in. `rates` is the service of that name; `device` the cookie that knows a browser again."""
+
+    def __init__(
+        self,
+        redis: Any,
+        users: Users,
+        sessions: Sessions,
+        tokens: Tokens,
+        passwords: Passwords,
+        rates: Any,
+        *,
+        device: SignedCookie,
+    ):
+        self.factors: list[Factor] = []  # given by the identity, as the one below
+        self.codes: Codes
+        self._redis = redis
+        self._users = users
+        self._sessions = sessions
+        self._tokens = tokens
+        self._passwords = passwords
+        self._rates = rates
+        self._device = device
+
+    def routes(self) -> list[Route]:
+        """What clients call."""
+        return [auth.post("/auth/login", self._login), auth.post("/auth/second", self._second)]
+
+    # What the other ways in share
+
+    async def admit(self, request: Request, account: Account, proven: str = "") -> Reply:
+        """The first factor was shown: let the user in, or ask for a second one.
+
+        200 {"csrf"} and the cookies; 403 `second` {"ticket", "factors"}; 403 `auth` for who may not log in.
+        """
+        if factors := await self.factors_of(account):
+            ticket = await self._tokens.make("ticket", Ticket(account.id, proven), TICKET, account.id)
+            return reply(403, {"ticket": ticket, "factors": factors}, error="second")
+        return await self.let_in(request, account, proven)
+
+    async def factors_of(self, account: Account) -> list[str]:
+        """The kinds of second factors that a user has."""
+        return [factor.name for factor in self.factors if await factor.has(account)]
+
+    async def let_in(self, request: Request, account: Account, proven: str = "") -> Reply:
+        """Begin a session: all that is needed was shown. 200 {"csrf"} and the cookies; 403 `auth`."""
+        browser, known = request.header("user-agent") or "", self.knows(request, account.email)
+        session = await self._sessions.begin(account, request.origin, browser, proven=proven, is_known=bool(known))
+        if session is None:
+            return reply(403, error="auth")
+        keeper = self._sessions.keeper
+        cookies = [keeper.cookie.give(session)]
+        if not known:
+            cookies.append(self._device.give(f"{_device_of(account.email)}{random_text(80)}"))
+        return reply(200, {"csrf": keeper.csrf.sign(session)}, headers=cookies)
+
+    async def holder(self, ticket: str) -> tuple[Account | None, str]:
+        """The user of a ticket, still with the password that was shown, and that password's hash."""
+        found = await self._tokens.look("ticket", ticket, Ticket)
+        account = await self._users.read(found.user) if found else None
+        if found is None or account is None or account.state or (found.proven and found.proven != account.password):
+            return None, ""
+        return account, found.proven
+
+    async def redeem(self, request: Request, ticket: str) -> Reply:
+        """The second factor was shown too. As `let_in`; 403 `token` when the ticket has served."""
+        account, proven = await self.holder(ticket)
+        if account is None or await self._tokens.take("ticket", ticket, Ticket) is None:
+            return reply(403, error="token")
+        return await self.let_in(request, account, proven)
+
+    def knows(self, request: Request, email: str) -> str:
+        """What names the browser, when somebody has logged in to this account from it; else ""."""
+        device = self._device.read(request.headers.get(b"cookie"))
+        return device if isinstance(device, str) and device.startswith(_device_of(email)) else ""
+
+    async def limit(self, request: Request, email: str, device_kind: str, *limits: tuple[str, str]) -> Any:
+        """Take of the limits: the refusal, or None and what was taken. A known browser has a limit of its own."""
+        refused = await self._rates.refuse(*limits)
+        device = self.knows(request, email) if refused else ""
+        if device:
+            limits = ((device_kind, device),)
+            refused = await self._rates.refuse(*limits)
+        return refused, limits
+
+    async def hold_pending(self, email: str, hashed: str, seconds: int) -> None:
+        """Remember a signup that waits for its verification, so that a login can say so."""
+        await self._redis.set(pending_key(email), hashed, ex=seconds)
+
+    async def drop_pending(self, email: str) -> None:
+        """The address is verified."""
+        await self._redis.delete(pending_key(email))
+
+    async def prove(self, request: Request, password: str) -> Reply | None:
+        """The password again, before anything that changes credentials. 403 `auth`; 429 `rate`; None when right."""
+        tries = ("password", request.user.id)
+        if refused := await self._rates.refuse(tries):
+            return refused  # type: ignore[no-any-return]
+        account = await self._users.read(request.user.id)
+        if not await self._passwords.verify(account.password if account else "", password):
+            return reply(403, error="auth")
+        await self._rates.forgive(tries)
+        return None
+
+    # Routes
+
+    async def _login(self, request: Request, body: LogIn) -> Reply:
+        """Begin a session. 200 {"csrf"} and the cookie; 403 `auth`, `verify` or `second` {ticket, factors}; 429."""
+        rates, email = self._rates, normalize(body.email)
+        tries = (rates.of_origin("login", request.origin), rates.of_attempt("login-account", request.origin, email))
+        refused, taken = await self.limit(request, email, "login-device", *tries)
+        if refused:
+            return refused  # type: ignore[no-any-return]
+        account = await self._users.find(email)
+        if account:
+            hashed = "" if account.state else account.password
+        else:
+            hashed = await self._redis.get(pending_key(email)) or ""
+        if not await self._passwords.verify(hashed, body.password):
+            return reply(403, error="auth")
+        await rates.forgive(*taken)
+        if account is None:
+            return reply(403, error="verify")
+        return await self.admit(request, account, await self._renewed(account, body.password))
+
+    async def _renewed(self, account: Account, password: str) -> str:
+        """The hash of a password that was right: made anew, if today's parameters are higher than those it has."""
+        if not self._passwords.is_outdated(account.password):
+            return account.password
+        hashed = await self._passwords.hash(password)
+        return (
+            hashed if await self._users.change(account.id, "password", account.password, hashed) else account.password
+        )
+
+    async def _second(self, request: Request, body: SecondFactor) -> Reply:
+        """Show the second factor, a code. 200 {"csrf": str} and the cookie; 403 `code` or `token`; 429 `rate`."""
+        account, _ = await self.holder(body.ticket)
+        if account is None:
+            return reply(403, error="token")
+        refused, taken = await self.limit(request, account.email, "code-device", ("code", account.id))
+        if refused:
+            return refused  # type: ignore[no-any-return]
+        if not await self.codes.check(request, account, body.code):
+            return reply(403, error="code")
+        await self._rates.forgive(*taken)
+        return await self.redeem(request, body.ticket)
+
+
+def _device_of(email: str) -> str:
+    """What a device cookie of an account begins with: it shows no address."""
+    return hashlib.blake2b(email.encode(), digest_size=8).hexdigest()

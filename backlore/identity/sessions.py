@@ -1,0 +1,220 @@
+"""Sessions: who has logged in where, for how long.
+
+    session:{k3f}…     string  "USER CREATED"; ends after `idle` seconds without use
+    sessions:{k3f}…    hash    of a user: public id of a session -> JSON (session, created, origin, browser)
+
+A session begins with the tag of its user, so that both lie together: one round trip reads and renews it.
+
+Laws: a session is born only while its user may log in, and while the password that was proven is still the user's:
+redis compares both in the step that makes it. What ends sessions changes the user first.
+"""
+
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+from redis.exceptions import NoScriptError
+
+from backlore.clients.script import Script
+from backlore.core.crypto import random_text
+from backlore.core.keys import TAG, key
+from backlore.core.payload import Payload, length
+from backlore.identity.users import Account, Users, user_key
+from backlore.web.reply import Reply, reply
+from backlore.web.request import Request, User
+from backlore.web.routes import Route
+from backlore.web.stages import Keeper, private
+
+MOST = 100  # sessions of a user; a new one ends the oldest
+
+# One round trip for a session: read and renew it, check its limit, read its user.
+# KEYS: session. ARGV: idle seconds, now, limit in seconds, tag of the user.
+LOAD = """
+local found = redis.call('GETEX', KEYS[1], 'EX', ARGV[1])
+if not found then return false end
+local id, created = found:sub(1, 16), tonumber(found:sub(18))
+local user = redis.call('HMGET', 'user:' .. ARGV[4] .. id:sub(4), 'email', 'admin')
+if not user[1] or ARGV[2] - created > tonumber(ARGV[3]) then
+    redis.call('DEL', KEYS[1])
+    return false
+end
+return {id, user[1], user[2]}
+"""
+
+# Begins a session: 0 when the user may not, 1 for the user's very first, else 2.
+# KEYS: user, session, sessions. ARGV: password hash that was proven ("" for other proofs), what the session holds,
+# idle seconds, public id, what is known of it, now.
+BEGIN = Script("""
+local user = redis.call('HMGET', KEYS[1], 'email', 'state', 'password')
+if not user[1] or user[2] or (ARGV[1] ~= '' and user[3] ~= ARGV[1]) then return 0 end
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+redis.call('HSET', KEYS[3], ARGV[4], ARGV[5])
+return 2 - redis.call('HSETNX', KEYS[1], 'first', ARGV[6])
+""")
+
+
+def sessions_key(user: str) -> str:
+    """Of the list of a user's sessions."""
+    return key("sessions", user)
+
+
+def session_key(session: str) -> str:
+    """Of a session."""
+    return key("session", session)
+
+
+def public_id(session: str) -> str:
+    """What names a session to its owner, and opens nothing."""
+    return hashlib.blake2b(session.encode(), digest_size=9).hexdigest()
+
+
+class EndSession(Payload):
+    """One session by its public id, or all but this one."""
+
+    id: Annotated[str, length(1, 64)] | None = None
+    others: bool = False
+
+
+class Known(msgspec.Struct):
+    """What is kept of a session for its owner to see."""
+
+    session: str
+    created: int
+    origin: str
+    browser: str
+
+
+class Living(msgspec.Struct):
+    """A session that has not ended, as its owner and admins see it."""
+
+    id: str
+    created: int
+    used: int
+    origin: str
+    browser: str
+
+
+class Sessions:
+    """Begins, loads and ends sessions. `idle` and `limit` are seconds: without use, and in all."""
+
+    def __init__(self, redis: Any, users: Users, *, idle: float, limit: float):
+        self.keeper: Keeper  # given by the app: it needs `load` first
+        self.on_new_place: Callable[[Account, Known], Awaitable[None]] | None = None  # given by the accounts
+        self._redis = redis
+        self._users = users
+        self._idle = int(idle)
+        self._limit = int(limit)
+        self._sha = hashlib.sha1(LOAD.encode()).hexdigest()
+
+    async def load(self, session: str) -> User | None:
+        """The user of a session, which is renewed; None when it has ended. One command to redis."""
+        # the hot path: what `Script` does, without a call and a list more
+        tag = f"{{{session[:TAG]}}}"
+        arguments = (1, session_key(session), self._idle, int(time.time()), self._limit, tag)
+        try:
+            found = await self._redis.execute_command("EVALSHA", self._sha, *arguments)
+        except NoScriptError:
+            found = await self._redis.execute_command("EVAL", LOAD, *arguments)
+        if found is None:
+            return None
+        id, email, flag = found
+        return User(id, email, self._users.is_admin(email, flag == "1"))
+
+    async def begin(
+        self, account: Account, origin: str, browser: str, *, proven: str = "", is_known: bool = False
+    ) -> str | None:
+        """A session of its own for a user; never one that a client has brought along.
+
+        `proven` is the hash that a password was compared with, "" when something else was proven; `is_known` when
+        the browser showed to be the user's. None when the user may not log in, or has another password by now.
+        """
+        session, now = account.id[:TAG] + random_text(130), int(time.time())
+        known = Known(session, now, origin, browser[:200])
+        earlier = await self._known(account.id)
+        keys = [user_key(account.id), session_key(session), sessions_key(account.id)]
+        held = f"{account.id} {now}"
+        begun = await BEGIN(
+            self._redis, keys, proven, held, self._idle, public_id(session), msgspec.json.encode(known).decode(), now
+        )
+        if not begun:
+            return None
+        oldest = sorted(earlier.values(), key=lambda each: each.created)[: 1 - MOST]
+        await self.end(account.id, *(each.session for each in oldest))
+        places = {(each.origin, each.browser) for each in earlier.values()}
+        if begun == 2 and not is_known and (known.origin, known.browser) not in places and self.on_new_place:
+            await self.on_new_place(account, known)
+        return session
+
+    async def of(self, user: str) -> list[tuple[str, Living]]:
+        """The living sessions, last used first, each with what shows it. Dead ones are forgotten."""
+        known = await self._known(user)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for each in known.values():
+                pipe.ttl(session_key(each.session))
+            left = await pipe.execute()
+        found, dead, now = [], [], int(time.time())
+        for (id, each), seconds in zip(known.items(), left, strict=True):
+            if seconds < 0 or now - each.created > self._limit:
+                dead.append(id)
+            else:
+                used = now - self._idle + seconds
+                found.append((each.session, Living(id, each.created, used, each.origin, each.browser)))
+        if dead:
+            await self._redis.hdel(sessions_key(user), *dead)
+        return sorted(found, key=lambda each: -each[1].used)
+
+    async def _known(self, user: str) -> dict[str, Known]:
+        kept = await self._redis.hgetall(sessions_key(user))
+        return {id: msgspec.json.decode(raw, type=Known) for id, raw in kept.items()}
+
+    async def end(self, user: str, *sessions: str) -> None:
+        """End sessions; nothing happens to those that have ended."""
+        async with self._redis.pipeline() as pipe:
+            for session in sessions:
+                pipe.delete(session_key(session)).hdel(sessions_key(user), public_id(session))
+            await pipe.execute()
+
+    async def end_all(self, user: str, keep: str = "") -> None:
+        """End all sessions of a user but the one to keep."""
+        await self.end(user, *(each.session for each in (await self._known(user)).values() if each.session != keep))
+
+    # Routes
+
+    def routes(self) -> list[Route]:
+        """What clients call."""
+        return [
+            private.get("/auth/csrf", self._csrf),
+            private.post("/auth/logout", self._logout),
+            private.get("/auth/sessions", self._list),
+            private.post("/auth/sessions/end", self._end),
+        ]
+
+    async def _csrf(self, request: Request) -> Reply:
+        """Am I logged in? 200 {"csrf": str, "user": {"id", "email", "admin"}}; else the gatekeeper's 403."""
+        return reply(200, {"csrf": self.keeper.csrf.sign(request.session), "user": request.user})
+
+    async def _logout(self, request: Request) -> Reply:
+        """End the session. 200 {}, and the cookie is deleted."""
+        await self.end(request.user.id, request.session)
+        return reply(200, headers=[self.keeper.cookie.take()])
+
+    async def _list(self, request: Request) -> Reply:
+        """The user's sessions. 200 {"sessions": [{id, created, used, origin, browser, current}]}."""
+        shown = [
+            msgspec.structs.asdict(living) | {"current": session == request.session}
+            for session, living in await self.of(request.user.id)
+        ]
+        return reply(200, {"sessions": shown})
+
+    async def _end(self, request: Request, body: EndSession) -> Reply:
+        """End one session, or all others. 200 {}; 404 `session`."""
+        if body.others:
+            await self.end_all(request.user.id, keep=request.session)
+            return reply(200)
+        for session, living in await self.of(request.user.id):
+            if living.id == body.id:
+                await self.end(request.user.id, session)
+                return reply(200)
+        return reply(404, error="session")

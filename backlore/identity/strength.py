@@ -1,0 +1,27 @@
+"""Which passwords are too weak to be taken (NIST 800-63B rev. 4, §3.1.1.2)."""
+
+import functools
+import importlib.util
+import runpy
+from pathlib import Path
+
+from backlore.core.payload import Invalid
+
+
+@functools.cache
+def common_passwords() -> frozenset[str]:
+    """The passwords that everybody guesses first, by zxcvbn's list."""
+    package = importlib.util.find_spec("zxcvbn")
+    assert package is not None and package.origin is not None  # it is a dependency of ours
+    # the file alone, and not for good: imported, the package would keep some 7 MB more for all time
+    lists = runpy.run_path(str(Path(package.origin).with_name("frequency_lists.py")))["FREQUENCY_LISTS"]
+    return frozenset(word for word in lists["passwords"] if len(word) >= 8)
+
+
+def check_password(password: str, email: str, where: str) -> None:
+    """Refuse common passwords and the user's own address. Raises Invalid."""
+    small = password.lower()
+    if small in common_passwords():
+        raise Invalid(where, "Is one of the most common passwords: choose another.")
+    if email and small in (email.lower(), email.lower().partition("@")[0]):
+        raise Invalid(where, "Is your own address: choose another.")
