@@ -9,12 +9,14 @@ import msgspec
 from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
 
 from backlore import __version__
+from backlore.clients.oidc import Provider
 from backlore.clients.redis import Redis
 from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import Settings, settle
 from backlore.core.crypto import Busy
 from backlore.core.notify import Notify, console
 from backlore.identity.identity import Identity
+from backlore.identity.openid import BACK
 from backlore.services.health import Health
 from backlore.services.mail import Mail
 from backlore.services.outbox import OutboxPage
@@ -70,8 +72,11 @@ class Backend:
             self.notify,
             self.mail,
             self.rates,
+            name=known.name.capitalize(),
             address=self.settings.address,
             device=SignedCookie(f"{name}-device", secret, known.secure, "device", "/auth"),
+            openid=SignedCookie(f"{name}-openid", secret, known.secure, "openid", "/auth/openid"),
+            providers=providers(self.settings),
             idle=known.session_idle,
             limit=known.session_limit,
             verify_email=self.settings.verify_email,
@@ -149,6 +154,15 @@ def postman(settings: Settings) -> Smtp | Outbox:
         return Outbox(settings.data / "outbox")
     password = settings.secret.smtp_password
     return Smtp(known.host, known.port, username=known.username, password=password, tls=known.tls)
+
+
+def providers(settings: Settings) -> list[Provider]:
+    """Those that users may sign in by. They send browsers back to the configured address, whatever a request says."""
+    back, secrets = f"{settings.address}{BACK}", settings.secret.providers
+    return [
+        Provider(id, each.name, each.issuer, each.client_id, secrets.get(id, ""), back)
+        for id, each in settings.config.providers.items()
+    ]
 
 
 def _limits(settings: Settings) -> Limits:

@@ -300,3 +300,14 @@ def test_guessing_is_limited_and_locks_nobody_out(tmp_path_factory: pytest.TempP
         with User(server) as user:
             got = user.post("/auth/login", json=guess, headers={"x-forwarded-for": "203.0.113.9"})
         assert got.json() == {"error": "rate"} and int(got.headers["retry-after"]) >= 1
+
+
+def test_of_too_many_sessions_the_unused_ends(server: Server) -> None:
+    user = member(server, "crowd@example.com")
+    unused = User(server, "crowd@example.com").log_in()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(25):
+            assert user.get("/who").status_code == 200
+            list(pool.map(lambda _: User(server, "crowd@example.com").log_in(), range(4)))
+    assert user.get("/who").status_code == 200 and unused.get("/who").json() == {"error": "session"}
+    assert len(user.get("/auth/sessions").json()["sessions"]) <= 103  # of four at once, each leaves room for one

@@ -20,6 +20,9 @@ from backlore.core.payload import Codec, Invalid, Payload, between, length, matc
 
 Port = Annotated[int, between(1, 65535)]
 Seconds = Annotated[float, between(0.01, 10 * 365 * 86400)]
+# Without TLS a provider is believed on this machine alone.
+ISSUER = r"https://[^\s?#@]+|http://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(/[^\s?#@]*)?"
+Name = Annotated[str, matching("[a-z][a-z0-9_-]{0,30}", "lower-case letters, digits, - and _")]
 Size = Annotated[int, between(1, 1 << 40)]  # bytes
 
 
@@ -45,10 +48,18 @@ class MailConfig(Payload):
     tls: Literal["starttls", "tls", "none"] = "starttls"
 
 
+class ProviderConfig(Payload):
+    """A provider of OpenID Connect that users sign in by. Its client secret stands in `providers` of `secret.py`."""
+
+    issuer: Annotated[str, matching(ISSUER, "like https://accounts.example.com")]  # to the letter as it names itself
+    client_id: Annotated[str, length(1, 500)]
+    name: Annotated[str, length(1, 50)]  # for users
+
+
 class Config(Payload):
     """All keys of `CONFIG` in `config.py`, with their defaults."""
 
-    name: Annotated[str, matching("[a-z][a-z0-9_-]{0,30}", "lower-case letters, digits, - and _")]  # of the application
+    name: Name  # of the application
     host: str = "127.0.0.1"
     port: Port = 8000
     address: Annotated[str, matching(r"https?://[^/\s]+", "like https://app.example")] | None = (
@@ -70,6 +81,7 @@ class Config(Payload):
     rates: dict[str, tuple[int, float]] = {}  # limits by kind, over the defaults: count, seconds
     whitelist: list[str] | None = None  # addresses that may sign up; None: everybody
     admins: list[str] = []  # addresses
+    providers: dict[Name, ProviderConfig] = {}  # of OpenID Connect, by an id of your choice
     body_limit: Size = 1 << 20  # JSON and urlencoded
     upload_limit: Size = 100 << 20  # multipart, all parts together
     upload_parts: Annotated[int, between(1, 10_000)] = 100
@@ -89,6 +101,7 @@ class Secret(Payload):
     cookie: Annotated[str, length(32, 1000)]  # signs sessions and what is bound to them
     redis_password: str | None = None
     smtp_password: str | None = None
+    providers: dict[str, str] = {}  # client secrets by the id of the provider
 
 
 class Settings(Payload):

@@ -8,7 +8,6 @@ before its address is proven. Who first proves an address owns it: whatever an e
 account (sessions, factors, sign-ins) ends, and what was asked for under another password is worthless.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Protocol
 
@@ -76,14 +75,14 @@ class Verification(msgspec.Struct):
     email: str
     password: str = ""
     user: str = ""
-    fingerprint: str = ""  # of the password that the user had when asking
+    version: int = 0  # that the user had when asking
 
 
 class Recovery(msgspec.Struct):
-    """Whose password a token may replace, and which."""
+    """Whose password a token may replace, as the user was when asking."""
 
     user: str
-    fingerprint: str
+    version: int
 
 
 class Attached(Protocol):
@@ -218,10 +217,9 @@ class Accounts:
         return reply(200)
 
     async def _unchanged(self, asked: Verification | Recovery) -> Account | None:
-        """The user whom a token is about. Who has another password by now did not ask, or has thought better of it."""
+        """The user whom a token is about. Who has changed since did not ask for this, or has thought better of it."""
         account = await self._users.read(asked.user)
-        fits = account and not account.state and fingerprint(account.password) == asked.fingerprint
-        return account if fits else None
+        return account if account and not account.state and account.version == asked.version else None
 
     async def claim(self, account: Account) -> Account | None:
         """Somebody has proven the account's address. The first who does owns it, and nobody else gets in any more.
@@ -229,8 +227,9 @@ class Accounts:
         What an earlier claimant attached ends; the password, too, if it was his. None when the account has gone.
         """
         if not account.verified:
-            await self._detach(account)
+            # the password first: without it, nothing can be attached any more
             await self._users.change(account.id, "password", account.password, "")
+            await self._detach(account)
             await self._sessions.end_all(account.id)
             await self._users.change(account.id, "verified", "", "1")
         return await self._users.read(account.id)
@@ -261,7 +260,7 @@ class Accounts:
         account = await self._users.find(email)
         if account is None or account.state:
             return None
-        return await self._link("reset", Recovery(account.id, fingerprint(account.password)), RESET, account.id)
+        return await self._link("reset", Recovery(account.id, account.version), RESET, account.id)
 
     async def _reset(self, request: Request, body: Reset) -> Reply:
         """Set a new password with the token of a mail; all sessions end. 200 {}; 403 `token`; 429 `rate`."""
@@ -284,13 +283,13 @@ class Accounts:
 
     async def _change_password(self, request: Request, body: ChangePassword) -> Reply:
         """Another password; the user's other sessions end. 200 {}; 403 `auth`; 429 `rate`."""
-        account = await self._users.read(request.user.id)
-        if refused := await self._login.prove(request, body.old):
-            return refused
+        account = await self._login.prove(request, body.old)
+        if isinstance(account, Reply):
+            return account
         check_password(body.new, request.user.email, "new")
         hashed = await self._passwords.hash(body.new)
-        # compared with what was there before the proof: of two changes at once the second finds another password
-        if account is None or not await self._users.change(account.id, "password", account.password, hashed):
+        # of two changes at once the second finds another password than was proven
+        if not await self._users.change(account.id, "password", account.password, hashed):
             return reply(403, error="auth")
         await self._sessions.end_all(account.id, keep=request.session)
         await self._tell_changed(account.email, request)
@@ -298,12 +297,12 @@ class Accounts:
 
     async def _change_email(self, request: Request, body: ChangeEmail) -> Reply:
         """Another address, once it is verified. 200 {}; 403 `auth`; 429 `rate`."""
-        account = await self._users.read(request.user.id)
-        if refused := await self._login.prove(request, body.password):
-            return refused
+        account = await self._login.prove(request, body.password)
+        if isinstance(account, Reply):
+            return account
         if refused := await self._rates.refuse(self._rates.of_account("mail", body.email)):
             return refused  # type: ignore[no-any-return]
-        values = {"user": request.user.id, "fingerprint": fingerprint(account.password if account else "")}
+        values = {"user": request.user.id, "version": str(account.version)}
         await self._write_to(normalize(body.email), "verify_email_change", values)
         return reply(200)
 
@@ -311,7 +310,7 @@ class Accounts:
         if await self._users.find(email):
             await self._mail.send(email, "taken", {"link": self._address})
             return None
-        opens = Verification(email, user=values["user"], fingerprint=values["fingerprint"])
+        opens = Verification(email, user=values["user"], version=int(values["version"]))
         return await self._link("verify", opens, VERIFY)
 
     async def _tell_changed(self, email: str, request: Request) -> None:
@@ -325,16 +324,17 @@ class Accounts:
 
     async def _destroy(self, request: Request, body: Destroy) -> Reply:
         """Erase the account and all that is kept of it. 200 {}, the cookie is deleted; 403 `auth`; 429 `rate`."""
-        if refused := await self._login.prove(request, body.password):
-            return refused
-        await self.destroy(request.user.id, request.user.email)
+        account = await self._login.prove(request, body.password)
+        if isinstance(account, Reply):
+            return account
+        await self.destroy(account)
         return reply(200, headers=[self._sessions.keeper.cookie.take()])
 
-    async def destroy(self, user: str, email: str) -> None:
+    async def destroy(self, account: Account) -> None:
         """Erase a user and all that is kept of it; what is cut goes on by itself."""
-        await self._users.mark_destroying(user)
-        await self._erase(user)
-        await self._mail.send(email, "destroyed", {})
+        await self._users.mark_destroying(account.id)
+        await self._erase(account.id)
+        await self._mail.send(account.email, "destroyed", {})
 
     async def _erase(self, user: str) -> None:
         """Erase a marked user: the application's data first, the user last, so that a cut erasure can go on."""
@@ -350,8 +350,3 @@ class Accounts:
         for user in await self._users.destroying():
             await self._erase(user)
             self._notify("warning", "account.erased", user=user)
-
-
-def fingerprint(hashed: str) -> str:
-    """Tells whether a password hash is still the same."""
-    return hashlib.blake2b(hashed.encode(), digest_size=8).hexdigest()

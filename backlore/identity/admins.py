@@ -122,7 +122,7 @@ class Admins:
 
     async def destroy(self, account: Account) -> None:
         """Erase the user and all that is kept of it."""
-        await self._accounts.destroy(account.id, account.email)
+        await self._accounts.destroy(account)
 
     # Routes
 

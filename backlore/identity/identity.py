@@ -2,13 +2,19 @@
 
 from typing import Any
 
+from backlore.clients.oidc import Provider
 from backlore.core.crypto import Passwords
 from backlore.core.notify import Notify
 from backlore.identity.accounts import Accounts, Whitelist
 from backlore.identity.admins import Admins
+from backlore.identity.ceremony import RelyingParty
 from backlore.identity.login import Login
+from backlore.identity.openid import OpenID
+from backlore.identity.passkeys import Passkeys
+from backlore.identity.recovery import RecoveryCodes
 from backlore.identity.sessions import Sessions
 from backlore.identity.tokens import Tokens
+from backlore.identity.totp import Totp
 from backlore.identity.users import Users
 from backlore.web.cookie import SignedCookie
 from backlore.web.routes import Route
@@ -18,7 +24,8 @@ from backlore.web.stages import Keeper
 class Identity:
     """Users, sessions and the life of accounts. `mail` and `rates` are the services of those names.
 
-    `address` is where users reach us; `device` the cookie that knows a browser again; seconds for `idle` and `limit`.
+    `name` is ours to users; `address` where they reach us; `device` the cookie that knows a browser again;
+    `openid` the one that binds a sign-in by one of the `providers` to it; seconds for `idle` and `limit`.
     """
 
     def __init__(
@@ -28,8 +35,11 @@ class Identity:
         mail: Any,
         rates: Any,
         *,
+        name: str,
         address: str,
         device: SignedCookie,
+        openid: SignedCookie,
+        providers: list[Provider],
         idle: float,
         limit: float,
         verify_email: bool,
@@ -37,7 +47,7 @@ class Identity:
         admins: list[str],
     ):
         passwords = Passwords()
-        tokens = Tokens(redis)
+        tokens, recovery = Tokens(redis), RecoveryCodes(redis)
         self.users = Users(redis, notify, admins)
         self.sessions = Sessions(redis, self.users, idle=idle, limit=limit)
         self.login = Login(redis, self.users, self.sessions, tokens, passwords, rates, device=device)
@@ -55,6 +65,37 @@ class Identity:
             verify_email=verify_email,
             whitelist=Whitelist(whitelist),
         )
+        self.passkeys = Passkeys(
+            redis,
+            notify,
+            self.users,
+            self.login,
+            tokens,
+            recovery,
+            mail,
+            rates,
+            RelyingParty(address, name),
+        )
+        self.login.factors.append(self.passkeys)
+        self.accounts.attached.append(self.passkeys)
+        self.openid = OpenID(
+            redis,
+            notify,
+            self.users,
+            tokens,
+            self.login,
+            self.accounts,
+            mail,
+            rates,
+            cookie=openid,
+            providers=providers,
+            whitelist=Whitelist(whitelist),
+        )
+        self.accounts.attached.append(self.openid)
+        self.totp = Totp(redis, self.users, self.sessions, self.login, recovery, mail, rates, issuer=name)
+        self.login.factors.append(self.totp)
+        self.login.codes = self.totp
+        self.accounts.attached.append(self.totp)
         self.admins = Admins(notify, self.users, self.sessions, self.login, self.accounts, mail)
         self.on_destroy = self.accounts.on_destroy  # erase what the application keeps of a user
 
@@ -64,5 +105,5 @@ class Identity:
 
     def routes(self) -> list[Route]:
         """What clients call."""
-        parts = (self.login, self.sessions, self.accounts, self.admins)
+        parts = (self.login, self.sessions, self.accounts, self.passkeys, self.totp, self.openid, self.admins)
         return [route for part in parts for route in part.routes()]

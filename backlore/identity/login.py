@@ -50,10 +50,10 @@ class SecondFactor(Payload):
 
 
 class Ticket(msgspec.Struct):
-    """Who has shown the first factor: the password with this hash, or "" for another proof."""
+    """Who has shown the first factor, as it was then."""
 
     user: str
-    proven: str
+    version: int
 
 
 class Factor(Protocol):
@@ -102,24 +102,24 @@ class Login:
 
     # What the other ways in share
 
-    async def admit(self, request: Request, account: Account, proven: str = "") -> Reply:
+    async def admit(self, request: Request, account: Account) -> Reply:
         """The first factor was shown: let the user in, or ask for a second one.
 
         200 {"csrf"} and the cookies; 403 `second` {"ticket", "factors"}; 403 `auth` for who may not log in.
         """
         if factors := await self.factors_of(account):
-            ticket = await self._tokens.make("ticket", Ticket(account.id, proven), TICKET, account.id)
+            ticket = await self._tokens.make("ticket", Ticket(account.id, account.version), TICKET, account.id)
             return reply(403, {"ticket": ticket, "factors": factors}, error="second")
-        return await self.let_in(request, account, proven)
+        return await self.let_in(request, account)
 
     async def factors_of(self, account: Account) -> list[str]:
         """The kinds of second factors that a user has."""
         return [factor.name for factor in self.factors if await factor.has(account)]
 
-    async def let_in(self, request: Request, account: Account, proven: str = "") -> Reply:
-        """Begin a session: all that is needed was shown. 200 {"csrf"} and the cookies; 403 `auth`."""
+    async def let_in(self, request: Request, account: Account) -> Reply:
+        """Begin a session: all that this user needs was shown. 200 {"csrf"} and the cookies; 403 `auth`."""
         browser, known = request.header("user-agent") or "", self.knows(request, account.email)
-        session = await self._sessions.begin(account, request.origin, browser, proven=proven, is_known=bool(known))
+        session = await self._sessions.begin(account, request.origin, browser, is_known=bool(known))
         if session is None:
             return reply(403, error="auth")
         keeper = self._sessions.keeper
@@ -128,20 +128,18 @@ class Login:
             cookies.append(self._device.give(f"{_device_of(account.email)}{random_text(80)}"))
         return reply(200, {"csrf": keeper.csrf.sign(session)}, headers=cookies)
 
-    async def holder(self, ticket: str) -> tuple[Account | None, str]:
-        """The user of a ticket, still with the password that was shown, and that password's hash."""
+    async def holder(self, ticket: str) -> Account | None:
+        """The user of a ticket, unchanged since the first factor was shown."""
         found = await self._tokens.look("ticket", ticket, Ticket)
         account = await self._users.read(found.user) if found else None
-        if found is None or account is None or account.state or (found.proven and found.proven != account.password):
-            return None, ""
-        return account, found.proven
+        return account if found and account and not account.state and account.version == found.version else None
 
     async def redeem(self, request: Request, ticket: str) -> Reply:
         """The second factor was shown too. As `let_in`; 403 `token` when the ticket has served."""
-        account, proven = await self.holder(ticket)
+        account = await self.holder(ticket)
         if account is None or await self._tokens.take("ticket", ticket, Ticket) is None:
             return reply(403, error="token")
-        return await self.let_in(request, account, proven)
+        return await self.let_in(request, account)
 
     def knows(self, request: Request, email: str) -> str:
         """What names the browser, when somebody has logged in to this account from it; else ""."""
@@ -165,16 +163,16 @@ class Login:
         """The address is verified."""
         await self._redis.delete(pending_key(email))
 
-    async def prove(self, request: Request, password: str) -> Reply | None:
-        """The password again, before anything that changes credentials. 403 `auth`; 429 `rate`; None when right."""
+    async def prove(self, request: Request, password: str) -> Account | Reply:
+        """The password again, before anything that changes credentials: the user. Else 403 `auth`; 429 `rate`."""
         tries = ("password", request.user.id)
         if refused := await self._rates.refuse(tries):
             return refused  # type: ignore[no-any-return]
         account = await self._users.read(request.user.id)
-        if not await self._passwords.verify(account.password if account else "", password):
+        if account is None or not await self._passwords.verify(account.password, password):
             return reply(403, error="auth")
         await self._rates.forgive(tries)
-        return None
+        return account
 
     # Routes
 
@@ -195,20 +193,21 @@ class Login:
         await rates.forgive(*taken)
         if account is None:
             return reply(403, error="verify")
-        return await self.admit(request, account, await self._renewed(account, body.password))
+        return await self.admit(request, await self._renewed(account, body.password))
 
-    async def _renewed(self, account: Account, password: str) -> str:
-        """The hash of a password that was right: made anew, if today's parameters are higher than those it has."""
+    async def _renewed(self, account: Account, password: str) -> Account:
+        """The user of a password that was right, its hash made anew if today's parameters are higher."""
         if not self._passwords.is_outdated(account.password):
-            return account.password
+            return account
         hashed = await self._passwords.hash(password)
-        return (
-            hashed if await self._users.change(account.id, "password", account.password, hashed) else account.password
-        )
+        await self._users.change(account.id, "password", account.password, hashed)
+        # another login at the same time may have done it instead
+        renewed = await self._users.read(account.id)
+        return renewed if renewed and await self._passwords.verify(renewed.password, password) else account
 
     async def _second(self, request: Request, body: SecondFactor) -> Reply:
         """Show the second factor, a code. 200 {"csrf": str} and the cookie; 403 `code` or `token`; 429 `rate`."""
-        account, _ = await self.holder(body.ticket)
+        account = await self.holder(body.ticket)
         if account is None:
             return reply(403, error="token")
         refused, taken = await self.limit(request, account.email, "code-device", ("code", account.id))

@@ -36,9 +36,12 @@ class RecoveryCodes:
             await pipe.execute()
         return codes
 
-    async def ensure(self, user: str) -> list[str]:
-        """New codes for who has none left: with a first factor come the means to do without it. Else []."""
-        return [] if await self.left(user) else await self.make(user)
+    async def begin(self, user: str, is_first: bool) -> list[str]:
+        """New codes for a user's first factor, or for who has none left: the means to do without it. Else [].
+
+        Codes beside no factor are left from a removal that was cut: nobody knows who has them.
+        """
+        return await self.make(user) if is_first or not await self.left(user) else []
 
     async def left(self, user: str) -> int:
         """How many codes a user has left."""

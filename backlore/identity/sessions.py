@@ -5,7 +5,7 @@
 
 A session begins with the tag of its user, so that both lie together: one round trip reads and renews it.
 
-Laws: a session is born only while its user may log in, and while the password that was proven is still the user's:
+Laws: a session is born only while its user may log in, and is the one who was looked at when it showed its factors:
 redis compares both in the step that makes it. What ends sessions changes the user first.
 """
 
@@ -27,7 +27,7 @@ from backlore.web.request import Request, User
 from backlore.web.routes import Route
 from backlore.web.stages import Keeper, private
 
-MOST = 100  # sessions of a user; a new one ends the oldest
+MOST = 100  # sessions of a user; a new one ends the one that was not used for longest
 
 # One round trip for a session: read and renew it, check its limit, read its user.
 # KEYS: session. ARGV: idle seconds, now, limit in seconds, tag of the user.
@@ -44,11 +44,11 @@ return {id, user[1], user[2]}
 """
 
 # Begins a session: 0 when the user may not, 1 for the user's very first, else 2.
-# KEYS: user, session, sessions. ARGV: password hash that was proven ("" for other proofs), what the session holds,
-# idle seconds, public id, what is known of it, now.
+# KEYS: user, session, sessions. ARGV: version of the user, what the session holds, idle seconds, public id, what is
+# known of it, now.
 BEGIN = Script("""
-local user = redis.call('HMGET', KEYS[1], 'email', 'state', 'password')
-if not user[1] or user[2] or (ARGV[1] ~= '' and user[3] ~= ARGV[1]) then return 0 end
+local user = redis.call('HMGET', KEYS[1], 'email', 'state', 'version')
+if not user[1] or user[2] or (user[3] or '0') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
 redis.call('HSET', KEYS[3], ARGV[4], ARGV[5])
 return 2 - redis.call('HSETNX', KEYS[1], 'first', ARGV[6])
@@ -122,26 +122,25 @@ class Sessions:
         id, email, flag = found
         return User(id, email, self._users.is_admin(email, flag == "1"))
 
-    async def begin(
-        self, account: Account, origin: str, browser: str, *, proven: str = "", is_known: bool = False
-    ) -> str | None:
+    async def begin(self, account: Account, origin: str, browser: str, *, is_known: bool = False) -> str | None:
         """A session of its own for a user; never one that a client has brought along.
 
-        `proven` is the hash that a password was compared with, "" when something else was proven; `is_known` when
-        the browser showed to be the user's. None when the user may not log in, or has another password by now.
+        `account` is the user as it was when it showed its factors; `is_known` when the browser showed to be the
+        user's. None when the user may not log in, or has changed since.
         """
         session, now = account.id[:TAG] + random_text(130), int(time.time())
         known = Known(session, now, origin, browser[:200])
         earlier = await self._known(account.id)
         keys = [user_key(account.id), session_key(session), sessions_key(account.id)]
-        held = f"{account.id} {now}"
+        shown = msgspec.json.encode(known).decode()
+        session_holds = f"{account.id} {now}"
         begun = await BEGIN(
-            self._redis, keys, proven, held, self._idle, public_id(session), msgspec.json.encode(known).decode(), now
+            self._redis, keys, account.version, session_holds, self._idle, public_id(session), shown, now
         )
         if not begun:
             return None
-        oldest = sorted(earlier.values(), key=lambda each: each.created)[: 1 - MOST]
-        await self.end(account.id, *(each.session for each in oldest))
+        if len(earlier) >= MOST:
+            await self.end(account.id, *(each for each, _ in (await self.of(account.id))[MOST:]))
         places = {(each.origin, each.browser) for each in earlier.values()}
         if begun == 2 and not is_known and (known.origin, known.browser) not in places and self.on_new_place:
             await self.on_new_place(account, known)
@@ -152,18 +151,20 @@ class Sessions:
         known = await self._known(user)
         async with self._redis.pipeline(transaction=False) as pipe:
             for each in known.values():
-                pipe.ttl(session_key(each.session))
+                pipe.pttl(session_key(each.session))
             left = await pipe.execute()
-        found, dead, now = [], [], int(time.time())
-        for (id, each), seconds in zip(known.items(), left, strict=True):
-            if seconds < 0 or now - each.created > self._limit:
+        found, dead, now = [], [], time.time()
+        for (id, each), milliseconds in zip(known.items(), left, strict=True):
+            if milliseconds < 0 or now - each.created > self._limit:
                 dead.append(id)
             else:
-                used = now - self._idle + seconds
-                found.append((each.session, Living(id, each.created, used, each.origin, each.browser)))
+                used = int(now - self._idle + milliseconds / 1000)
+                living = Living(id, each.created, used, each.origin, each.browser)
+                found.append((milliseconds, each.session, living))
         if dead:
             await self._redis.hdel(sessions_key(user), *dead)
-        return sorted(found, key=lambda each: -each[1].used)
+        found.sort(key=lambda each: -each[0])
+        return [(session, living) for _, session, living in found]
 
     async def _known(self, user: str) -> dict[str, Known]:
         kept = await self._redis.hgetall(sessions_key(user))

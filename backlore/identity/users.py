@@ -2,7 +2,7 @@
 
     user:{k3f}…        hash    email, password (argon2id, PHC string), created, first (first login; seconds),
                                verified ("1"), admin ("1"), state ("disabled", or "destroying" while its data is
-                               erased), totp (secret of the authenticator); for ever
+                               erased), totp (secret of the authenticator), version (counts changes); for ever
     email:{x0z}ADDR    string  the id of the user who has the address; for ever, 60 s while it is being taken
     users:{all}email   sorted set  "ADDR ID" of all users, in the order of these words; `mend` keeps it true
     users:{all}created sorted set  "CREATED ADDR ID" of all users, likewise
@@ -12,7 +12,8 @@ The tag in braces is the first three characters of the user's id, so that one us
 has a tag of its own: its place must be known before its user is.
 
 Law: what is changed of a user is compared first, in one step: who decided on an older state changes nothing, and a
-user who was erased meanwhile does not come back as half of one.
+user who was erased meanwhile does not come back as half of one. Each change counts the user's version up: a session
+is begun, and a ticket or a token holds, for the version that was looked at, so that none outlives a change.
 """
 
 import hashlib
@@ -39,6 +40,7 @@ CHANGE = Script("""
 if redis.call('HEXISTS', KEYS[1], 'email') == 0 then return 0 end
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
+redis.call('HINCRBY', KEYS[1], 'version', 1)
 return 1
 """)
 
@@ -70,6 +72,7 @@ class Account(msgspec.Struct, frozen=True):
     flagged: bool  # an admin by flag, not by configuration
     state: str
     totp: str
+    version: int
 
 
 class Page(NamedTuple):
@@ -254,4 +257,5 @@ def _account(user: str, fields: dict[str, str]) -> Account | None:
         flagged="admin" in fields,
         state=fields.get("state", ""),
         totp=fields.get("totp", ""),
+        version=int(fields.get("version", 0)),
     )

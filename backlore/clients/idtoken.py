@@ -1,0 +1,67 @@
+"""ID tokens: what a provider says of a user, signed (OpenID Connect Core 1.0, §2 and §3.1.3.7).
+
+Law: only a key that the provider publishes says who somebody is. Neither `none` nor a signature by something shared
+is an algorithm here, whatever a token says of itself.
+"""
+
+from typing import Any
+
+from joserfc import jwt
+from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.jwk import JWKRegistry, Key, KeySet
+from joserfc.jws import JWSRegistry
+
+ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
+LEEWAY = 60  # seconds that clocks may differ
+LONGEST_SUB = 255  # characters (§2)
+
+BROKEN = (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError)  # of what is no JWT or key at all
+
+
+def read_keys(document: Any) -> KeySet:
+    """The public keys of a JWK set; those that we don't know how to use are left out. Raises ValueError."""
+    listed = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(listed, list):
+        raise ValueError("there is no list of keys")
+    keys: list[Key] = []
+    for each in listed[:100]:
+        if isinstance(each, dict) and each.get("kty") in ("RSA", "EC", "OKP"):
+            try:
+                keys.append(JWKRegistry.import_key(each))
+            except BROKEN:
+                continue
+    return KeySet(keys)
+
+
+def verify(token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str) -> dict[str, Any]:
+    """The claims of an ID token. Raises LookupError when its key is unknown, ValueError when it is not true."""
+    # headers of a provider's own are no fault; those that `crit` names are
+    registry = JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
+    try:
+        claims = jwt.decode(token, keys, registry=registry).claims
+        jwt.JWTClaimsRegistry(
+            leeway=LEEWAY,
+            iss={"essential": True, "value": issuer},
+            sub={"essential": True},
+            aud={"essential": True, "value": client_id},
+            exp={"essential": True},
+            iat={"essential": True},
+            nonce={"essential": True, "value": nonce},
+        ).validate(claims)
+    except InvalidKeyIdError:
+        raise LookupError("the ID token is signed by an unknown key") from None
+    except BROKEN as error:
+        # the class alone: a message may repeat what was sent
+        raise ValueError(f"the ID token is refused: {type(error).__name__}, {getattr(error, 'claim', '')}") from None
+    _check_parties(claims, client_id)
+    # the registry is content with a list that holds the nonce
+    if claims["nonce"] != nonce or len(claims["sub"]) > LONGEST_SUB:
+        raise ValueError("the ID token is refused: nonce or sub")
+    return claims
+
+
+def _check_parties(claims: dict[str, Any], client_id: str) -> None:
+    """A token for several is ours only when it was made for us (§3.1.3.7, 4 and 5)."""
+    several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+    if claims.get("azp", None if several else client_id) != client_id:
+        raise ValueError("the ID token is refused: azp")
