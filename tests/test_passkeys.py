@@ -499,11 +499,11 @@ def test_client_data_that_is_none(server: Server) -> None:
         deep = {"a": deep}
     rows = [
         ({"rawId": write(b"other")}, 403),
-        ({"type": "password"}, 400),
-        ({"more": 1}, 400),
-        ({"id": ""}, 400),
-        ({"id": "A" * 1401, "rawId": "A" * 1401}, 400),
-        ({"id": 5}, 400),
+        ({"type": "password"}, 403),
+        ({"more": 1}, 200),  # browsers to come may write more
+        ({"id": ""}, 403),
+        ({"id": "A" * 1401, "rawId": "A" * 1401}, 403),
+        ({"id": 5}, 403),
         ({"clientExtensionResults": deep}, 400),
         ({"clientExtensionResults": {"credProps": {"rk": True}}}, 200),
         ({"authenticatorAttachment": None}, 200),
@@ -511,8 +511,8 @@ def test_client_data_that_is_none(server: Server) -> None:
     ]
     for change, status in rows:
         assert show(user, device.get(options(user)) | change)[0] == status, change
-    for name, value in (("signature", "A" * 4097), ("userHandle", "A" * 101), ("more", "x"), ("signature", None)):
-        assert show(user, _with(device.get(options(user)), name, value))[0] == 400
+    for name, value in (("signature", "A" * 4097), ("userHandle", "A" * 101), ("signature", None), ("signature", {})):
+        assert show(user, _with(device.get(options(user)), name, value)) == REFUSED
     for name in ("", "x" * 61):
         body = {"credential": Device(server.port).create(begin(user)), "name": name}
         assert user.post("/auth/passkeys/add", json=body).status_code == 400

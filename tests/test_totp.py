@@ -118,7 +118,7 @@ def id_of(user: User) -> str:
 
 def test_set_up(server: Server) -> None:
     user = User(server, "setup@example.com").sign_up()
-    assert user.get("/auth/factors").json() == {"totp": False, "recoveryCodes": 0}
+    assert user.get("/auth/factors").json() == {"password": True, "totp": False, "recoveryCodes": 0}
     assert posted(user, "/auth/totp/begin", password="wrong password") == (403, {"error": "auth"})
     assert posted(user, "/auth/totp/confirm", code="123456") == ENDED
     _, begun = posted(user, "/auth/totp/begin", password=PASSWORD)
@@ -129,7 +129,7 @@ def test_set_up(server: Server) -> None:
     assert qr.startswith("<svg ") and "viewBox=" in qr and qr.count("<path") == 1 and "style" not in qr
     status, got = posted(user, "/auth/totp/confirm", code=code_of(begun["secret"]))
     assert status == 200 and len(set(got["recoveryCodes"])) == 10
-    assert user.get("/auth/factors").json() == {"totp": True, "recoveryCodes": 10}
+    assert user.get("/auth/factors").json() == {"password": True, "totp": True, "recoveryCodes": 10}
     assert "authenticator" in (text := mail_to(server, "setup@example.com")) and "127.0.0.1" in text
     assert posted(user, "/auth/totp/confirm", code=code_of(begun["secret"], 1)) == ENDED  # it has served
 
@@ -324,7 +324,7 @@ def test_removal(server: Server) -> None:
     posted(user, "/auth/totp/begin", password=PASSWORD)
     assert posted(user, "/auth/totp/remove", password=PASSWORD) == (200, {})
     assert posted(user, "/auth/totp/confirm", code="123456") == ENDED  # what waited has gone, too
-    assert user.get("/auth/factors").json() == {"totp": False, "recoveryCodes": 0}
+    assert user.get("/auth/factors").json() == {"password": True, "totp": False, "recoveryCodes": 0}
     assert "was removed" in told(server, user.email, 2)
     User(server, user.email).log_in()
     assert posted(user, "/auth/totp/remove", password=PASSWORD) == (200, {})
@@ -344,7 +344,7 @@ def test_an_admin_takes_factors_off(server: Server) -> None:
     user, _, _ = set_up(server, "helpless@example.com")
     admin = User(server, "admin@example.com").sign_up()
     assert posted(admin, f"/admin/users/{id_of(user)}/removeFactors") == (200, {})
-    assert user.get("/auth/factors").json() == {"totp": False, "recoveryCodes": 0}
+    assert user.get("/auth/factors").json() == {"password": True, "totp": False, "recoveryCodes": 0}
     User(server, user.email).log_in()
 
 

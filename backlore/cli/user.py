@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
-from redis.exceptions import RedisError
 
 from backlore.core.config import ConfigError, Context, enter
 
@@ -36,6 +35,8 @@ def within(context: click.Context, work: Work) -> None:
         app: Backend = importlib.import_module("server").app
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
+
+    from redis.exceptions import RedisError  # here, for the master imports this module too and stays small
 
     async def do() -> None:
         try:

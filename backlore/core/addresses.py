@@ -14,4 +14,5 @@ Email = Annotated[str, length(3, 254), matching(rf"{LOCAL}@{LABEL}(\.{LABEL})*",
 
 def normalize(email: str) -> str:
     """NFC and lower case: what is typed in another way is the same account."""
-    return unicodedata.normalize("NFC", email).lower()
+    # twice: what was one character in upper case may be two in lower case, which NFC would compose
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email).lower())

@@ -18,6 +18,8 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import NamedTuple
 
+import idna
+
 
 class Template(NamedTuple):
     """A mail as its author wrote it, with `{name}` where values go."""
@@ -103,7 +105,9 @@ def parse_recipient(to: str) -> Address:
     # no quoted local parts: whoever reads them differently than we do would send to somebody else
     if not re.fullmatch(r'[^\s"(),:;<>@\[\]\\]+', local) or has_controls(local):
         raise ValueError("no e-mail address: its part before the @")
-    domain = domain.encode("idna").decode()
+    if not domain.isascii():
+        # IDNA 2008: the codec of Python's own is that of 2003, which takes some domains for others (straße, strasse)
+        domain = idna.encode(domain).decode()
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", domain):
         raise ValueError("no e-mail address: its part after the @")
     return Address(username=local, domain=domain)

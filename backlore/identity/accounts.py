@@ -118,6 +118,7 @@ class Accounts:
         mail: Any,
         rates: Any,
         *,
+        name: str,
         address: str,
         verify_email: bool,
         whitelist: Whitelist,
@@ -133,6 +134,7 @@ class Accounts:
         self._passwords = passwords
         self._mail = mail
         self._rates = rates
+        self._name = name
         self._address = address
         self._verify_email = verify_email
         self._whitelist = whitelist
@@ -164,7 +166,9 @@ class Accounts:
         email = normalize(body.email)
         if not self._whitelist.admits(email):
             return reply(403, error="whitelist")
-        check_password(body.password, email, "password")
+        if refused := await self._rates.refuse(self._rates.of_account("mail", email)):
+            return refused  # type: ignore[no-any-return]
+        check_password(body.password, "password", email, self._name)
         hashed = await self._passwords.hash(body.password)
         if not self._verify_email:
             made = await self._users.create(email, hashed, verified=False)
@@ -266,10 +270,10 @@ class Accounts:
         """Set a new password with the token of a mail; all sessions end. 200 {}; 403 `token`; 429 `rate`."""
         if refused := await self._rates.refuse(self._rates.of_origin("verify", request.origin)):
             return refused  # type: ignore[no-any-return]
-        check_password(body.password, "", "password")
-        recovery = await self._tokens.take("reset", body.token, Recovery)
+        recovery = await self._tokens.look("reset", body.token, Recovery)
         account = await self._unchanged(recovery) if recovery else None
-        if account is None:
+        check_password(body.password, "password", account.email if account else "", self._name)
+        if account is None or await self._tokens.take("reset", body.token, Recovery) is None:
             return reply(403, error="token")
         hashed = await self._passwords.hash(body.password)
         account = await self.claim(account)
@@ -286,7 +290,7 @@ class Accounts:
         account = await self._login.prove(request, body.old)
         if isinstance(account, Reply):
             return account
-        check_password(body.new, request.user.email, "new")
+        check_password(body.new, "new", account.email, self._name)
         hashed = await self._passwords.hash(body.new)
         # of two changes at once the second finds another password than was proven
         if not await self._users.change(account.id, "password", account.password, hashed):

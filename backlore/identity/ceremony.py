@@ -10,12 +10,14 @@ that a passkey makes of itself; formats that bring certificates and tokens of ma
 
 import base64
 import ipaddress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
-from backlore.core.payload import Payload, length
+from backlore.core.payload import length
+
+C = TypeVar("C", bound="Credential")
 
 LASTS = 300  # seconds that a browser has, from the options to the answer
 ALGORITHMS = (-8, -7, -257)  # EdDSA, ECDSA with P-256, RSA with PKCS #1 v1.5 (Windows Hello): RFC 9053, RFC 8812
@@ -29,24 +31,23 @@ Id = Annotated[str, length(1, 1400)]  # of a credential: at most 1,023 bytes
 Transports = Annotated[list[Annotated[str, length(1, 30)]], length(0, 10)]
 
 
-class Credential(Payload):
-    """What both ceremonies answer, as `PublicKeyCredential.toJSON()` writes it."""
+# Browsers and password managers write these by `PublicKeyCredential.toJSON()`, each version with more fields: what is
+# not named here is not read.
+
+
+class Credential(msgspec.Struct):
+    """What both ceremonies answer."""
 
     id: Id
     rawId: Id
     type: Literal["public-key"]
-    authenticatorAttachment: Annotated[str, length(0, 30)] | None = None
-    clientExtensionResults: Annotated[dict[str, Any], length(0, 30)] = {}
 
 
-class Attestation(Payload):
-    """Of a new credential. What stands beside the first two repeats what is in them, and is not read."""
+class Attestation(msgspec.Struct):
+    """Of a new credential."""
 
     attestationObject: Long
     clientDataJSON: Text
-    authenticatorData: Long | None = None
-    publicKey: Long | None = None
-    publicKeyAlgorithm: int | None = None
     transports: Transports = []
 
 
@@ -56,7 +57,7 @@ class NewCredential(Credential, kw_only=True):
     response: Attestation
 
 
-class Assertion(Payload):
+class Assertion(msgspec.Struct):
     """What an authenticator has signed, and for whom."""
 
     authenticatorData: Text
@@ -192,6 +193,14 @@ class RelyingParty:
             require_user_verification=with_user,
         )
         return Shown(found.new_sign_count, found.credential_backed_up)
+
+
+def read(kind: type[C], raw: dict[str, Any]) -> C | None:
+    """A credential out of JSON; None when it isn't one."""
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError:
+        return None
 
 
 def challenge_of(credential: NewCredential | KnownCredential) -> str:

@@ -117,12 +117,18 @@ class Login:
         return [factor.name for factor in self.factors if await factor.has(account)]
 
     async def let_in(self, request: Request, account: Account) -> Reply:
-        """Begin a session: all that this user needs was shown. 200 {"csrf"} and the cookies; 403 `auth`."""
+        """Begin a session: all that this user needs was shown. 200 {"csrf"} and the cookies; 403 `auth`.
+
+        The one that the browser had ends: nobody would end it any more.
+        """
         browser, known = request.header("user-agent") or "", self.knows(request, account.email)
         session = await self._sessions.begin(account, request.origin, browser, is_known=bool(known))
         if session is None:
             return reply(403, error="auth")
         keeper = self._sessions.keeper
+        brought = keeper.cookie.read(request.headers.get(b"cookie"))
+        if isinstance(brought, str) and (user := await self._sessions.load(brought)):
+            await self._sessions.end(user.id, brought)
         cookies = [keeper.cookie.give(session)]
         if not known:
             cookies.append(self._device.give(f"{_device_of(account.email)}{random_text(80)}"))

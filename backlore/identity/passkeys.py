@@ -29,10 +29,12 @@ from backlore.identity.ceremony import (
     Passkey,
     RelyingParty,
     challenge_of,
+    read,
     user_of,
 )
 from backlore.identity.login import Given, Login, TokenText
 from backlore.identity.recovery import RecoveryCodes
+from backlore.identity.sessions import Sessions
 from backlore.identity.tokens import Tokens
 from backlore.identity.users import Account, Users, user_key
 from backlore.identity.words import now
@@ -70,6 +72,10 @@ def passkeys_key(user: str) -> str:
     return key("passkeys", user)
 
 
+# what `toJSON()` writes, of any browser's
+Sent = Annotated[dict[str, Any], length(0, 30)]
+
+
 class Ask(Payload):
     """With the ticket of a login: for its second factor."""
 
@@ -77,7 +83,7 @@ class Ask(Payload):
 
 
 class Answer(Payload):
-    credential: KnownCredential
+    credential: Sent
     ticket: TokenText | None = None
 
 
@@ -86,7 +92,7 @@ class Begin(Payload):
 
 
 class Add(Payload):
-    credential: NewCredential
+    credential: Sent
     name: Annotated[str, length(1, 60)]
 
 
@@ -112,6 +118,7 @@ class Passkeys:
         redis: Any,
         notify: Notify,
         users: Users,
+        sessions: Sessions,
         login: Login,
         tokens: Tokens,
         recovery: RecoveryCodes,
@@ -122,6 +129,7 @@ class Passkeys:
         self._redis = redis  # redis-py's types don't know that replies are str here
         self._notify = notify
         self._users = users
+        self._sessions = sessions
         self._login = login
         self._tokens = tokens
         self._recovery = recovery
@@ -169,30 +177,37 @@ class Passkeys:
         tries = self._rates.of_origin("passkey", request.origin)
         if refused := await self._rates.refuse(tries):
             return refused  # type: ignore[no-any-return]
-        served = await self._take(body.credential)
+        credential = read(KnownCredential, body.credential)
+        if credential is None:
+            return reply(403, error="passkey")
+        served = await self._take(credential)
         if body.ticket is None:
-            account, asked = await self._users.read(user_of(body.credential)), Challenge("login")
+            account, asked = await self._users.read(user_of(credential)), Challenge("login")
         else:
             account = await self._login.holder(body.ticket)
             if account is None:
                 return reply(403, error="token")
             asked = Challenge("second", account.id)
-        if account is None or account.state or served != asked or not await self._verify(account, body):
+        if (
+            account is None
+            or account.state
+            or served != asked
+            or not await self._verify(account, credential, with_user=body.ticket is None)
+        ):
             return reply(403, error="passkey")
         await self._rates.forgive(tries, tries)  # for the challenge as well
         if body.ticket is None:
             return await self._login.let_in(request, account)
         return await self._login.redeem(request, body.ticket)
 
-    async def _verify(self, account: Account, body: Answer) -> bool:
+    async def _verify(self, account: Account, credential: KnownCredential, with_user: bool) -> bool:
         """Whether a credential is the user's, and was used for the challenge in it; its use is kept then."""
-        credential = body.credential
         raw = await self._redis.hget(passkeys_key(account.id), credential.id)
         if raw is None or user_of(credential) not in ("", account.id):
             return False
         kept = msgspec.json.decode(raw, type=Passkey)
         shown = await asyncio.to_thread(
-            self._party.verify_known, credential, challenge_of(credential), kept.key, with_user=body.ticket is None
+            self._party.verify_known, credential, challenge_of(credential), kept.key, with_user
         )
         if shown is None:
             return False
@@ -227,8 +242,8 @@ class Passkeys:
 
         The password was asked for when it was begun.
         """
-        user, credential = request.user.id, body.credential
-        if await self._take(credential) != Challenge("register", user):
+        user, credential = request.user.id, read(NewCredential, body.credential)
+        if credential is None or await self._take(credential) != Challenge("register", user):
             return reply(403, error="passkey")
         made = await asyncio.to_thread(self._party.verify_new, credential, challenge_of(credential))
         if made is None:
@@ -241,6 +256,8 @@ class Passkeys:
         added = await ADD(self._redis, [passkeys_key(user), user_key(user)], credential.id, text, MOST)
         if added != 1:
             return reply(409, error="passkeys") if added == -1 else reply(403, error="passkey")
+        if is_first:  # the other sessions were made without a second factor
+            await self._sessions.end_all(user, keep=request.session)
         codes = await self._recovery.begin(user, is_first)
         await self._tell(request, f'the passkey "{body.name}" was added.')
         return reply(200, {"recoveryCodes": codes})

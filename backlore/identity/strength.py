@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import runpy
+import string
 from pathlib import Path
 
 from backlore.core.payload import Invalid
@@ -18,10 +19,14 @@ def common_passwords() -> frozenset[str]:
     return frozenset(word for word in lists["passwords"] if len(word) >= 8)
 
 
-def check_password(password: str, email: str, where: str) -> None:
-    """Refuse common passwords and the user's own address. Raises Invalid."""
+def check_password(password: str, where: str, email: str, application: str) -> None:
+    """Refuse common passwords, and what is only the user's own address or our name, whatever digits or signs stand
+    around it. Raises Invalid."""
     small = password.lower()
     if small in common_passwords():
         raise Invalid(where, "Is one of the most common passwords: choose another.")
-    if email and small in (email.lower(), email.lower().partition("@")[0]):
+    bare = small.strip(string.digits + string.punctuation)
+    if email and (small == email or bare == email.partition("@")[0]):
         raise Invalid(where, "Is your own address: choose another.")
+    if bare == application.lower():
+        raise Invalid(where, "Is the name of this place: choose another.")

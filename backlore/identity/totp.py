@@ -143,10 +143,12 @@ class Totp:
     # Routes
 
     async def _factors(self, request: Request) -> Reply:
-        """What the user has. 200 {"totp": bool, "recoveryCodes": int}: how many codes are left."""
+        """What the user has. 200 {"password": bool, "totp": bool, "recoveryCodes": int}: how many codes are left."""
         account = await self._users.read(request.user.id)
-        has = account is not None and await self.has(account)
-        return reply(200, {"totp": has, "recoveryCodes": await self._recovery.left(request.user.id)})
+        if account is None:
+            return reply(403, error="session")
+        left = await self._recovery.left(account.id)
+        return reply(200, {"password": bool(account.password), "totp": await self.has(account), "recoveryCodes": left})
 
     async def _begin(self, request: Request, body: Proof) -> Reply:
         """A new secret, not yet active. 200 {"secret", "uri", "qr"}: base32, otpauth, SVG; 403 `auth`; 429 `rate`."""

@@ -20,6 +20,7 @@ import msgspec
 from backlore.core.config import ConfigError, Context, Settings, enter, load
 from backlore.core.notify import Notify, console
 from backlore.process.engine import Engine, EngineError
+from backlore.process.watch import Watch
 
 BACKLOG = 4096  # connections that wait to be accepted
 SOON = 5.0  # seconds: who dies younger is started again with a growing pause
@@ -61,11 +62,11 @@ class Child:
         self.ready = self.ready or became
         return became
 
-    def end(self, seconds: float) -> None:
-        """Tell it to drain and end; it is killed if it hasn't within `seconds`."""
+    def end(self, seconds: float, hurry: bool = False) -> None:
+        """Tell it to drain and end, soon if in a `hurry`; it is killed if it hasn't within `seconds`."""
         if not self.ending:
             self.ending = time.monotonic() + seconds
-            self.process.terminate()
+            self.process.send_signal(signal.SIGUSR1 if hurry else signal.SIGTERM)
 
 
 class Master:
@@ -81,12 +82,15 @@ class Master:
         self._pauses = [0.0 for _ in self._roles]
         self._starts = [0.0 for _ in self._roles]  # when an empty slot is filled again
         self._leaving: list[Child] = []  # replaced, draining
-        self._coming: tuple[int, Child] | None = None  # the replacement of a slot's child, not ready yet
+        self._coming: dict[int, Child] = {}  # replacements of the slots' children, not ready yet
         self._renew: list[int] = []  # slots whose children a reload has still to replace
         self._stop = False
         self._reload = False
         self._serves = False
         self._failed = False
+        # in dev, new code is served at once when it is written
+        self._watch = Watch(self.settings.folder) if self.settings.env == "dev" else None
+        self._hurry = False  # the reload under way: somebody waits for it, all slots at once
         self._engine: Engine | None = None
         self._engine_starts = 0.0  # not before this time
         self._lock: IO[str]
@@ -151,10 +155,14 @@ class Master:
     # One turn: look at everything, then do what is due.
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(timeout=0.5 if self._idle() else 0.05):
+        for key, _ in self._selector.select(timeout=0.2 if self._idle() else 0.05):
             if key.fileobj is self._wakeup[0]:
                 self._wakeup[0].recv(1000)
-        if self._reload:
+        written = self._watch is not None and self._watch.changed()
+        if self._reload or written:
+            self._hurry = not self._reload
+            if self._watch and self._reload:
+                self._watch.settle()
             self._reload = False
             self._renew = list(range(len(self._roles)))
             self.notify("info", "master.reload")
@@ -221,24 +229,30 @@ class Master:
 
     def _look_at_coming(self) -> None:
         """A reload goes slot by slot: a new child first; when it is ready, the old one drains."""
-        if self._coming is None:
-            if self._renew:
-                slot = self._renew.pop(0)
-                self._coming = slot, self._start(slot)
-            return
-        slot, child = self._coming
-        if child.look():
-            old, self._slots[slot] = self._slots[slot], child
-            if old:
-                old.end(self.settings.config.drain + 2)
-                self._leaving.append(old)
-            self._coming = None
-            if not self._renew:
-                self.notify("info", "master.reloaded")
-        elif self._is_dead(child):
-            self._bury(child)
-            self._coming, self._renew = None, []
-            self.notify("error", "master.reload.failed", why="the new code does not start: the old one goes on")
+        at_once = len(self._roles) if self._hurry else 1
+        while self._renew and len(self._coming) < at_once and self._renew[0] not in self._coming:
+            slot = self._renew.pop(0)
+            self._coming[slot] = self._start(slot)
+        for slot, child in list(self._coming.items()):
+            if child.look():
+                old, self._slots[slot] = self._slots[slot], self._coming.pop(slot)
+                if old:
+                    old.end(self.settings.config.drain + 2, self._hurry)
+                    self._leaving.append(old)
+                if not self._renew and not self._coming:
+                    self.notify("info", "master.reloaded")
+            elif self._is_dead(child):
+                self._bury(child)
+                del self._coming[slot]
+                self._call_off()
+                return
+
+    def _call_off(self) -> None:
+        for child in self._coming.values():
+            child.end(self.settings.config.drain + 2)
+        self._leaving += self._coming.values()
+        self._coming, self._renew = {}, []
+        self.notify("error", "master.reload.failed", why="the new code does not start: the old one goes on")
 
     def _look_at_leaving(self) -> None:
         for child in list(self._leaving):
@@ -255,9 +269,7 @@ class Master:
         self.notify("info", "server.started", environment=self.settings.env, workers=len(self._roles) - 1)
 
     def _end_children(self) -> None:
-        if self._coming:
-            self._leaving.append(self._coming[1])
-        self._leaving += [child for child in self._slots if child]
+        self._leaving += [*self._coming.values(), *(child for child in self._slots if child)]
         for child in self._leaving:
             child.end(self.settings.config.drain + 2)
         while self._leaving:

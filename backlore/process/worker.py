@@ -23,6 +23,7 @@ from backlore.core.config import Context, enter
 from backlore.core.notify import Notify, console
 
 QUIET = 0.3  # seconds without a request after which nobody is thought to use a draining worker
+HASTE = 0.05  # the same when somebody who has just written new code waits for it
 LINGER = 1.0  # seconds at most that a draining worker tells its clients to connect anew
 
 
@@ -33,12 +34,14 @@ class Worker:
         self.app = app
         self.line = line
         self.stop = asyncio.Event()
+        self.quiet = QUIET
         self.status = 0
 
     async def live(self, work: Callable[["Worker"], Awaitable[None]]) -> int:
         """Work until told to stop; the exit status."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._hurry)
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.set_exception_handler(self._uncaught)
         for hook in self.app.web.on_start:
@@ -54,6 +57,10 @@ class Worker:
     def ready(self) -> None:
         """Tell the master that this process does its work."""
         self.line.sendall(b"ready\n")
+
+    def _hurry(self) -> None:
+        self.quiet = HASTE
+        self.stop.set()
 
     def _uncaught(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -76,18 +83,18 @@ async def serve(worker: Worker) -> None:
     if serving.done():
         serving.result()  # raises what ended it
         raise RuntimeError("granian ended by itself")
-    await drain(app)
+    await drain(app, worker.quiet)
     listener.stop()  # type: ignore[no-untyped-call]
     await asyncio.wait([serving], timeout=app.settings.config.drain)
 
 
-async def drain(app: Backend) -> None:
-    """Ask clients to connect anew until they have gone; then let requests under way end."""
+async def drain(app: Backend, quiet: float) -> None:
+    """Ask clients to connect anew until none has asked for `quiet` seconds; then let requests under way end."""
     loop = asyncio.get_running_loop()
     app.web.draining = True
     began = last = loop.time()
     served = app.web.served
-    while loop.time() < began + LINGER and loop.time() < last + QUIET:
+    while loop.time() < began + LINGER and loop.time() < last + quiet:
         await asyncio.sleep(0.02)
         if app.web.served != served:
             served, last = app.web.served, loop.time()

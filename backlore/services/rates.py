@@ -39,7 +39,7 @@ DEFAULTS: dict[str, tuple[int, float]] = {
     "recover": (20, 3600),  # by origin: nobody writes to all addresses that he knows
     "recover-account": (5, 3600),  # by account: nor floods one mailbox from many origins
     "verify": (30, 3600),  # by origin: guessing what was mailed
-    "mail": (10, 3600),  # by account: all mail to one address, whatever asked for it
+    "mail": (10, 3600),  # by account: mails to verify one address, whoever asks for them
 }
 FINEST = 1_000_000  # of something in a second: the grain of redis's clock
 LONGEST = 366 * 86_400  # seconds

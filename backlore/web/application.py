@@ -1,5 +1,6 @@
 """The ASGI application: takes a request through its stages, and answers with exactly one reply, whatever happens."""
 
+import time
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from typing import Any
@@ -52,6 +53,7 @@ class Application:
         self.served = 0  # requests since the start
         self.on_start: list[Hook] = []
         self.on_stop: list[Hook] = []
+        self.tells_all = False  # also of requests that went well
         self._keeper = keeper
         self._notify = notify
         self._limits = limits
@@ -82,7 +84,7 @@ class Application:
 
     async def _serve(self, request: Request, send: Send) -> None:
         answer = await self._answer(request)
-        if answer.status >= 400:
+        if answer.status >= 400 or self.tells_all:
             self._tell(request, answer)
         if isinstance(answer, Handover):
             await self._hand_over(request, answer, send)
@@ -186,7 +188,8 @@ class Application:
 
     def _tell(self, request: Request, answer: Reply) -> None:
         level: Level = "error" if answer.status >= 500 else "info"
-        self._notify(level, "reply", status=answer.status, error=answer.error, **_about(request))
+        took = f"{(time.time() - request.started) * 1e3:.1f}ms"
+        self._notify(level, "reply", status=answer.status, error=answer.error, took=took, **_about(request))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:

@@ -1,4 +1,4 @@
-/* The pieces of the page that exist many times: tags, the field they are typed into, sessions, and notes on their cards.
+/* The pieces of the page that exist many times: tags, the field they are typed into, and notes on their cards.
  * They know the page's templates, not the server: what a button does is handed in.
  */
 
@@ -44,7 +44,7 @@ const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeStyle: 
 const STEPS = [[3600, 60, "minute"], [86400, 3600, "hour"], [7 * 86400, 86400, "day"]]; // below, divide by, unit
 
 /** "just now", "5 minutes ago", "yesterday", "3 March 2026"; from seconds since 1970. */
-function ago(seconds) {
+export function ago(seconds) {
   const age = Math.max(0, Date.now() / 1000 - seconds);
   if (age < 60) return "just now";
   for (const [below, size, unit] of STEPS) {
@@ -149,38 +149,6 @@ export function hold(form, held) {
     if (control.matches("button")) control.disabled = held;
     else control.readOnly = held;
   }
-}
-
-// ---- a session of the account
-
-const BROWSERS = [ // a name's first match counts: most browsers claim to be others, too
-  [/Edg(e|A|iOS)?\//, "Edge"], [/OPR\/|Opera/, "Opera"], [/SamsungBrowser\//, "Samsung Internet"], [/Firefox\/|FxiOS\//, "Firefox"],
-  [/Chrome\/|CriOS\/|Chromium\//, "Chrome"], [/Version\/.* Safari\//, "Safari"], [/^curl\//, "curl"],
-];
-const SYSTEMS = [
-  [/iPhone|iPod/, "iPhone"], [/iPad/, "iPad"], [/Android/, "Android"], [/Windows/, "Windows"], [/Mac OS X|Macintosh/, "macOS"],
-  [/CrOS/, "ChromeOS"], [/Linux|X11/, "Linux"],
-];
-
-/** "Firefox on Linux", from a User-Agent. */
-function readable(agent) {
-  const [browser, system] = [BROWSERS, SYSTEMS].map((names) => names.find(([pattern]) => pattern.test(agent))?.[1]);
-  return (browser ?? "Some browser") + (system ? ` on ${system}` : "");
-}
-
-/** One session of a list; end(button) is the page's. */
-export function sessionRow({ created, used, origin, browser, current }, end) {
-  const name = readable(browser);
-  const when = current ? "This one" : `Used ${ago(used)}`;
-  const row = element("li", {}, element("div", {},
-    element("strong", { textContent: name, title: browser }),
-    element("span", { className: "hint", textContent: [when, `logged in ${ago(created)}`, origin].filter(Boolean).join(" · ") })));
-  if (!current) {
-    const button = element("button", { type: "button", className: "session-end plain", textContent: "End", ariaLabel: `End ${name}, ${when}` });
-    button.addEventListener("click", () => end(button));
-    row.append(button);
-  }
-  return row;
 }
 
 // ---- a note on its card

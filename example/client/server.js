@@ -17,9 +17,9 @@ const REASONS = {
 };
 
 export class Refused extends Error {
-  constructor(status, { error = "server", where = "", why = "" }, wait = 0) {
-    super(error);
-    Object.assign(this, { status, error, where, why, wait });
+  constructor(status, answer, wait = 0) {
+    super(answer.error);
+    Object.assign(this, { error: "server", where: "", why: "" }, answer, { status, wait });
   }
 
   /** The session is over: only logging in again helps. */
@@ -82,10 +82,9 @@ export async function post(path, payload = {}) {
   }
 }
 
-export async function login(email, password) {
+/** One of the ways in. → the user. */
+export async function enter(path, payload) {
   session = null;
-  await send("POST", "/auth/login", { email, password });
+  await send("POST", path, payload);
   return whoami();
 }
-
-export const signup = (email, password) => send("POST", "/auth/signup", { email, password });

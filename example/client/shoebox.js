@@ -3,10 +3,13 @@
  * The law: what a person typed is theirs. It leaves the page when the server has it, or when they say so.
  */
 
-import { complain, start, user } from "./account.js";
+import { look } from "./address.js";
 import { Card, LIMITS, count, element, hold, read, saveByKey, tagButton, tagField } from "./card.js";
+import { showProviders } from "./door.js";
 import { $, ask, toast } from "./say.js";
 import { get, post } from "./server.js";
+import { complain, join, user } from "./who.js";
+import "./account.js";
 
 const PAGE = 20; // notes per request
 
@@ -269,4 +272,6 @@ window.addEventListener("hashchange", () => {
 });
 setInterval(() => cards.forEach((card) => card.date()), 60_000);
 
-start({ arrive, leave, forget, typed });
+join({ arrive, leave, forget, typed });
+showProviders();
+look();
