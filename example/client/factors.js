@@ -24,6 +24,10 @@ export async function showFactors() {
       ["/auth/factors", "/auth/passkeys", "/auth/links", "/auth/providers"].map(get),
     );
     if (user !== mine) return;
+    for (const hint of document.querySelectorAll(".no-password")) {
+      hint.hidden = factors.password;
+      refuse(hint.closest("form"), null, "");
+    }
     showSecondStep(factors, passkeys.length);
     showPasskeys(passkeys);
     showLinks(links, new Map(providers.map(({ id, name }) => [id, name])));
@@ -183,10 +187,6 @@ async function removePasskey({ id, name }) {
 function showLinks(links, names) {
   $("links").replaceChildren(...links.map((one) => linkRow(one, names, () => removeLink(one, names))));
   $("links-section").hidden = !links.length;
-  for (const hint of document.querySelectorAll(".no-password")) { // who came by a provider may have none
-    hint.hidden = !links.length;
-    refuse(hint.closest("form"), null, "");
-  }
 }
 
 async function removeLink({ provider }, names) {
