@@ -44,8 +44,6 @@ class Child:
             [*words, *map(str, handles)],
             pass_fds=handles,
             stdin=subprocess.DEVNULL,
-            # glibc: what is large, as the 19 MiB of a password's hash, goes back to the system when it is freed
-            env={"MALLOC_MMAP_THRESHOLD_": str(4 << 20), **os.environ},
             start_new_session=True,  # Ctrl-C is for the master, which lets us drain
         )
         theirs.close()
