@@ -9,9 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import MANY_USERS, PASSWORD, Server, User, mail_to, serving
 
 from backlore.web.static import POLICY
+from tests.conftest import MANY_USERS, PASSWORD, Server, User, mail_to, serving
 
 APPLICATION = """
 from backlore import Backend
