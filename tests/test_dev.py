@@ -1,5 +1,6 @@
 """What makes life easier before a terminal: new code is served by itself, and each request is seen."""
 
+import contextlib
 import os
 import pty
 import time
@@ -47,10 +48,13 @@ def version(server: Server) -> int:
 
 
 def waits_for(server: Server, expected: int) -> None:
-    until = time.monotonic() + 20
-    while version(server) != expected:
+    until, served = time.monotonic() + 20, 0
+    while served != expected:
         assert time.monotonic() < until, server.said()
         time.sleep(0.05)
+        # in its haste a worker may drop a connection on which nobody has asked yet: browsers ask again
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            served = version(server)
 
 
 def test_new_code_is_served_by_itself(server: Server) -> None:
@@ -68,7 +72,7 @@ def test_new_code_is_served_by_itself(server: Server) -> None:
 
 
 def test_in_production_nothing_is_reloaded_by_itself(source: Path, tmp_path: Path) -> None:
-    server = Server(source, tmp_path, env="prod")
+    server = Server(source, tmp_path, env="prod", workers=1)  # the only one has the old code when it serves
     try:
         server.start()
         (server.folder / "server.py").write_text(CODE.replace("VERSION", "2"))
