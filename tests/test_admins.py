@@ -6,7 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import KINDS, PASSWORD, SHOEBOX, Server, User, engine_cli, mail_to, mails, serving
+from tests.conftest import (
+    KINDS,
+    PASSWORD,
+    SHOEBOX,
+    Server,
+    User,
+    engine_cli,
+    mail_to,
+    mails,
+    serving,
+    wait_until_letters_left,
+)
 
 NEW = "another long password"
 
@@ -94,6 +105,7 @@ def test_disable_and_enable(server: Server, boss: User) -> None:
     login = {"email": "off@example.com", "password": PASSWORD}
     assert user.post("/auth/login", json=login).json() == {"error": "auth"}
     user.post("/auth/recover", json={"email": "off@example.com"})
+    wait_until_letters_left(server)
     assert boss.get(path).json()["user"]["state"] == "disabled"
     assert boss.post(f"{path}/enable").json() == {}
     assert user.log_in().get("/who").status_code == 200
