@@ -13,7 +13,7 @@ _HOMES = {
     "Backend": "backlore.app",
     "Payload": "backlore.core.payload",
     "Upload": "backlore.core.payload",
-    "key": "backlore.core.keys",
+    "key": "backlore.core.keys:application_key",
     "between": "backlore.core.payload",
     "length": "backlore.core.payload",
     "matching": "backlore.core.payload",
@@ -31,7 +31,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from backlore.app import Backend
-    from backlore.core.keys import key
+    from backlore.core.keys import application_key as key
     from backlore.core.payload import Payload, Upload, between, length, matching
     from backlore.web.reply import NEXT, reply
     from backlore.web.request import Request
@@ -52,7 +52,8 @@ def __getattr__(name: str) -> Any:
     if name == "ENV":  # not kept: it is known only once the command line was read
         return import_module("backlore.core.config").environment()
     if name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
+        home, _, known_as = _HOMES[name].partition(":")
+        value = getattr(import_module(home), known_as or name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'backlore' has no attribute {name!r}")

@@ -10,18 +10,23 @@ import msgspec
 from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
 
 from backlore import __version__
+from backlore.clients.disk import Disk
 from backlore.clients.oidc import Provider
 from backlore.clients.redis import Redis
+from backlore.clients.s3 import S3, Unreachable
 from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import Settings, settle
 from backlore.core.crypto import Busy
 from backlore.core.notify import Notify, console
+from backlore.files.files import Files
 from backlore.identity.identity import Identity
 from backlore.identity.openid import BACK
+from backlore.services.docs import DocsPage
 from backlore.services.health import Health
 from backlore.services.mail import Mail
-from backlore.services.outbox import OutboxPage
+from backlore.services.outbox import OutboxPage, is_local
 from backlore.services.rates import Rates
+from backlore.web import static
 from backlore.web.application import Application
 from backlore.web.cookie import SignedCookie
 from backlore.web.limits import Limits, Patience
@@ -30,10 +35,9 @@ from backlore.web.reply import Reply, Send, reply
 from backlore.web.request import Receive, Request, Scope
 from backlore.web.routes import Route
 from backlore.web.stages import Keeper, public
-from backlore.web.static import Files
 
 # What a client of ours raises when what it stands for can't be reached: 503.
-UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, AuthenticationError, Busy)
+UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, AuthenticationError, Busy, Unreachable)
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -84,9 +88,20 @@ class Backend:
             whitelist=known.whitelist,
             admins=known.admins,
         )
+        self.files = Files(
+            self.redis,
+            self.notify,
+            Disk(self.settings.data / "files", known.files.free),
+            bucket(self.settings),
+            quota=known.files.quota,
+            kept=known.files.trash,
+            durable=known.files.durable == "s3",
+        )
+        self.identity.on_destroy.append(self.files.wipe)
         keeper = Keeper(cookie, secret, self.identity.sessions.load, self.notify)
         self.identity.keep(keeper)
         self.web = Application(keeper, self.notify, _limits(self.settings), UNAVAILABLE, known.proxies, known.secure)
+        self.web.on_start.append(self.files.start)
         self.web.on_stop.append(self.redis.aclose)
         # a convenience for who sits before it; what goes into files and pipes is for logs, not for each request
         self.web.tells_all = self.settings.env == "dev" and sys.stderr.isatty()
@@ -95,15 +110,18 @@ class Backend:
         self.routes(
             public.get("/openapi.json", self._openapi), *(route for service in services for route in service.routes())
         )
+        if self.settings.env == "dev":
+            self.routes(*DocsPage(is_local).routes())
         if self.settings.env == "dev" and known.mail is None:
             self.routes(*OutboxPage(self.settings.data / "outbox").routes())
         self.every(3600, self.identity.users.mend)
         self.every(60, self.identity.accounts.resume)
+        self.every(3600, self.files.sweep)
 
     def routes(self, *routes: Route) -> None:
         """Add routes, in their order within each stage."""
         for route in routes:
-            if isinstance(route.handler, Files):
+            if isinstance(route.handler, static.Files):
                 route.handler.settle(self.settings.folder)
         self.web.add(*routes)
 
@@ -114,7 +132,7 @@ class Backend:
 
     async def run_tasks(self) -> None:
         """Run the periodic tasks until cancelled. What fails is notified and tried again at its next time."""
-        await asyncio.gather(self.mail.run(), *(self._repeat(task) for task in self.tasks))
+        await asyncio.gather(self.mail.run(), self.files.run(), *(self._repeat(task) for task in self.tasks))
 
     async def _repeat(self, task: Task) -> None:
         while True:
@@ -128,7 +146,7 @@ class Backend:
                 self.notify("error", "task.failed", task=task.name, error=error)
 
     async def _openapi(self, request: Request) -> Reply:
-        """This document."""
+        """This document. 200 {"openapi": str, "paths": dict}."""
         name = self.settings.config.name
         return reply(200, describe(name, __version__, self.web.table.routes, self._cookie_name))
 
@@ -157,6 +175,22 @@ def postman(settings: Settings) -> Smtp | Outbox:
         return Outbox(settings.data / "outbox")
     password = settings.secret.smtp_password
     return Smtp(known.host, known.port, username=known.username, password=password, tls=known.tls)
+
+
+def bucket(settings: Settings) -> S3 | None:
+    """The configured bucket."""
+    known, secret = settings.config.bucket, settings.secret
+    if known is None:
+        return None
+    return S3(
+        known.name,
+        region=known.region,
+        endpoint=known.endpoint,
+        path_style=known.path_style,
+        access_key=secret.s3_key,
+        secret_key=secret.s3_secret,
+        prefix=known.prefix,
+    )
 
 
 def providers(settings: Settings) -> list[Provider]:

@@ -19,7 +19,7 @@ from backlore import Backend, Payload, Request, between, key, length, matching, 
 app = Backend(CONFIG)
 redis = app.redis
 
-Tag = Annotated[str, length(1, 30), matching(r"[^\s,]+", "a word without spaces and commas")]
+Tag = Annotated[str, length(1, 30), matching(r"[^\s\x00-\x1f\x7f-\x9f\ufeff,]+", "a word without spaces and commas")]
 Id = Annotated[int, between(1, 2**53)]
 
 

@@ -1,19 +1,23 @@
 """The ground: notify, signing, passwords, payload types, the library's own plain functions."""
 
 import asyncio
+import re
 import threading
 import time
 from typing import Annotated, Any
 
 import pytest
 
-from backlore import Payload, key, length
+from backlore import Payload, length
+from backlore import key as application_key
 from backlore.core.crypto import Busy, Passwords, Signer, random_text
+from backlore.core.keys import OURS, key
 from backlore.core.notify import Notify, console
 from backlore.core.payload import Codec, Invalid
 from backlore.web.cookie import TAMPERED, SignedCookie
 from backlore.web.routes import RouteError
 from backlore.web.stages import private, public
+from tests.conftest import ROOT
 
 
 def heard(*calls: tuple[str, str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -193,3 +197,16 @@ def test_wrong_routes_are_refused_at_the_start() -> None:
     ]:
         with pytest.raises(RouteError, match=said):
             make()
+
+
+def test_an_application_cannot_take_a_key_of_ours() -> None:
+    assert application_key("note", "k3fx9", 12) == key("note", "k3fx9", 12) == "note:{k3f}x9:12"
+    for kind in OURS:
+        with pytest.raises(ValueError, match="Backlore's own"):
+            application_key(kind, "k3fx9")
+    found = set()
+    for file in (ROOT / "backlore").rglob("*.py"):
+        text = file.read_text()
+        # as code has them, and as the lists at the top of a service have them
+        found |= set(re.findall(r'\bkey\(\s*"([a-z-]+)"', text)) | set(re.findall(r"^ {4}([a-z]+):\{", text, re.M))
+    assert found <= OURS and len(found) > 20, found - OURS

@@ -2,7 +2,13 @@
 
 import click
 
+from backlore.cli.breaking import breaking
+from backlore.cli.client import client
+from backlore.cli.new import new
+from backlore.cli.routes import routes
 from backlore.cli.run import run
+from backlore.cli.shell import completion, shell
+from backlore.cli.test import test
 from backlore.cli.user import user
 
 
@@ -12,5 +18,5 @@ def main() -> None:
     """The whole backend of a web application."""
 
 
-main.add_command(run)
-main.add_command(user)
+for verb in (breaking, client, completion, new, routes, run, shell, test, user):
+    main.add_command(verb)

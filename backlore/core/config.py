@@ -56,6 +56,27 @@ class ProviderConfig(Payload):
     name: Annotated[str, length(1, 50)]  # for users
 
 
+class BucketConfig(Payload):
+    """A bucket of S3, Amazon's or another's. Its keys are `s3_key` and `s3_secret` in `secret.py`."""
+
+    name: Annotated[str, matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "3 to 63 lower-case letters, digits, . and -")]
+    region: Annotated[str, length(1, 50)] = "us-east-1"
+    endpoint: Annotated[str, matching(r"https?://[^/\s]+", "like https://s3.example.com")] | None = (
+        None  # None: Amazon's
+    )
+    path_style: bool = True  # the bucket's name in the path; else in the host's name
+    prefix: Annotated[str, matching("[A-Za-z0-9/_-]{0,200}", "letters, digits, /, - and _")] = ""  # before all names
+
+
+class FilesConfig(Payload):
+    """What users may keep, and how safely."""
+
+    quota: Size = 10 << 30  # of a user, with the trash
+    free: Annotated[int, between(0, 1 << 40)] = 1 << 30  # bytes of the disk that no upload may take
+    trash: Seconds = 30 * 86400.0  # how long what was deleted or overwritten can be had back
+    durable: Literal["disk", "s3"] = "disk"  # where a file must be before it is acknowledged
+
+
 class Config(Payload):
     """All keys of `CONFIG` in `config.py`, with their defaults."""
 
@@ -78,6 +99,8 @@ class Config(Payload):
     session_limit: Seconds = 90 * 86400  # and after so long in any case
     mail: MailConfig | None = None  # None: into the folder outbox of the data folder
     verify_email: bool | None = None  # whether an account begins with a verified address; None: in prod
+    bucket: BucketConfig | None = None  # None: files are on the disk alone
+    files: FilesConfig = msgspec.field(default_factory=FilesConfig)
     rates: dict[str, tuple[int, float]] = {}  # limits by kind, over the defaults: count, seconds
     whitelist: list[str] | None = None  # addresses that may sign up; None: everybody
     admins: list[str] = []  # addresses
@@ -101,6 +124,8 @@ class Secret(Payload):
     cookie: Annotated[str, length(32, 1000)]  # signs sessions and what is bound to them
     redis_password: str | None = None
     smtp_password: str | None = None
+    s3_key: str | None = None
+    s3_secret: str | None = None
     providers: dict[str, str] = {}  # client secrets by the id of the provider
 
 

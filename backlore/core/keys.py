@@ -2,7 +2,21 @@
 
 TAG = 3  # characters of an owner's id
 
+# The kinds of our own keys. A test looks whether all that we use are here.
+WORDS = """
+blob challenge destroying email files hashes linked links mail moves newest openid passkeys pending rate recovery reset
+served session sessions signup task ticket totp trash trashed usage user users verify
+"""
+OURS = frozenset(WORDS.split())
+
 
 def key(kind: str, owner: str, *rest: str | int) -> str:
     """The key of something of `owner`, a user's id or a session: `note:{k3f}x9…:12` for ("note", "k3fx9…", 12)."""
     return ":".join((f"{kind}:{{{owner[:TAG]}}}{owner[TAG:]}", *map(str, rest)))
+
+
+def application_key(kind: str, owner: str, *rest: str | int) -> str:
+    """The same for applications. Raises ValueError for a kind of ours: one would write over the other's data."""
+    if kind in OURS:
+        raise ValueError(f"{kind!r} is a kind of Backlore's own keys: choose another word, like 'my{kind}'")
+    return key(kind, owner, *rest)

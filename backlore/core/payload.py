@@ -17,7 +17,7 @@ from msgspec import inspect
 
 T = TypeVar("T")
 
-_patterns: dict[str, str] = {}  # by their repr, as msgspec names them: what a string that matches is
+patterns: dict[str, str] = {}  # by their repr, as msgspec names them: what a string that matches is
 
 MAX_DEPTH = 64  # of what a type leaves open (dict, Any): deeper is refused
 
@@ -29,17 +29,19 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class Upload:
     """A file of a multipart body, on the disk for as long as the request lasts.
 
-    `name` and `type` are what the client claims; never trust them as a path or for serving. `size` in bytes.
+    `name` and `type` are what the client claims; never trust them as a path or for serving. `size` in bytes, `hash`
+    the SHA-256 in hexadecimal.
     """
 
     # No Struct: msgspec would make one of a JSON object, with a path of the client's choice.
-    __slots__ = ("name", "path", "size", "type")
+    __slots__ = ("hash", "name", "path", "size", "type")
 
-    def __init__(self, path: Path, name: str, type: str, size: int):
+    def __init__(self, path: Path, name: str, type: str, size: int, hash: str):
         self.path = path
         self.name = name
         self.type = type
         self.size = size
+        self.hash = hash
 
 
 class Malformed(ValueError):
@@ -71,7 +73,7 @@ def matching(pattern: str, what: str) -> msgspec.Meta:
     Keep it linear: it runs on what strangers send.
     """
     whole = rf"^(?:{pattern})$(?!\n)"  # `$` alone lets a line break pass at the end; \Z is unknown to JSON schema
-    _patterns[repr(whole)] = what
+    patterns[repr(whole)] = what
     return msgspec.Meta(pattern=whole)
 
 
@@ -241,7 +243,7 @@ PHRASES: list[tuple[str, Callable[..., str]]] = [
     (r"Expected `(?:array|object)` of length <= (\d+)", lambda n: f"Should have at most {_many(n, 'item')}."),
     (r"Expected `(?:int|float)` >= (\S+)", lambda n: f"Should be at least {n}."),
     (r"Expected `(?:int|float)` <= (\S+)", lambda n: f"Should be at most {n}."),
-    (r"Expected `str` matching regex (.+)", lambda pattern: f"Should be {_patterns.get(pattern, pattern)}."),
+    (r"Expected `str` matching regex (.+)", lambda pattern: f"Should be {patterns.get(pattern, pattern)}."),
     (r"Expected `([^`]+)`, got `([^`]+)`", lambda want, got: f"Should be {_kinds(want)}, not {_kinds(got)}."),
     (r"Expected `file`", lambda: "Should be a file."),
     (r"Invalid enum value (.+)", lambda value: f"Is none of the allowed values: {value}."),

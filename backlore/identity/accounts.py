@@ -160,7 +160,7 @@ class Accounts:
     # Signup and verification
 
     async def _signup(self, request: Request, body: SignUp) -> Reply:
-        """Make an account. 200 {}; 403 `whitelist`; 403 `email` when taken, if addresses are not verified; 429."""
+        """Make an account. 200 {}; 400 `payload` also for a common password; 403 `whitelist`, `email` (taken); 429."""
         if refused := await self._rates.refuse(self._rates.of_origin("signup", request.origin)):
             return refused  # type: ignore[no-any-return]
         email = normalize(body.email)
@@ -252,7 +252,7 @@ class Accounts:
     # Recovery
 
     async def _recover(self, request: Request, body: Recover) -> Reply:
-        """Send a link for a new password to who has the address. 200 {}, always; 429 `rate`."""
+        """Send a link for a new password. 200 {}, known or not; 400 `payload` also for what is no mail address; 429."""
         rates = self._rates
         for limit in (rates.of_origin("recover", request.origin), rates.of_account("recover-account", body.email)):
             if refused := await rates.refuse(limit):
@@ -267,7 +267,7 @@ class Accounts:
         return await self._link("reset", Recovery(account.id, account.version), RESET, account.id)
 
     async def _reset(self, request: Request, body: Reset) -> Reply:
-        """Set a new password with the token of a mail; all sessions end. 200 {}; 403 `token`; 429 `rate`."""
+        """Set a new password by a mail; all sessions end. 200 {}; 400 `payload`: a common one; 403 `token`; 429."""
         if refused := await self._rates.refuse(self._rates.of_origin("verify", request.origin)):
             return refused  # type: ignore[no-any-return]
         recovery = await self._tokens.look("reset", body.token, Recovery)
@@ -286,7 +286,7 @@ class Accounts:
     # Changes
 
     async def _change_password(self, request: Request, body: ChangePassword) -> Reply:
-        """Another password; the user's other sessions end. 200 {}; 403 `auth`; 429 `rate`."""
+        """Another password; other sessions end. 200 {}; 400 `payload` also for a common password; 403 `auth`; 429."""
         account = await self._login.prove(request, body.old)
         if isinstance(account, Reply):
             return account
@@ -300,7 +300,7 @@ class Accounts:
         return reply(200)
 
     async def _change_email(self, request: Request, body: ChangeEmail) -> Reply:
-        """Another address, once it is verified. 200 {}; 403 `auth`; 429 `rate`."""
+        """Another address, once verified. 200 {}; 400 `payload` also for no mail address; 403 `auth`; 429 `rate`."""
         account = await self._login.prove(request, body.password)
         if isinstance(account, Reply):
             return account

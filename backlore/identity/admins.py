@@ -127,7 +127,8 @@ class Admins:
     # Routes
 
     async def _list(self, request: Request, query: Listing) -> Reply:
-        """Users, a page at a time. 200 {"users": [...], "after": str, "total": int}; `after` is "" at the end."""
+        """Users, a page at a time. 200 {"users": [{id, email, created, admin, verified, state, has_password,
+        factors}], "after": str, "total": int}; `after` is "" at the end."""
         page = await self._users.list(query.sort, normalize(query.search), query.after, query.limit)
         shown = [await self.show(account) for account in page.users]
         return reply(200, {"users": shown, "after": page.after, "total": await self._users.count()})

@@ -151,7 +151,7 @@ class Totp:
         return reply(200, {"password": bool(account.password), "totp": await self.has(account), "recoveryCodes": left})
 
     async def _begin(self, request: Request, body: Proof) -> Reply:
-        """A new secret, not yet active. 200 {"secret", "uri", "qr"}: base32, otpauth, SVG; 403 `auth`; 429 `rate`."""
+        """A new secret, not yet active: base32, otpauth, SVG. 200 {"secret", "uri", "qr"}; 403 `auth`; 429 `rate`."""
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
             return proven

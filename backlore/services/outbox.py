@@ -98,7 +98,7 @@ class OutboxPage:
         ]
 
     async def _list(self, request: Request) -> Reply:
-        """A page: the newest mails."""
+        """The newest mails. 200 text/html; 404 `route` for who is elsewhere."""
         if not is_local(request):
             return reply(404, error="route")
         mails = await asyncio.to_thread(read_newest, self._folder)
@@ -106,12 +106,12 @@ class OutboxPage:
         return page("Outbox", LIST.format(mails=f"<ol>\n{rows}\n</ol>" if mails else EMPTY))
 
     async def _show(self, request: Request, name: str) -> Reply:
-        """A page: one mail, with its links to click. 404 `route` when it is none of the list."""
+        """One mail, with its links to click. 200 text/html; 404 `route` when it is none of the list."""
         mail = await asyncio.to_thread(read_named, self._folder, name) if is_local(request) else None
         return reply(404, error="route") if mail is None else page(mail.title, to_article(mail))
 
     async def _look(self, request: Request) -> Reply:
-        """The stylesheet of both."""
+        """The stylesheet of both. 200 text/css; 404 `route`."""
         if not is_local(request):
             return reply(404, error="route")
         return Reply(200, self._style, [(b"content-type", b"text/css; charset=utf-8"), *SECURITY, NO_STORE])

@@ -1,5 +1,6 @@
 """The ASGI application: takes a request through its stages, and answers with exactly one reply, whatever happens."""
 
+import errno
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
@@ -136,6 +137,9 @@ class Application:
                 return reply(415, error="type")
             case TooSlow():
                 return reply(408, error="timeout", headers=[("connection", "close")])
+            case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self._notify("error", "disk.full", error=error, **_about(request))
+                return reply(507, error="disk")
         if isinstance(error, self._unavailable):
             self._notify("error", "unavailable", error=error, **_about(request))
             return reply(503, error="unavailable", headers=[("retry-after", "1")])

@@ -1,6 +1,7 @@
 """Multipart bodies, streamed: files go to the disk as they arrive, fields stay in memory, all within limits."""
 
 import asyncio
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -32,6 +33,8 @@ class FormReader:
         self._text = bytearray()
         self._text_total = 0
         self._file: IO[bytes] | None = None
+        self._hash = hashlib.sha256()
+        self._gathered = bytearray()  # of the file, not yet written
 
     async def read(self) -> list[tuple[str, Any]]:
         """The fields in their order, files as Upload. Raises Malformed, TooLarge, TooSlow, Disconnected."""
@@ -59,7 +62,7 @@ class FormReader:
             if isinstance(event, MultipartSegment):
                 self._begin(event)
             elif event is not None:
-                await self._take(bytes(event))
+                await self._take(event)
             else:
                 await self._end()
 
@@ -70,12 +73,15 @@ class FormReader:
             folder = self._limits.folder
             folder.mkdir(parents=True, exist_ok=True)
             handle, path = tempfile.mkstemp(dir=folder)
-            self._file = os.fdopen(handle, "wb", buffering=WRITE_SIZE)
+            self._file = os.fdopen(handle, "wb", buffering=0)
+            self._hash = hashlib.sha256()
             self._request.uploads.append(Path(path))
 
-    async def _take(self, data: bytes) -> None:
+    async def _take(self, data: bytes | bytearray) -> None:
         if self._file:
-            await asyncio.get_running_loop().run_in_executor(None, self._file.write, data)
+            self._gathered += data
+            if len(self._gathered) >= WRITE_SIZE:
+                await self._write()
             return
         self._text += data
         self._text_total += len(data)
@@ -87,14 +93,28 @@ class FormReader:
         assert segment is not None  # the parser begins a segment before it ends one
         value: Any
         if file:
-            await asyncio.get_running_loop().run_in_executor(None, file.close)
+            await self._write()
+            file.close()
             self._file = None
             value = Upload(
                 path=self._request.uploads[-1],
                 name=segment.filename or "",
                 type=segment.content_type or "application/octet-stream",
                 size=segment.size,
+                hash=self._hash.hexdigest(),
             )
         else:
             value = self._text.decode("utf-8")
         self.fields.append((segment.name, value))
+
+    async def _write(self) -> None:
+        data, self._gathered = self._gathered, bytearray()
+        if data:
+            await asyncio.get_running_loop().run_in_executor(None, self._write_all, data)
+
+    def _write_all(self, data: bytearray) -> None:
+        assert self._file is not None
+        self._hash.update(data)
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]

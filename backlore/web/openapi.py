@@ -1,4 +1,4 @@
-"""openapi.json (3.1) from the route table and the types: nothing is written twice."""
+"""openapi.json (3.1) from the route table, the types and the docstrings: nothing is written twice."""
 
 import inspect
 from typing import Any
@@ -6,13 +6,36 @@ from typing import Any
 import msgspec
 
 from backlore.core.payload import Upload
-from backlore.web.routes import Route
+from backlore.web.promises import Promise, read
+from backlore.web.routes import SAFE, Route
+from backlore.web.static import Files
 
 ERROR = {
     "type": "object",
     "required": ["error"],
     "properties": {"error": {"type": "string"}, "where": {"type": "string"}, "why": {"type": "string"}},
 }
+CSRF = "The session's token, in this header or in the body as `csrf`."
+TEXTS = {
+    "200": "Done.",
+    "206": "The part of it that was asked for.",
+    "303": "Elsewhere, as `Location` says.",
+    "304": "It is what `If-None-Match` names.",
+    "400": "The payload breaks its type: `where` and `why`.",
+    "403": "Not allowed: the word says why.",
+    "404": "Not found.",
+    "408": "Too slow.",
+    "409": "Not now.",
+    "413": "Too large.",
+    "414": "The query is too long.",
+    "415": "Unknown content-type.",
+    "416": "Nothing of the range is in it.",
+    "429": "Too many tries.",
+    "500": "A bug.",
+    "503": "Unavailable.",
+}
+RETRY = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "string"}}}
+HELD = ("nocookie", "session", "tampered")  # of the gatekeeper
 
 
 def describe(name: str, version: str, routes: list[Route], cookie: str) -> dict[str, Any]:
@@ -29,6 +52,7 @@ def describe(name: str, version: str, routes: list[Route], cookie: str) -> dict[
         if route.mounted is None and route.stage.name != "avant" and route.method != "*":
             path = route.path.replace("...}", "}")
             paths.setdefault(path, {}).setdefault(route.method.lower(), _operation(route, schemas, components))
+    _link(paths)
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": version},
@@ -37,7 +61,7 @@ def describe(name: str, version: str, routes: list[Route], cookie: str) -> dict[
             "schemas": {**components, "Error": ERROR},
             "securitySchemes": {
                 "session": {"type": "apiKey", "in": "cookie", "name": cookie},
-                "csrf": {"type": "apiKey", "in": "header", "name": "x-csrf-token"},
+                "csrf": {"type": "apiKey", "in": "header", "name": "x-csrf-token", "description": CSRF},
             },
         },
     }
@@ -50,11 +74,11 @@ def _file(kind: type) -> dict[str, Any]:
 
 
 def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
-    text = inspect.getdoc(route.handler) if inspect.isfunction(route.handler) else None
+    text = inspect.getdoc(route.handler) if inspect.isroutine(route.handler) else None
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()} {route.path}",
         "tags": [route.stage.name],
-        "responses": {"200": {"description": "Done."}, **_errors(route)},
+        "responses": _responses(route, read(text or "")),
     }
     if text:
         operation["summary"], _, rest = text.partition("\n")
@@ -75,6 +99,8 @@ def _parameters(route: Route, schemas: dict[Any, Any], components: dict[str, Any
     found: list[dict[str, Any]] = []
     for name in route.names:
         schema = schemas[route.parameters[name].type] if name in route.parameters else {"type": "string"}
+        if f"{{{name}...}}" in route.path:
+            schema = {**schema, "description": "The rest of the path, with its slashes."}
         found.append({"name": name, "in": "path", "required": True, "schema": schema})
     if route.query:
         shape = components[schemas[route.query.type]["$ref"].rsplit("/", 1)[1]]
@@ -84,18 +110,102 @@ def _parameters(route: Route, schemas: dict[Any, Any], components: dict[str, Any
     return found
 
 
-def _errors(route: Route) -> dict[str, Any]:
-    """The replies beside 200 that the stages and the decoding of this route can give."""
-    codes = {"503": "Unavailable."}
+# Replies
+
+
+def _responses(route: Route, promises: dict[int, Promise]) -> dict[str, Any]:
+    """The replies of a route: what its docstring promises, and what its stage and the decoding may say before it."""
+    found = _file_replies(route.handler) if isinstance(route.handler, Files) else _good(route, promises)
+    words = _words(route)
+    keys: dict[str, tuple[str, ...]] = {}
+    for status, promise in promises.items():
+        if status >= 400:
+            code = str(status)
+            words[code] = [*words.get(code, []), *(promise.words or (("rate",) if status == 429 else ()))]
+            keys[code] = promise.keys
+    for code, said in words.items():
+        found[code] = _error(code, list(dict.fromkeys(said)), keys.get(code, ()))
+    if 400 in promises and "400" in found:
+        found["400"]["x-beyond-type"] = True  # more is asked for than a schema can say
+    return dict(sorted(found.items()))
+
+
+def _good(route: Route, promises: dict[int, Promise]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for status, promise in promises.items():
+        if status < 400:
+            found[str(status)] = {"description": TEXTS.get(str(status), "Done.")}
+            if promise.media or promise.shape is not None:
+                schema = {} if promise.shape is None else {"schema": promise.shape}
+                found[str(status)]["content"] = {promise.media or "application/json": schema}
+    found = found or {"200": {"description": TEXTS["200"], "content": {"*/*": {}}}}
+    if route.method == "GET" and "200" in found:
+        found["304"] = {"description": TEXTS["304"]}
+    return found
+
+
+def _file_replies(files: Files) -> dict[str, Any]:
+    content = {files.media: {"schema": {"type": "string"}}}
+    parts = {code: {"description": TEXTS[code], "content": content} for code in ("200", "206")}
+    return {**parts, "304": {"description": TEXTS["304"]}, "416": _error("416", ["range"], ())}
+
+
+def _words(route: Route) -> dict[str, list[str]]:
+    """The words of the stages and of the decoding, by status."""
+    found = {"414": ["query"], "500": ["server"], "503": ["unavailable"]}
     if route.body or route.query:
-        codes["400"] = "The payload breaks its type: `where` and `why`."
+        found["400"] = ["json", "payload"]
     if route.body:
-        codes |= {"408": "Too slow.", "413": "Too large.", "415": "Unknown content-type."}
-    if route.query:
-        codes["414"] = "The query is too long."
-    if route.stage.gates:
-        codes["403"] = "Not allowed: the word says why."
-    if route.names:
-        codes["404"] = "Not found."
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    return {code: {"description": text, "content": content} for code, text in sorted(codes.items())}
+        found |= {"408": ["timeout"], "413": ["size"], "415": ["type"]}
+    if route.names or isinstance(route.handler, Files):
+        found["404"] = ["route"]
+    refusals = [] if route.method in SAFE or not route.stage.gates else ["csrf"]
+    refusals += HELD if route.stage.has_session else ()
+    refusals += ["admin"] if route.stage.name == "admin" else []
+    return found | {"403": refusals} if refusals else found
+
+
+def _error(code: str, words: list[str], keys: tuple[str, ...]) -> dict[str, Any]:
+    """A reply of `{"error": WORD}`; a payload's has `where` and `why`, some have keys of their own."""
+    more = (*keys, "where", "why") if code == "400" else keys
+    properties: dict[str, Any] = {"error": {"type": "string", **({"enum": words} if words else {})}}
+    properties |= {key: {"type": "string"} if key in ("where", "why") else {} for key in more}
+    schema = {"type": "object", "required": ["error"], "properties": properties, "additionalProperties": False}
+    reply: dict[str, Any] = {
+        "description": TEXTS.get(code, "Refused: the word says why."),
+        "content": {"application/json": {"schema": schema}},
+    }
+    return reply | {"headers": RETRY} if code in ("429", "503") else reply
+
+
+# Links: what one route's reply carries is another's parameter, when it has its name and lies below its path
+
+
+def _link(paths: dict[str, dict[str, Any]]) -> None:
+    for path, methods in paths.items():
+        for operation in methods.values():
+            reply = operation["responses"].get("200", {})
+            shape = reply.get("content", {}).get("application/json", {}).get("schema", {})
+            links = {}
+            for name, place in _places(shape):
+                for below, others in paths.items():
+                    if below.startswith(f"{path}/{{{name}}}") and below.count("{") == path.count("{") + 1:
+                        for other in others.values():
+                            id = other["operationId"]
+                            parameters = {name: f"$response.body#/{place}"}
+                            links[id.translate(NAMES)] = {"operationId": id, "parameters": parameters}
+            if links:
+                reply["links"] = links
+
+
+NAMES = str.maketrans({" ": "-", "/": ".", "{": "", "}": ""})
+
+
+def _places(shape: dict[str, Any]) -> list[tuple[str, str]]:
+    """The keys of a reply with their places (JSON pointers): its own, and those of the first item of a list in it."""
+    found = []
+    for name, each in shape.get("properties", {}).items():
+        found.append((name, name))
+        inner = each.get("items", {}).get("properties", {})
+        found += [(below, f"{name}/0/{below}") for below in inner]
+    return found

@@ -63,6 +63,11 @@ class Files:
         self._place = Path(place)
         self._only = only  # the place is the one file to serve
 
+    @property
+    def media(self) -> str:
+        """The media type of the one file; of a folder's files, any."""
+        return _kind(self._place).partition(";")[0] if self._only else "*/*"
+
     def settle(self, folder: Path) -> None:
         """Take relative places from the application's folder."""
         self._place = Path(os.path.realpath(folder / self._place))
@@ -97,8 +102,7 @@ class Files:
         if wanted and request.headers.get(b"if-range", etag) == etag:
             span = parse_range(wanted, status.st_size)
             if span == (0, 0):
-                headers.append((b"content-range", b"bytes */%d" % status.st_size))
-                return Reply(416, b'{"error":"range"}', headers, "range")
+                return reply(416, error="range", headers=[("content-range", f"bytes */{status.st_size}")])
             if span:
                 start, length = span
                 headers.append((b"content-range", b"bytes %d-%d/%d" % (start, start + length - 1, status.st_size)))
@@ -106,10 +110,14 @@ class Files:
         return FileReply(200, headers, path, 0, status.st_size)
 
 
-def _headers(path: Path) -> list[Header]:
+def _kind(path: Path) -> str:
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    if kind.startswith("text/") or kind in ("application/javascript", "application/json"):
-        kind += "; charset=utf-8"
+    is_text = kind.startswith("text/") or kind in ("application/javascript", "application/json")
+    return f"{kind}; charset=utf-8" if is_text else kind
+
+
+def _headers(path: Path) -> list[Header]:
+    kind = _kind(path)
     page = [POLICY] if kind.startswith(("text/html", "image/svg")) else []
     return [(b"content-type", kind.encode()), *SECURITY, REVALIDATE, *page]
 

@@ -1,0 +1,106 @@
+"""`backlore break`: sends to every route what it should refuse, and what it should take, as everybody."""
+
+import json
+import os
+import secrets
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backlore.breaker.breaker import Breaker
+from backlore.breaker.plan import plan
+from backlore.breaker.report import to_rows, to_table, to_text
+from backlore.breaker.wire import Wire
+from backlore.testing.server import NoServer, OwnServer
+
+
+@click.command("break")
+@click.argument("url", default="")
+@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application to start, without URL.")
+@click.option("--seed", default=1, help="Decides every choice: the same seed, the same run. Default: 1.")
+@click.option("--seconds", default=60.0, help="When to stop, done or not. Default: 60.")
+@click.option("--admin", metavar="EMAIL", help="An admin of the server at URL; its password in BACKLORE_PASSWORD.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as rows of a suite.")
+def breaking(url: str, folder: str, seed: int, seconds: float, admin: str | None, save: Path | None) -> None:
+    """Attack the server at URL, or, without one, a server of its own. It leaves users and data behind: never one in
+    production.
+
+    Exit status 1 with findings.
+    """
+    if url:
+        breaker = attack(url, None, seed=seed, seconds=seconds, admin=admin)
+    else:
+        try:
+            with OwnServer(folder) as server:
+                breaker = attack(server.url, server, seed=seed, seconds=seconds)
+        except NoServer as error:
+            raise click.ClickException(f"The application does not start: {error}") from None
+    if save:
+        save.write_text(to_rows(list(breaker.findings.values())))
+    sys.exit(1 if breaker.findings else 0)
+
+
+def attack(url: str, server: OwnServer | None, *, seed: int, seconds: float, admin: str | None = None) -> Breaker:
+    """One run, said on standard output."""
+    wire = Wire(url)
+    document = fetch(wire.url)
+    breaker = Breaker(
+        wire,
+        document,
+        seed=seed,
+        seconds=seconds,
+        make_admin=server.make_admin if server else None,
+        heal=server.heal if server else None,
+        domain="break.example.com" if server else f"{secrets.token_hex(4)}.example.com",
+    )
+    if admin:
+        breaker.cast.lend_admin(admin, os.environ.get("BACKLORE_PASSWORD", ""))
+    breaker.on_progress = progress(breaker) if sys.stdout.isatty() else breaker.on_progress
+    since = time.monotonic()
+    breaker.run(plan(server.process.pid if server else None))
+    if sys.stdout.isatty():
+        click.echo("\r\x1b[K", nl=False)
+    tell(breaker, time.monotonic() - since)
+    return breaker
+
+
+def fetch(url: str) -> dict[str, Any]:
+    """The document of a server."""
+    try:
+        with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as reply:
+            document: dict[str, Any] = json.load(reply)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"No openapi.json at {url}: {error}") from None
+    return document
+
+
+def progress(breaker: Breaker) -> Callable[[str], None]:
+    """A line that tells how far it is, ten times a second."""
+    last = 0.0
+
+    def show(route: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.1:
+            last = time.monotonic()
+            count = len(breaker.findings)
+            found = f"{count} finding{'' if count == 1 else 's'}"
+            click.echo(f"\r\x1b[K{breaker.wire.count:,} requests, {found}: {breaker.phase}: {route}"[:120], nl=False)
+
+    return show
+
+
+def tell(breaker: Breaker, seconds: float) -> None:
+    """The findings and the table."""
+    for finding in breaker.findings.values():
+        click.echo(f"{to_text(breaker.wire.url, finding)}\n")
+    for name, count, kinds in to_table(breaker):
+        click.echo(f"{name:<40} {count:>7,}  {kinds}".rstrip())
+    count = len(breaker.findings)
+    click.echo(f"\n{breaker.wire.count:,} requests in {seconds:.1f} s, {count} finding{'' if count == 1 else 's'}.")
+    for line in breaker.untried():
+        click.echo(f"Not tried: {line}")

@@ -1,0 +1,184 @@
+"""`backlore routes`: the route table in words, for people, for the README, for programs.
+
+It is read from the application itself, so it can't be wrong; redis needn't run.
+"""
+
+import difflib
+import importlib
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+from msgspec import NODEFAULT
+from msgspec import inspect as types
+
+from backlore.cli.words import amount, describe
+from backlore.core.config import ConfigError, Context, enter
+from backlore.web.routes import Route
+from backlore.web.static import Files
+
+if TYPE_CHECKING:
+    from backlore.app import Backend
+
+BEGIN, END = "<!-- routes -->", "<!-- /routes -->"
+
+
+class Field(NamedTuple):
+    """Something that a client gives: `place` is `path`, `query` or `body`."""
+
+    place: str
+    name: str
+    what: str  # in words
+
+
+class Row(NamedTuple):
+    """A route as it is shown."""
+
+    stage: str
+    method: str
+    path: str
+    payload: list[Field]
+    reply: str  # the first line of the docstring
+
+
+@click.command()
+@click.argument("env", default="dev")
+@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
+@click.option("--all", "with_ours", is_flag=True, help="Backlore's own routes too, behind the application's.")
+@click.option(
+    "--format", "form", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", help="Of what is said."
+)
+@click.option("--check", type=click.Path(dir_okay=False, path_type=Path), help="Fail unless this file's table is true.")
+@click.option("--write", type=click.Path(dir_okay=False, path_type=Path), help="Make this file's table true.")
+def routes(env: str, folder: str, with_ours: bool, form: str, check: Path | None, write: Path | None) -> None:
+    """Show the route table.
+
+    For --check and --write the table stands in a Markdown file, between the lines `<!-- routes -->` and
+    `<!-- /routes -->`.
+    """
+    rows = list(read_rows(load(Context(folder=folder, env=env)), with_ours))
+    for file in (check, write):
+        if file is not None and (error := replace(file, to_markdown(rows), write=file is write)):
+            raise click.ClickException(error)
+    if check is None and write is None:
+        click.echo({"terminal": to_terminal, "markdown": to_markdown, "json": to_json}[form](rows))
+
+
+def load(context: Context) -> "Backend":
+    """The application that `server.py` makes. What can't be loaded ends with one line."""
+    try:
+        enter(context)
+        app: Backend = importlib.import_module("server").app
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+    return app
+
+
+def read_rows(app: "Backend", with_ours: bool) -> Iterator[Row]:
+    """The application's routes in the order of their stages, then ours if asked for."""
+    table = app.web.table.routes
+    for route in [r for r in table if not is_ours(r)] + [r for r in table if with_ours and is_ours(r)]:
+        yield Row(route.stage.name, route.method, route.path, list(read_fields(route)), read_reply(route))
+
+
+def is_ours(route: Route) -> bool:
+    """Whether Backlore brings the route. Files are served for the application."""
+    function = route.handler if inspect.isroutine(route.handler) else type(route.handler)
+    known = str(getattr(function, "__module__", "")).startswith("backlore.")
+    return known and route.mounted is None and not isinstance(route.handler, Files)
+
+
+def read_fields(route: Route) -> Iterator[Field]:
+    """What a client gives, in the order of a request."""
+    for name in route.names:
+        if name in route.parameters:
+            yield Field("path", name, describe(types.type_info(route.parameters[name].type)))
+    if route.query:
+        yield from read_struct("query", route.query.type)
+    # a handler that takes no body has an empty one
+    if route.body:
+        yield from read_struct("body", route.body.payload)
+
+
+def read_struct(place: str, kind: Any) -> Iterator[Field]:
+    """The fields of a payload type."""
+    shape = types.type_info(kind)
+    assert isinstance(shape, types.StructType)
+    for field in shape.fields:
+        what = describe(field.type)
+        if field.default is None:
+            what = what.removesuffix(" or null")  # leaving it out says the same
+        if not field.required:
+            empty = field.default in (NODEFAULT, None, "") or field.default_factory is not NODEFAULT
+            what += ", optional" if empty else f", by default {show(field.default)}"
+        yield Field(place, field.encode_name, what)
+
+
+def show(value: Any) -> str:
+    """A default as a client would write it."""
+    return amount(value) if type(value) in (int, float) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def read_reply(route: Route) -> str:
+    """The first line of the handler's docstring."""
+    if route.mounted is not None:
+        return "Another application answers."
+    if isinstance(route.handler, Files):
+        return "Files." if route.names else "A file."
+    return (inspect.getdoc(route.handler) or "").partition("\n")[0]
+
+
+def to_terminal(rows: list[Row]) -> str:
+    """A block of lines for each route."""
+    width = max((len(row.stage) for row in rows), default=0)
+    blocks = []
+    for row in rows:
+        lines = [f"{row.stage:<{width}}  {row.method} {row.path}"]
+        lines += [f"{'':<{width}}    {prefix(field)}{field.name}: {field.what}" for field in row.payload]
+        lines += [f"{'':<{width}}    → {row.reply}"] if row.reply else []
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def to_markdown(rows: list[Row]) -> str:
+    """A table."""
+    lines = ["| stage | route | payload | reply |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        payload = "; ".join(f"`{prefix(field)}{field.name}`: {field.what}" for field in row.payload)
+        cells = (row.stage, f"{row.method} {row.path}", payload, row.reply)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def to_json(rows: list[Row]) -> str:
+    """A list of objects."""
+    found = [row._asdict() | {"payload": [field._asdict() for field in row.payload]} for row in rows]
+    return json.dumps(found, indent=2, ensure_ascii=False)
+
+
+def prefix(field: Field) -> str:
+    """What tells a field of a query from one of a body: `?`."""
+    return "?" if field.place == "query" else ""
+
+
+def replace(file: Path, table: str, write: bool) -> str:
+    """Write the table into the file, or only compare. What is wrong, or ""."""
+    try:
+        text = file.read_text("utf-8")
+        before, begin, rest = text.partition(f"{BEGIN}\n")
+        old, end, after = rest.partition(END)
+        if not (begin and end):
+            return f"{file} has no lines {BEGIN} and {END} for the table to stand between."
+        if write:
+            file.write_text(f"{before}{begin}{table}\n{end}{after}", "utf-8")
+            return ""
+    except (OSError, UnicodeDecodeError) as error:
+        return f"{file} can't be used: {error}"
+    changes = difflib.unified_diff(old.splitlines(), table.splitlines(), str(file), "the route table", lineterm="", n=0)
+    difference = "\n".join(changes)
+    if not difference:
+        return ""
+    return f"{file} doesn't say what the routes are; `backlore routes --write {file}` mends it.\n{difference}"

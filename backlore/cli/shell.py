@@ -1,0 +1,118 @@
+"""`backlore shell`: a Python prompt within the application. `backlore completion`: what makes a shell complete us."""
+
+import ast
+import asyncio
+import code
+import sys
+from inspect import isawaitable
+from types import CodeType, FunctionType
+from typing import Any
+
+import click
+from click.shell_completion import get_completion_class
+from redis.exceptions import RedisError
+
+from backlore import __version__
+from backlore.cli.routes import load
+from backlore.core.config import Context
+from backlore.core.keys import key
+
+# What to put where, so that it is there in each new shell.
+PROFILE = {
+    "bash": '# in ~/.bashrc: eval "$(backlore completion bash)"',
+    "zsh": '# in ~/.zshrc, below compinit: eval "$(backlore completion zsh)"',
+    "fish": "# once: backlore completion fish > ~/.config/fish/completions/backlore.fish",
+}
+
+
+class Prompt(code.InteractiveConsole):
+    """A prompt that knows `await`. One event loop runs for as long as each input does, so Ctrl-C ends any of them."""
+
+    def __init__(self, names: dict[str, Any], runner: "asyncio.Runner"):
+        super().__init__(names)
+        self._names = names
+        self._runner = runner
+        self.compile.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+    def runcode(self, code: CodeType) -> None:
+        """Run an input, in the loop; what goes wrong is shown, and the prompt goes on."""
+
+        async def run() -> None:
+            done = FunctionType(code, self._names)()
+            if isawaitable(done):
+                await done
+
+        try:
+            self._runner.run(run())
+        except SystemExit:
+            raise
+        except KeyboardInterrupt:
+            self.write("\nKeyboardInterrupt\n")
+        except BaseException:
+            self.showtraceback()
+
+
+@click.command()
+@click.argument("env", default="dev")
+@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
+@click.option("--data", metavar="FOLDER", help="Folder of all state on this machine.")
+def shell(env: str, folder: str, data: str | None) -> None:
+    """A Python prompt within the application, while it (or its redis) runs.
+
+    At hand are app, redis, users, key and settings; `await` works: await redis.ping()
+    """
+    app = load(Context(folder=folder, env=env, flags={"data": data} if data else {}))
+    at_hand = {"app": app, "redis": app.redis, "users": app.identity.users, "key": key, "settings": app.settings}
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(_ping(app.redis))
+        except RedisError as error:
+            raise click.ClickException(f"Redis can't be reached ({error}): is the application running?") from None
+        try:
+            prompt(at_hand, runner, f"Backlore {__version__}, {app.settings.config.name} {env}: {', '.join(at_hand)}")
+        finally:
+            runner.run(_stop(app))
+    app.notify.flush()
+
+
+def prompt(at_hand: dict[str, Any], runner: "asyncio.Runner", banner: str) -> None:
+    """Ask for input until it ends. From a pipe without a word of ours, so that what is printed is all there is."""
+    names = {"__name__": "__console__", "asyncio": asyncio, **at_hand}
+    if sys.stdin.isatty():
+        complete(names)
+    else:
+        sys.ps1 = sys.ps2 = banner = ""
+    Prompt(names, runner).interact(banner, exitmsg="")
+
+
+def complete(names: dict[str, Any]) -> None:
+    """Complete by the tab key, where Python has readline."""
+    try:
+        import readline
+        import rlcompleter
+    except ImportError:
+        return
+    readline.set_completer(rlcompleter.Completer(names).complete)
+    is_libedit = "libedit" in (readline.__doc__ or "")
+    readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
+
+
+async def _ping(redis: Any) -> None:
+    await redis.ping()
+
+
+async def _stop(app: Any) -> None:
+    for hook in app.web.on_stop:
+        await hook()
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(list(PROFILE)))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """What makes a SHELL complete this command by the tab key."""
+    complete_class = get_completion_class(shell)
+    assert complete_class is not None
+    root = context.find_root()
+    click.echo(PROFILE[shell])
+    click.echo(complete_class(root.command, {}, "backlore", "_BACKLORE_COMPLETE").source())

@@ -1,0 +1,152 @@
+/* The page: in by the door, notes in the room. What users write is text, never markup. */
+
+const $ = (id) => document.getElementById(id);
+
+const WORDS = { // the server's word for what went wrong → a sentence
+  auth: "Email and password don’t belong together.",
+  email: "This address has an account already: log in.",
+  verify: "First open the link in the mail that we have sent you.",
+  second: "This account has a second factor, and this page can’t ask for it yet.",
+  whitelist: "Only invited addresses may sign up here.",
+  token: "This link has served already, or is too old. Sign up again for a new one.",
+  rate: "Too many tries. Wait a little.",
+  full: "There is no room for more notes: delete some.",
+  unreachable: "The server is unreachable. Try again in a moment.",
+  unavailable: "The server is taking a short break. Try again in a moment.",
+};
+const ENDED = ["nocookie", "session", "tampered"]; // of a session: only logging in helps
+
+let csrf = ""; // what every POST of a session carries
+
+/** A request. → the answer; throws {error, why} when it is refused. */
+async function ask(path, payload) {
+  const sent = payload && {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-csrf-token": csrf },
+    body: JSON.stringify(payload),
+  };
+  let response, answer;
+  try {
+    response = await fetch(path, sent);
+    answer = await response.json();
+  } catch {
+    throw { error: "unreachable" };
+  }
+  if (!response.ok) throw answer;
+  return answer;
+}
+
+/** Runs what a person asked for, and says what became of it. */
+async function attempt(work) {
+  say("");
+  try {
+    await work();
+  } catch (refusal) {
+    if (!("error" in refusal)) throw refusal;
+    if (ENDED.includes(refusal.error)) return leave("Your session has ended. Log in again.");
+    say(refusal.why ?? WORDS[refusal.error] ?? "Something went wrong on the server.");
+  }
+}
+
+function say(sentence) {
+  $("said").textContent = sentence;
+}
+
+function show(user) {
+  $("door").hidden = Boolean(user);
+  $("room").hidden = $("who").hidden = !user;
+  $("email").textContent = user?.email ?? "";
+}
+
+async function enter() {
+  const session = await ask("/auth/csrf");
+  csrf = session.csrf;
+  show(session.user);
+  await list();
+}
+
+function leave(sentence) {
+  csrf = "";
+  $("notes").replaceChildren();
+  show(null);
+  say(sentence);
+}
+
+async function list() {
+  const { notes } = await ask("/notes");
+  $("none").hidden = notes.length > 0;
+  $("notes").replaceChildren(...notes.map(line));
+}
+
+/** One note of the list. */
+function line({ id, text }) {
+  const item = document.createElement("li");
+  const words = document.createElement("span");
+  const button = document.createElement("button");
+  words.textContent = text;
+  button.textContent = "Delete";
+  button.ariaLabel = `Delete “${text}”`;
+  button.addEventListener("click", () => attempt(async () => {
+    await ask(`/notes/${id}/delete`, {});
+    await list();
+    $("notes-title").focus(); // the button is gone
+  }));
+  item.append(words, button);
+  return item;
+}
+
+$("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const { way, ...typed } = Object.fromEntries(new FormData(event.currentTarget, event.submitter));
+  attempt(async () => {
+    if (way === "signup") {
+      await ask("/auth/signup", typed);
+      say("Almost there: open the link in the mail that we have sent you."); // unless the next line lets in
+    }
+    const waiting = $("said").textContent;
+    try {
+      await ask("/auth/login", typed);
+    } catch (refusal) {
+      // where addresses are verified, nobody learns here whether this one has an account
+      if (waiting && ["auth", "verify"].includes(refusal.error)) return say(waiting);
+      throw refusal;
+    }
+    event.target.reset();
+    say("");
+    await enter();
+  });
+});
+
+$("new").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const form = event.currentTarget;
+  attempt(async () => {
+    await ask("/notes", Object.fromEntries(new FormData(form)));
+    form.reset();
+    await list();
+  });
+});
+
+$("logout").addEventListener("click", () => attempt(async () => {
+  await ask("/auth/logout", {});
+  leave("You are out.");
+}));
+
+/** What a mail's link brings: the address is verified. The token leaves the address bar. */
+async function verify() {
+  const token = location.hash.match(/^#verify=(\w+)$/)?.[1];
+  if (!token) return;
+  history.replaceState(null, "", location.pathname);
+  await attempt(async () => {
+    await ask("/auth/verifyEmail", { token });
+    say("Your address is confirmed. Log in.");
+  });
+}
+
+try {
+  await enter();
+} catch (refusal) {
+  show(null);
+  if (!ENDED.includes(refusal.error)) say(WORDS[refusal.error] ?? "Something went wrong on the server.");
+}
+await verify();

@@ -1,0 +1,91 @@
+"""`backlore test`: sends an application's rows to a server, its own or the one at a URL."""
+
+import contextlib
+import importlib.util
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backlore.testing import Report, SuiteError, run
+from backlore.testing.plan import plan
+from backlore.testing.server import NoServer, OwnServer
+
+
+class WrongSuite(click.ClickException):
+    """The suite can't be run."""
+
+    exit_code = 2
+
+
+@click.command()
+@click.argument("url", default="")
+@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
+@click.option("--all", "all_", is_flag=True, help="Go on after a failure.")
+@click.option("--only", default="", metavar="TEXT", help="The rows whose path contains TEXT, and what they need.")
+def test(url: str, folder: str, all_: bool, only: str) -> None:
+    """Send the rows of FOLDER/test.py to the server at URL, or, without one, to a server of its own.
+
+    Exit status 1 when a row fails, 2 when the suite is wrong.
+    """
+    try:
+        suite = load(Path(folder))
+        plan(suite, only)  # a wrong suite starts no server
+        with serving(url, folder) as server:
+            report = run(suite, server, all=all_, only=only, on_row=progress())
+    except SuiteError as error:
+        raise WrongSuite(str(error)) from None
+    except NoServer as error:
+        raise click.ClickException(f"The application does not start: {error}") from None
+    tell(report)
+    sys.exit(0 if report.ok else 1)
+
+
+def load(folder: Path) -> Any:
+    """ROWS of the folder's test.py, which may import from its folder. Raises SuiteError."""
+    file = folder.resolve() / "test.py"
+    if not file.is_file():
+        raise SuiteError(f"{file} is missing: its ROWS are the suite.")
+    sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location("rows_of_the_application", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SuiteError:
+        raise
+    except Exception:
+        raise SuiteError(f"{file} can't be read:\n{traceback.format_exc(limit=-2)}") from None
+    if not hasattr(module, "ROWS"):
+        raise SuiteError(f"{file} has no ROWS.")
+    return module.ROWS
+
+
+@contextlib.contextmanager
+def serving(url: str, folder: str) -> Iterator[str]:
+    """The URL to test; of a server of its own while it runs. Nothing of that is left, whatever ends us."""
+    if url:
+        yield url
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with OwnServer(folder) as server:
+            yield server.url
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def progress() -> Callable[[str], None]:
+    """Shows on a terminal which row is sent."""
+    if not sys.stdout.isatty():
+        return lambda path: None
+    return lambda path: click.echo(f"\r\x1b[K{path[:100]}", nl=False)
+
+
+def tell(report: Report) -> None:
+    """The report on standard output."""
+    click.echo(f"{chr(13)}\x1b[K{report}" if sys.stdout.isatty() else str(report))

@@ -1,0 +1,222 @@
+"""The local disk: whole contents by name, written so that none is ever seen half.
+
+    FOLDER/contents/9f/9f2c…   a content, by its name
+    FOLDER/drafts/…            what is being written; what is older than a day is nobody's
+    FOLDER/locks/9f            for being alone with one
+
+Laws: a content appears by a link to a file that was written and fsynced whole, and the folder is fsynced after it; a
+name is never used for another content; names are made by us, of letters and digits. Every call that may wait for the
+disk runs in a thread of ours.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from backlore.core.crypto import random_text
+
+T = TypeVar("T")
+
+THREADS = 8  # of a process, for the disk alone
+NAME = re.compile("[a-z0-9]{8,64}")
+PIECE = 1 << 20  # bytes read or written at once
+DRAFTS_LIVE = 86400.0  # seconds
+
+
+class Gone(Exception):
+    """No such content is here."""
+
+
+class Draft:
+    """A content that is being written. `size` in bytes; `hash` is the SHA-256 of what was written, as hex."""
+
+    def __init__(self, disk: "Disk", path: Path, size: int = 0, hash: str = ""):
+        self.path = path
+        self.size = size
+        self._disk = disk
+        self._known = hash  # of one that came whole
+        self._hash = hashlib.sha256()
+        self._file = path.open("a+b", buffering=0)
+
+    @property
+    def hash(self) -> str:
+        """Of all bytes so far."""
+        return self._known or self._hash.hexdigest()
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Add bytes. Raises OSError."""
+        await self._disk.run(self._write, data)
+
+    async def head(self, length: int) -> bytes:
+        """The first bytes."""
+        return await self._disk.run(os.pread, self._file.fileno(), length, 0)
+
+    async def keep(self, name: str) -> None:
+        """Make it the content of this name, for good, unless that is there already. Raises OSError."""
+        await self._disk.run(self._keep, name)
+
+    async def discard(self) -> None:
+        """Forget it; also after `keep`, whose content stays."""
+        await self._disk.run(self._discard)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        left = memoryview(data)
+        self._hash.update(left)
+        self.size += len(left)
+        while left:
+            left = left[self._file.write(left) :]
+
+    def _keep(self, name: str) -> None:
+        os.fsync(self._file.fileno())
+        self._disk.link(self.path, name)
+
+    def _discard(self) -> None:
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Disk:
+    """The contents below a folder, which `prepare` makes. `free`: bytes of the disk that are not for them."""
+
+    def __init__(self, folder: Path, free: int = 0):
+        self.folder = folder
+        self._free = free
+        self._contents = folder / "contents"
+        self._drafts = folder / "drafts"
+        self._locks = folder / "locks"
+        self._stripes: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+
+    def prepare(self) -> None:
+        """Make the folders that are missing; before all else. Raises OSError."""
+        for each in (self._contents, self._drafts, self._locks):
+            each.mkdir(parents=True, exist_ok=True)
+
+    async def run(self, function: Callable[..., T], *given: Any) -> T:
+        """What a function that waits for the disk gives, from a thread of ours."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *given))
+
+    async def draft(self) -> Draft:
+        """A new draft; end it by `discard`, also when it was kept. Raises OSError, ENOSPC too when room gets short."""
+        return await self.run(self._draft)
+
+    async def adopt(self, path: Path, size: int, hash: str) -> Draft:
+        """A draft that is a whole file already, of the same file system, whose own name stays. Raises OSError."""
+        target = self._drafts / random_text(128)
+        await self.run(os.link, path, target)
+        return await self.run(Draft, self, target, size, hash)
+
+    @contextlib.asynccontextmanager
+    async def alone(self, what: str) -> AsyncIterator[None]:
+        """While it lasts nobody else on this machine is within the same `what`, or rarely within another."""
+        stripe = hashlib.sha256(what.encode()).hexdigest()[:2]
+        async with self._stripes[stripe]:  # of this process one at a time, so that waiting takes one thread
+            with (self._locks / stripe).open("ab") as file:
+                await self.run(fcntl.flock, file, fcntl.LOCK_EX)
+                yield
+
+    def path(self, name: str) -> Path:
+        """Where a content is, or would be."""
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no content's name")
+        return self._contents / name[:2] / name
+
+    async def size(self, name: str) -> int:
+        """Bytes of a content. Raises Gone."""
+        try:
+            return (await self.run(os.stat, self.path(name))).st_size
+        except FileNotFoundError:
+            raise Gone(name) from None
+
+    async def append(self, name: str, at: int, data: bytes) -> None:
+        """Write behind the first `at` bytes of a content, which is made if there is none, and fsync.
+
+        What stands behind them was never acknowledged and goes. Raises OSError; Gone when it is shorter.
+        """
+        await self.run(self._append, name, at, data)
+
+    async def delete(self, name: str) -> None:
+        """Delete a content, if it is there."""
+        await self.run(self._delete, name)
+
+    async def names(self) -> list[tuple[str, int, float]]:
+        """All contents: name, bytes, seconds since the last change."""
+        return await self.run(lambda: list(self._names()))
+
+    async def sweep(self) -> int:
+        """Delete drafts that nobody writes any more; how many they were."""
+        return await self.run(self._sweep)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def link(self, path: Path, name: str) -> None:
+        """Give a written file its name among the contents, durably; for threads."""
+        target = self.path(name)
+        if not target.parent.is_dir():
+            target.parent.mkdir(exist_ok=True)
+            fsync_folder(self._contents)
+        with contextlib.suppress(FileExistsError):
+            os.link(path, target)
+        fsync_folder(target.parent)
+
+    def _draft(self) -> Draft:
+        self._need_room()
+        return Draft(self, self._drafts / random_text(128))
+
+    def _need_room(self) -> None:
+        room = os.statvfs(self._drafts)
+        if room.f_bavail * room.f_frsize < self._free:
+            raise OSError(errno.ENOSPC, "less room than what is to stay free")
+
+    def _append(self, name: str, at: int, data: bytes) -> None:
+        self._need_room()
+        target = self.path(name)
+        target.parent.mkdir(exist_ok=True)
+        with target.open("ab") as file:
+            if os.fstat(file.fileno()).st_size < at:
+                raise Gone(name)
+            file.truncate(at)
+            file.write(data)
+            file.flush()
+            os.fdatasync(file.fileno())
+        if not at:
+            fsync_folder(target.parent)
+            fsync_folder(self._contents)
+
+    def _delete(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
+    def _names(self) -> Iterator[tuple[str, int, float]]:
+        now = time.time()
+        for folder in self._contents.iterdir():
+            for each in os.scandir(folder):
+                status = each.stat()
+                yield each.name, status.st_size, now - status.st_mtime
+
+    def _sweep(self) -> int:
+        old = [each for each in self._drafts.iterdir() if time.time() - each.stat().st_mtime > DRAFTS_LIVE]
+        for each in old:
+            each.unlink(missing_ok=True)
+        return len(old)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

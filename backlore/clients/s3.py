@@ -1,0 +1,150 @@
+"""S3, or any server that speaks it, by obstore.
+
+Laws: every call ends within its timeouts, and is tried again only as often as makes sense while somebody waits; what
+is sent carries its SHA-256, so that S3 refuses what was damaged on the way; nothing of a secret is in an error.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import obstore
+from obstore.exceptions import (
+    BaseError,
+    InvalidPathError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import S3Store
+
+PART = 8 << 20  # bytes of a part of a multipart upload, and the size from which there are parts
+PIECE = 1 << 20  # bytes handed on at once when reading
+SIDE_BY_SIDE = 4  # parts of one upload
+CONNECT = timedelta(seconds=3)
+TRY = timedelta(seconds=60)  # of one request; of an upload, of one part
+RETRIES = 2
+LATEST_RETRY = timedelta(seconds=10)  # after the first try
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=3)  # with jitter
+
+
+class S3Error(Exception):
+    """What S3 did not do."""
+
+
+class Missing(S3Error):
+    """No such object, or no such bucket."""
+
+
+class Refused(S3Error):
+    """S3 doesn't let us: the credentials, the bucket's policy, a name."""
+
+
+class Unreachable(S3Error):
+    """S3 does not answer, or answers that it can't; later it may."""
+
+
+class Found(NamedTuple):
+    """An object. `size` in bytes, `modified` in seconds since the epoch."""
+
+    name: str
+    size: int
+    modified: float
+
+
+class S3:
+    """One bucket. `endpoint` None is Amazon's own, of the region; `prefix` comes before all names."""
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        region: str = "us-east-1",
+        endpoint: str | None = None,
+        path_style: bool = True,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        prefix: str = "",
+    ):
+        given: dict[str, Any] = {"access_key_id": access_key, "secret_access_key": secret_key, "endpoint": endpoint}
+        self._store = S3Store(
+            bucket,
+            prefix=prefix or None,
+            region=region,
+            virtual_hosted_style_request=not path_style,
+            checksum_algorithm="SHA256",
+            client_options={
+                "allow_http": bool(endpoint and endpoint.startswith("http:")),
+                "connect_timeout": CONNECT,
+                "timeout": TRY,
+            },
+            retry_config={
+                "max_retries": RETRIES,
+                "retry_timeout": LATEST_RETRY,
+                "backoff": {"init_backoff": FIRST_PAUSE, "max_backoff": LONGEST_PAUSE, "base": 2},
+            },
+            **{name: value for name, value in given.items() if value},
+        )
+
+    async def put(self, name: str, content: bytes | Path) -> None:
+        """Keep an object, in parts when it is large. There is all of it or nothing. Raises S3Error, OSError."""
+        with translated(name):
+            await obstore.put_async(self._store, name, content, chunk_size=PART, max_concurrency=SIDE_BY_SIDE)
+
+    async def get(self, name: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes of an object, or a part of them, piece by piece. Raises S3Error, also in the middle."""
+        end = None if length is None else start + length
+        with translated(name):
+            span: Any = {"range": (start, end)} if end is not None else {"range": {"offset": start}} if start else None
+            got = await obstore.get_async(self._store, name, options=span)
+            async for piece in got.stream(min_chunk_size=PIECE):
+                yield bytes(piece)
+
+    async def head(self, name: str) -> Found:
+        """Size and age of an object. Raises S3Error."""
+        with translated(name):
+            return _found(await obstore.head_async(self._store, name))
+
+    async def copy(self, source: str, target: str) -> None:
+        """Copy an object within the bucket, on the server. Raises S3Error."""
+        with translated(source):
+            await obstore.copy_async(self._store, source, target)
+
+    async def delete(self, names: list[str]) -> None:
+        """Delete objects; one that isn't there is no error. Raises S3Error."""
+        with translated(f"{len(names)} objects"):
+            await obstore.delete_async(self._store, names)
+
+    async def list(self, prefix: str = "") -> AsyncIterator[Found]:
+        """All objects whose name begins with `prefix`, a whole folder of names. Raises S3Error."""
+        with translated(prefix):
+            async for page in obstore.list(self._store, prefix or None):
+                for each in page:
+                    yield _found(each)
+
+
+def _found(meta: Any) -> Found:
+    return Found(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+
+@contextmanager
+def translated(name: str) -> Any:
+    """obstore's errors as ours."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise Missing(name) from error
+    except FileNotFoundError as error:
+        # obstore says so of an object as well as of the local file
+        raise Missing(name) from error
+    except (PermissionDeniedError, UnauthenticatedError, InvalidPathError) as error:
+        _raise(Refused, name, error)
+    except BaseError as error:
+        _raise(Unreachable, name, error)
+
+
+def _raise(kind: type[S3Error], name: str, error: Exception) -> NoReturn:
+    # the first line says what happened; what follows is the whole request, with its signature
+    raise kind(f"{name}: {type(error).__name__}: {str(error).partition(chr(10))[0][:300]}") from None

@@ -1,0 +1,238 @@
+"""What files there are: the truth about disk and S3, in redis, all of a user's under one tag.
+
+    files:{k3f}…         hash        name → JSON of File; for ever
+    newest:{k3f}…        sorted set  name → when it changed (µs); with its file
+    trash:{k3f}…         hash        id → JSON of File; 30 days
+    trashed:{k3f}…       sorted set  id → when it was deleted (µs); with its file
+    blob:{k3f}…:BLOB     hash        {size, hash, live, trash, version, where, pushed}; as long as a file has it
+    hashes:{k3f}…        hash        SHA-256 → blob of that content; with its blob
+    usage:{k3f}…         hash        {bytes, files}; for ever
+    moves:{k3f}…         sorted set  blob → when to bring S3 and disk to what is said of it; until they are;
+                                     ~ID → when a file leaves the trash
+    moves:{all}          sorted set  user → when to look whether something is to be moved; until nothing is
+
+Laws: a blob is the bytes of one content, or a piece of one that grows; its name is never used again, so that one that
+nobody has can be deleted without asking. `live` and `trash` count who has it; from them follows where it belongs, and
+`moves` names it until it is there. A change to the files of a user and to what is to be moved is one step.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from backlore.clients.script import Script
+from backlore.core.crypto import random_text
+from backlore.core.keys import key
+from backlore.files.steps import APPEND, CLAIM, ERASE, LOOK_LATER, MOVED, PUT, RESTORE, TAKE
+
+EVERYBODY = key("moves", "all")
+MOST_ERASED = 200  # files in one step of redis
+LOOK_AGAIN = 10_000_000  # µs until we look whether a change was made that was cut before it could be told
+
+
+class File(msgspec.Struct):
+    """A file of a user. Times in µs since the epoch; `hash` is the SHA-256 of all of it, "" once it was added to."""
+
+    id: str  # of this version: another one has another
+    name: str
+    type: str
+    size: int  # bytes
+    hash: str
+    created: int
+    changed: int
+    blobs: list[tuple[str, int]]  # with the bytes of each that are the file's
+
+    @property
+    def etag(self) -> str:
+        """What changes when it changes."""
+        return self.id if self.hash else f"{self.id}-{self.size}"
+
+
+class Blob(msgspec.Struct):
+    """What is known of a blob. `where` is its folder in S3, or ""; `pushed` the bytes that are there."""
+
+    id: str
+    size: int
+    hash: str
+    live: int
+    trash: int
+    version: int
+    where: str
+    pushed: int
+
+    @property
+    def belongs(self) -> str:
+        """The folder in S3 where it should be."""
+        return "files" if self.live else "trash" if self.trash else ""
+
+
+class Refusal(Exception):
+    """What was asked for can't be done."""
+
+
+class Exists(Refusal):
+    """There is a file of this name."""
+
+
+class NoFile(Refusal):
+    """There is no such file."""
+
+
+class Changed(Refusal):
+    """The file is no longer the one that was meant."""
+
+
+class Quota(Refusal):
+    """There is no room left for this user."""
+
+
+REFUSALS: dict[str, type[Refusal]] = {"exists": Exists, "missing": NoFile, "changed": Changed, "quota": Quota}
+
+decode = msgspec.json.Decoder(File).decode
+encode = msgspec.json.Encoder().encode
+
+
+def now() -> int:
+    """µs since the epoch."""
+    return time.time_ns() // 1000
+
+
+def new_id() -> str:
+    """Of a file or a blob."""
+    return random_text(128)
+
+
+class Catalog:
+    """The files of users by their ids. Raises RedisError, and Refusals as said."""
+
+    def __init__(self, redis: Any, kept: float):
+        self._redis = redis
+        self._kept = int(kept * 1e6)  # µs in the trash
+
+    async def put(
+        self, user: str, file: File, quota: int, expected: str = "", where: str = "", pushed: int = 0
+    ) -> File:
+        """Make this the file of its name; what had the name goes to the trash. It has one blob, freshly named.
+
+        `expected`: "*" if there should be none, or the id of the one that should be there. Returned is what is
+        there now: with another blob when the user has this content already, the old one if nothing differs.
+        Raises Exists, Changed, Quota.
+        """
+        ((blob, size),) = file.blobs
+        given = (file.name, encode(file), blob, size, file.hash, quota, expected, where, pushed)
+        return decode((await self._change(PUT, user, *given))[1])
+
+    async def append(self, user: str, old: File | None, file: File, quota: int) -> None:
+        """Say that `file` has become of `old` by more bytes in its last blob. Raises Changed, Quota."""
+        blob, size = file.blobs[-1]
+        at = dict(old.blobs).get(blob, 0) if old else 0
+        before = encode(old) if old else ""
+        await self._change(APPEND, user, file.name, before, encode(file), blob, at, size - at, quota)
+
+    async def delete(self, user: str, name: str, expected: str = "") -> File:
+        """Into the trash with it. Raises NoFile, Changed."""
+        return decode((await self._change(TAKE, user, name, expected))[1])
+
+    async def restore(self, user: str, id: str, name: str = "") -> File:
+        """Out of the trash, under its own name or another. Raises NoFile, Exists."""
+        text = await self._redis.hget(key("trash", user), id)
+        if text is None:
+            raise NoFile(id)
+        file = decode(text)
+        file.name, file.changed = name or file.name, now()
+        return decode((await self._change(RESTORE, user, id, text, encode(file), file.name))[1])
+
+    async def erase(self, user: str, ids: Sequence[str]) -> int:
+        """Forget files of the trash for good; how many there were."""
+        erased = 0
+        for start in range(0, len(ids), MOST_ERASED):
+            erased += (await self._change(ERASE, user, *ids[start : start + MOST_ERASED]))[1]
+        return erased
+
+    async def find(self, user: str, name: str) -> File | None:
+        """The file of a name."""
+        text = await self._redis.hget(key("files", user), name)
+        return None if text is None else decode(text)
+
+    async def find_all(self, user: str, names: list[str]) -> list[File]:
+        """Those of the names that there are, in their order."""
+        if not names:
+            return []
+        found = await self._redis.hmget(key("files", user), names)
+        return [decode(text) for text in found if text is not None]
+
+    async def page(self, user: str, before: int, limit: int) -> list[File]:
+        """The newest that changed before a time (µs)."""
+        names = await self._redis.zrevrangebyscore(
+            key("newest", user), f"({before}" if before else "+inf", "-inf", start=0, num=limit
+        )
+        return await self.find_all(user, names)
+
+    async def page_of_trash(self, user: str, before: int, limit: int) -> list[tuple[File, int]]:
+        """What was last deleted before a time, and when (µs)."""
+        found = await self._redis.zrevrangebyscore(
+            key("trashed", user), f"({before}" if before else "+inf", "-inf", start=0, num=limit, withscores=True
+        )
+        if not found:
+            return []
+        texts = await self._redis.hmget(key("trash", user), [id for id, _ in found])
+        return [(decode(text), int(when)) for (_, when), text in zip(found, texts, strict=True) if text is not None]
+
+    async def names(self, user: str) -> list[str]:
+        """Of all files."""
+        found: list[str] = await self._redis.zrange(key("newest", user), 0, -1)
+        return found
+
+    async def usage(self, user: str) -> tuple[int, int]:
+        """Bytes that are kept, with those of the trash, each content once; and the number of files."""
+        bytes_, files = await self._redis.hmget(key("usage", user), "bytes", "files")
+        return int(bytes_ or 0), int(files or 0)
+
+    async def blob(self, user: str, id: str) -> Blob | None:
+        """What is known of a blob."""
+        fields = await self._redis.hgetall(key("blob", user, id))
+        return _blob(id, *(fields[name] for name in Blob.__struct_fields__[1:])) if fields else None
+
+    async def claim(self, user: str, lease: float, limit: int) -> list[Blob]:
+        """What is due to be moved, leased for `lease` seconds."""
+        return [_blob(*each) for each in await self._run(CLAIM, user, int(lease * 1e6), limit)]
+
+    async def moved(self, user: str, blob: Blob, where: str, pushed: int) -> None:
+        """S3 has so many bytes of a blob in this folder; and if the blob is nobody's, nothing of it is anywhere."""
+        await self._run(MOVED, user, blob.id, blob.version, where, pushed)
+
+    async def postpone(self, user: str, blob: str, delay: float) -> None:
+        """A move that failed is due again in `delay` seconds."""
+        await self._redis.zadd(key("moves", user), {blob: now() + int(delay * 1e6)}, xx=True)
+
+    async def users_to_serve(self, limit: int) -> list[tuple[str, float]]:
+        """Who may have something to move, with the moment that was set for looking."""
+        found: list[tuple[str, float]] = await self._redis.zrangebyscore(
+            EVERYBODY, "-inf", now(), start=0, num=limit, withscores=True
+        )
+        return found
+
+    async def look_later(self, user: str, seen: float) -> None:
+        """There is nothing due of a user: look when something is, or never; unless somebody has told of a change."""
+        first = await self._redis.zrange(key("moves", user), 0, 0, withscores=True)
+        await LOOK_LATER(self._redis, [EVERYBODY], user, repr(seen), repr(first[0][1]) if first else "")
+
+    async def _change(self, script: Script, user: str, *arguments: Any) -> Any:
+        """A step in the user's own tag, told before and after: one that is cut in between is found a little later."""
+        await self._redis.zadd(EVERYBODY, {user: now() + LOOK_AGAIN})
+        done = await self._run(script, user, *arguments)
+        await self._redis.zadd(EVERYBODY, {user: now()})
+        return done
+
+    async def _run(self, script: Script, user: str, *arguments: Any) -> Any:
+        kinds = ("files", "newest", "trash", "trashed", "hashes", "usage", "moves", "blob")
+        done = await script(self._redis, [key(kind, user) for kind in kinds], now(), self._kept, *arguments)
+        if done and isinstance(done, list) and isinstance(done[0], str) and done[0] in REFUSALS:
+            raise REFUSALS[done[0]](str(arguments[0]))
+        return done
+
+
+def _blob(id: str, size: str, hash: str, live: str, trash: str, version: str, where: str, pushed: str) -> Blob:
+    return Blob(id, int(size), hash, int(live), int(trash), int(version), where, int(pushed))

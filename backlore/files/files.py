@@ -1,0 +1,195 @@
+"""Files: what an application calls.
+
+    file = await app.files.put(user.id, "notes/today.txt", b"…")
+    async for piece in app.files.read(user.id, file): …
+
+Laws: a file is acknowledged when it is whole on the local disk and its way to S3 is written down with its name; or,
+with `durable`, when S3 has it. What was deleted or overwritten can be had back while the trash keeps it. The content of
+one user that is there already is kept once; another user's is never looked at.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from io import FileIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backlore.clients.disk import Disk, Draft
+from backlore.core.notify import Notify
+from backlore.core.payload import Upload
+from backlore.files.append import Appender
+from backlore.files.catalog import Catalog, File, NoFile, new_id, now
+from backlore.files.courier import Courier
+from backlore.files.kinds import HEAD, clean, sniff
+from backlore.files.store import Bucket, Store, object_name
+
+Content = bytes | Path | Upload | AsyncIterator[bytes]
+
+READ = 1 << 20  # bytes in one go
+PAGE = 500  # files in one go, when all of a user's are
+
+
+class Span(NamedTuple):
+    """A part of a file as it lies on the disk."""
+
+    path: Path
+    start: int
+    length: int
+
+
+def open_raw(path: Path) -> FileIO:
+    """A file to read from, without a buffer; for threads."""
+    return path.open("rb", buffering=0)
+
+
+class Files:
+    """The files of users, each user by the id. Without a bucket they are on the disk alone.
+
+    `quota` is the bytes that one user may have, with the trash; `kept` the seconds that the trash keeps a file. Beside
+    what is said, methods raise RedisError and OSError (ENOSPC when the disk is full); S3Error when they wait for S3.
+    """
+
+    def __init__(
+        self,
+        redis: Any,
+        notify: Notify,
+        disk: Disk,
+        bucket: Bucket | None,
+        *,
+        quota: int,
+        kept: float,
+        durable: bool = False,
+    ):
+        self.catalog = Catalog(redis, kept)
+        self.store = Store(disk, bucket, notify)
+        self.courier = Courier(notify, self.catalog, self.store)
+        self._appender = Appender(self.catalog, self.store, disk, quota)
+        self._disk = disk
+        self._quota = quota
+        self._bucket = bucket if durable else None
+
+    async def start(self) -> None:
+        """Before all else, in each process."""
+        self._disk.prepare()
+
+    async def run(self) -> None:
+        """Bring to S3 what is written here, for ever; in one process of this machine."""
+        await self.courier.run()
+
+    async def sweep(self) -> None:
+        """Delete what uploads that were cut have left; periodically."""
+        await self._disk.sweep()
+
+    async def put(self, user: str, name: str, content: Content, expected: str = "") -> File:
+        """Keep a file; what had its name goes to the trash. Its type is what its first bytes and its name say.
+
+        `expected`: "*" if there should be none of this name yet, or the id of the one to replace.
+        Raises BadName, Exists, Changed, Quota.
+        """
+        name = clean(name)
+        if isinstance(content, Upload):
+            draft = await self._disk.adopt(content.path, content.size, content.hash)
+        else:
+            draft = await self._disk.draft()
+        try:
+            if not isinstance(content, Upload):
+                await self._fill(draft, content)
+            return await self.keep(user, name, draft, expected)
+        finally:
+            await draft.discard()
+
+    async def keep(self, user: str, name: str, draft: Draft, expected: str = "") -> File:
+        """The same for what was written to a draft, which stays the caller's to discard."""
+        blob, moment = new_id(), now()
+        kind = sniff(await draft.head(HEAD), name)
+        await draft.keep(blob)
+        file = File(new_id(), name, kind, draft.size, draft.hash, moment, moment, [(blob, draft.size)])
+        where = ""
+        kept = None
+        try:
+            if self._bucket:
+                await self._bucket.put(object_name("files", user, blob), self._disk.path(blob))
+                where = "files"
+            kept = await self.catalog.put(user, file, self._quota, expected, where, draft.size if where else 0)
+        finally:
+            if kept is None or kept.blobs != file.blobs:
+                await self._withdraw(user, blob, kept, draft)
+        return kept
+
+    async def append(self, user: str, name: str, data: bytes) -> File:
+        """Add bytes to the end of a file, or begin one. Raises BadName, Quota, Changed."""
+        return await self._appender.append(user, clean(name), data)
+
+    async def find(self, user: str, name: str) -> File:
+        """What is known of a file. Raises BadName, NoFile."""
+        file = await self.catalog.find(user, clean(name))
+        if file is None:
+            raise NoFile(name)
+        return file
+
+    async def list(self, user: str, before: int = 0, limit: int = 100) -> Sequence[File]:
+        """The newest files, or those that changed before a time (µs)."""
+        return await self.catalog.page(user, before, limit)
+
+    async def delete(self, user: str, name: str, expected: str = "") -> File:
+        """Put a file into the trash. Raises BadName, NoFile, Changed."""
+        return await self.catalog.delete(user, clean(name), expected)
+
+    async def undelete(self, user: str, id: str, name: str = "") -> File:
+        """Take a file out of the trash, by its id; under another name if its own is taken. Raises NoFile, Exists."""
+        return await self.catalog.restore(user, id, clean(name) if name else "")
+
+    async def erase(self, user: str, ids: Sequence[str]) -> int:
+        """Delete files of the trash for good; how many they were."""
+        return await self.catalog.erase(user, ids)
+
+    async def wipe(self, user: str) -> None:
+        """Delete all files of a user for good. Cut anywhere, it can be called again."""
+        while files := await self.catalog.page(user, 0, PAGE):
+            for file in files:
+                await self.catalog.delete(user, file.name)
+        while dead := await self.catalog.page_of_trash(user, 0, PAGE):
+            await self.catalog.erase(user, [file.id for file, _ in dead])
+
+    async def spans(self, user: str, file: File, start: int = 0, length: int | None = None) -> Sequence[Span]:
+        """Where the bytes lie, fetched from S3 if need be. Raises Lost, S3Error."""
+        end = file.size if length is None else min(file.size, start + length)
+        found, at = [], 0
+        for blob, size in file.blobs:
+            first, last = max(start - at, 0), min(end - at, size)
+            if first < last:
+                path = await self.store.path(user, blob, size, file.hash)
+                found.append(Span(path, first, last - first))
+            at += size
+        return found
+
+    async def read(self, user: str, file: File, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes of a file, or of a part of it, piece by piece. Raises Lost, S3Error."""
+        for span in await self.spans(user, file, start, length):
+            with await self._disk.run(open_raw, span.path) as source:
+                source.seek(span.start)
+                left = span.length
+                while left:
+                    piece = await self._disk.run(source.read, min(READ, left))
+                    if not piece:
+                        raise OSError(f"{span.path} has become shorter while it was read")
+                    left -= len(piece)
+                    yield piece
+
+    async def _fill(self, draft: Draft, content: bytes | Path | AsyncIterator[bytes]) -> None:
+        if isinstance(content, bytes):
+            await draft.write(content)
+        elif isinstance(content, Path):
+            with await self._disk.run(open_raw, content) as source:
+                while piece := await self._disk.run(source.read, READ):
+                    await draft.write(piece)
+        else:
+            async for each in content:
+                await draft.write(each)
+
+    async def _withdraw(self, user: str, blob: str, kept: File | None, draft: Draft) -> None:
+        """Take back the bytes of a file that was refused, or whose content is there already."""
+        if kept is not None and len(kept.blobs) == 1 and not await self.store.is_here(*kept.blobs[0]):
+            await draft.keep(kept.blobs[0][0])  # it was there, but not on this disk
+        await self._disk.delete(blob)
+        if self._bucket:
+            await self._bucket.delete([object_name("files", user, blob)])

@@ -1,0 +1,81 @@
+"""What a file is: by its first bytes, as far as a browser may show it; and whether its name can be one.
+
+Laws: nobody's word is taken for what a browser would run or draw; what is shown in a page are the types below, known
+by their first bytes, all else is a download. A name is a key and never a path of ours, yet it will be one on its
+reader's disk: it can't climb, and can't look like another.
+"""
+
+import mimetypes
+import re
+import unicodedata
+
+HEAD = 4096  # bytes that are looked at
+MOST = 255  # characters of a name
+PLAIN = "application/octet-stream"
+
+# What may be shown in a browser: the bytes that such a file begins with. `.` is any byte.
+SHOWN: dict[str, bytes] = {
+    "image/png": rb"\x89PNG\r\n\x1a\n",
+    "image/jpeg": rb"\xff\xd8\xff",
+    "image/gif": rb"GIF8[79]a",
+    "image/webp": rb"RIFF.{4}WEBP",
+    "image/avif": rb".{4}ftypavi[fs]",
+    "image/bmp": rb"BM.{4}\0{4}",
+    "audio/mpeg": rb"ID3|\xff[\xfb\xf3\xf2]",
+    "audio/ogg": rb"OggS\0\x02",
+    "audio/wav": rb"RIFF.{4}WAVE",
+    "audio/flac": rb"fLaC",
+    "video/mp4": rb".{4}ftyp(isom|mp4[12]|avc1|iso[2-6]|M4V )",
+    "video/webm": rb"\x1aE\xdf\xa3.{0,60}webm",
+}
+_patterns = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in SHOWN.items()}
+# invisible characters that turn the direction of writing: a name with them reads as another one
+_TURNS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def sniff(head: bytes, name: str) -> str:
+    """The media type: one that may be shown by its first bytes, any other by its name."""
+    for kind, pattern in _patterns.items():
+        if pattern.match(head):
+            return kind
+    if is_text(head) and mimetypes.guess_type(name)[0] in (None, "text/plain"):
+        return "text/plain"
+    guess = mimetypes.guess_type(name)[0] or PLAIN
+    return PLAIN if guess in SHOWN else guess
+
+
+def is_shown(kind: str) -> bool:
+    """Whether a browser may show it within a page: it runs nothing."""
+    return kind in SHOWN or kind == "text/plain"
+
+
+def is_text(head: bytes) -> bool:
+    """Whether it begins as text in UTF-8."""
+    try:
+        text = head.decode("utf-8") if len(head) < HEAD else head[: HEAD - 4].decode("utf-8", "ignore")
+    except UnicodeDecodeError:
+        return False
+    return bool(head) and not any(ord(each) < 32 and each not in "\t\n\r\f\x1b" for each in text)
+
+
+class BadName(ValueError):
+    """It can't be a file's name; the text is a sentence that says why."""
+
+
+def clean(name: str) -> str:
+    """The name as it is kept: in one Unicode form, of parts between slashes. Raises BadName."""
+    name = unicodedata.normalize("NFC", name)
+    if not 1 <= len(name) <= MOST:
+        raise BadName(f"A name has 1 to {MOST} characters.")
+    if any(unicodedata.category(each) in ("Cc", "Cs") for each in name):
+        raise BadName("A name has no control characters.")
+    if _TURNS.search(name):
+        raise BadName("A name has no marks that turn the direction of writing.")
+    if "\\" in name:
+        raise BadName("A name has no backslash; its parts stand between slashes.")
+    for part in name.split("/"):
+        if not part.strip(". \u00a0"):
+            raise BadName("Each part of a name has something that is no dot and no space.")
+        if len(part.encode()) > MOST:
+            raise BadName(f"Each part of a name has at most {MOST} bytes in UTF-8.")
+    return name

@@ -1,0 +1,196 @@
+"""The steps of the catalog, each whole or not at all: scripts that redis runs.
+
+Each takes the keys of one user: files, newest, trash, trashed, hashes, usage, moves, blob; and first the time, and how
+long the trash is kept, both in µs.
+Each gives {"done", …}, or {WORD} when it can't be done.
+"""
+
+from backlore.clients.script import Script
+
+PRELUDE = """
+local files, newest, trash, trashed, hashes, usage, moves = unpack(KEYS, 1, 7)
+local now, kept = ARGV[1], ARGV[2]
+local function blob_key(id) return KEYS[8] .. ':' .. id end
+local function count(id, kind, change)
+    redis.call('HINCRBY', blob_key(id), kind, change)
+    redis.call('HINCRBY', blob_key(id), 'version', 1)
+end
+-- where it belongs has changed, perhaps
+local function settle(id)
+    local size, hash, live, dead, where, pushed =
+        unpack(redis.call('HMGET', blob_key(id), 'size', 'hash', 'live', 'trash', 'where', 'pushed'))
+    local belongs = tonumber(live) > 0 and 'files' or tonumber(dead) > 0 and 'trash' or ''
+    if belongs == '' then
+        if hash ~= '' then redis.call('HDEL', hashes, hash) end
+        redis.call('HINCRBY', usage, 'bytes', -size)
+    end
+    if belongs == '' or belongs ~= where or pushed ~= size then redis.call('ZADD', moves, now, id) end
+end
+local function recount(text, from, to)
+    for _, each in ipairs(cjson.decode(text).blobs) do
+        if from then count(each[1], from, -1) end
+        if to then count(each[1], to, 1) end
+        settle(each[1])
+    end
+end
+local function bury(text)
+    local id = cjson.decode(text).id
+    redis.call('HSET', trash, id, text)
+    redis.call('ZADD', trashed, now, id)
+    redis.call('ZADD', moves, now + kept, '~' .. id)
+    recount(text, 'live', 'trash')
+end
+local function take_from_trash(id, to)
+    local text = redis.call('HGET', trash, id)
+    if not text then return 0 end
+    redis.call('HDEL', trash, id)
+    redis.call('ZREM', trashed, id)
+    redis.call('ZREM', moves, '~' .. id)
+    recount(text, 'trash', to)
+    return 1
+end
+local function set(name, text, old)
+    redis.call('HSET', files, name, text)
+    redis.call('ZADD', newest, now, name)
+    if not old then redis.call('HINCRBY', usage, 'files', 1) end
+end
+local function has_room(size, quota)
+    return (tonumber(redis.call('HGET', usage, 'bytes')) or 0) + size <= quota
+end
+"""
+
+# ARGV: now, kept, name, file, blob, size, hash, quota, expected, where, pushed
+PUT = Script(
+    PRELUDE
+    + """
+local _, _, name, text, blob, size, hash, quota, expected, where, pushed = unpack(ARGV)
+local old = redis.call('HGET', files, name)
+local was = old and cjson.decode(old)
+if expected == '*' and old then return {'exists'} end
+if expected ~= '' and expected ~= '*' and (not was or was.id ~= expected) then return {'changed'} end
+if was and was.hash == hash and was.type == cjson.decode(text).type then return {'same', old} end
+local known = redis.call('HGET', hashes, hash)
+if not known then
+    if not has_room(tonumber(size), tonumber(quota)) then return {'quota'} end
+    redis.call('HSET', blob_key(blob), 'size', size, 'hash', hash, 'live', 0, 'trash', 0, 'version', 0,
+        'where', where, 'pushed', pushed)
+    redis.call('HSET', hashes, hash, blob)
+    redis.call('HINCRBY', usage, 'bytes', size)
+else
+    text = text:gsub(blob, known)
+end
+count(known or blob, 'live', 1)
+settle(known or blob)
+if old then bury(old) end
+set(name, text, old)
+return {'done', text}
+"""
+)
+
+# ARGV: now, kept, name, old text or "", new text, blob, its bytes so far, bytes more, quota
+APPEND = Script(
+    PRELUDE
+    + """
+local _, _, name, before, text, blob, at, more, quota = unpack(ARGV)
+local old = redis.call('HGET', files, name)
+if (old or '') ~= before then return {'changed'} end
+if not has_room(tonumber(more), tonumber(quota)) then return {'quota'} end
+if at == '0' then
+    redis.call('HSET', blob_key(blob), 'size', 0, 'hash', '', 'live', 1, 'trash', 0, 'version', 0,
+        'where', '', 'pushed', 0)
+end
+redis.call('HINCRBY', blob_key(blob), 'size', more)
+count(blob, 'live', 0)
+redis.call('HINCRBY', usage, 'bytes', more)
+settle(blob)
+set(name, text, old)
+return {'done', text}
+"""
+)
+
+# ARGV: now, kept, name, expected
+TAKE = Script(
+    PRELUDE
+    + """
+local _, _, name, expected = unpack(ARGV)
+local old = redis.call('HGET', files, name)
+if not old then return {'missing'} end
+if expected ~= '' and cjson.decode(old).id ~= expected then return {'changed'} end
+redis.call('HDEL', files, name)
+redis.call('ZREM', newest, name)
+redis.call('HINCRBY', usage, 'files', -1)
+bury(old)
+return {'done', old}
+"""
+)
+
+# ARGV: now, kept, id, the text that is there, the text to be, name
+RESTORE = Script(
+    PRELUDE
+    + """
+local _, _, id, before, text, name = unpack(ARGV)
+if redis.call('HGET', trash, id) ~= before then return {'missing'} end
+if redis.call('HEXISTS', files, name) == 1 then return {'exists'} end
+take_from_trash(id, 'live')
+set(name, text, nil)
+return {'done', text}
+"""
+)
+
+# ARGV: now, kept, ids
+ERASE = Script(
+    PRELUDE
+    + """
+local erased = 0
+for place = 3, #ARGV do
+    erased = erased + take_from_trash(ARGV[place], nil)
+end
+return {'done', erased}
+"""
+)
+
+# Blobs that are due, now leased, with what is known of each. ARGV: now, lease (µs), how many
+CLAIM = Script(
+    PRELUDE
+    + """
+local claimed = {}
+local due = redis.call('ZRANGEBYSCORE', moves, '-inf', now, 'LIMIT', 0, ARGV[4])
+for _, id in ipairs(due) do
+    if id:sub(1, 1) == '~' then take_from_trash(id:sub(2), nil) end
+end
+for _, id in ipairs(due) do
+    redis.call('ZADD', moves, now + ARGV[3], id)
+    local known = redis.call('HMGET', blob_key(id), 'size', 'hash', 'live', 'trash', 'version', 'where', 'pushed')
+    if known[1] then
+        table.insert(claimed, {id, unpack(known)})
+    else
+        redis.call('ZREM', moves, id)
+    end
+end
+return claimed
+"""
+)
+
+# What S3 has is a fact, whatever has changed since; done is the move only if nothing has.
+# ARGV: now, kept, blob, version, where, pushed
+MOVED = Script(
+    PRELUDE
+    + """
+local _, _, id, version, where, pushed = unpack(ARGV)
+if redis.call('EXISTS', blob_key(id)) == 0 then return redis.call('ZREM', moves, id) end
+redis.call('HSET', blob_key(id), 'where', where, 'pushed', pushed)
+if redis.call('HGET', blob_key(id), 'version') ~= version then return redis.call('ZADD', moves, now, id) end
+local live, dead = unpack(redis.call('HMGET', blob_key(id), 'live', 'trash'))
+if live == '0' and dead == '0' then redis.call('DEL', blob_key(id)) end
+return redis.call('ZREM', moves, id)
+"""
+)
+
+# ARGV: user, the moment that was seen, the next one or ""
+LOOK_LATER = Script(
+    """
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1])) ~= tonumber(ARGV[2]) then return 0 end
+if ARGV[3] == '' then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+return redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+"""
+)

