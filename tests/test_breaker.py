@@ -128,6 +128,8 @@ def test_values_that_fit_and_values_that_don_t() -> None:
     assert all(not flaw(NOTE, value) for value in good) and all(flaw(NOTE, value) for value in bad)
     assert {len(each["text"]) for each in good} >= {1, 10} and {0, 9} <= {each["count"] for each in good}
     assert any(each.get("inner", 1) is None for each in good)
+    link = {"type": "string", "minLength": 10, "maxLength": 2000, "pattern": r"^(?:https?://\S+)$"}
+    assert all(value.startswith("http") for _, value in edges(link, Random(1)))
     spoilt = [each for each in bad if isinstance(each, dict)]
     assert {-1, 10, "1", True} <= {
         each["count"] for each in spoilt if not isinstance(each.get("count", []), list | dict)

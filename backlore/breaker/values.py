@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from backlore.breaker.document import Operation, Schema, flaw
+from backlore.breaker.document import MATCHED, Operation, Schema, flaw
 
 Place = tuple[str | int, ...]  # in a payload
 
@@ -136,7 +136,8 @@ def edges(
     for each in known.get("enum", ()):
         yield f"choice {each}", each
     for name, value in found:
-        if not flaw(known, value):
+        is_judged = "pattern" not in known or len(value) < MATCHED
+        if is_judged and not flaw(known, value):
             yield name, value
 
 
