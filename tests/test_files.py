@@ -228,7 +228,7 @@ def test_expected(run) -> None:
         with pytest.raises(Changed):
             await files.put(ANN, "none", b"3", expected=two.id)
         assert len(house.contents()) == 2
-        writers = [files.put(ANN, "b", b"%d" % number, expected="*") for number in range(20)]
+        writers = [files.put(ANN, "b", b"writer %d" % number, expected="*") for number in range(20)]
         done = await asyncio.gather(*writers, return_exceptions=True)
         assert sum(isinstance(each, File) for each in done) == 1 and len(house.contents()) == 3
 
