@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from msgspec import NODEFAULT
-from msgspec import inspect as types
 
-from backlore.cli.words import amount, describe
 from backlore.core.config import ConfigError, Context, enter
+from backlore.core.words import amount, describe
+from backlore.web.openapi import describe_types
 from backlore.web.routes import Route
 from backlore.web.static import Files
 
@@ -95,7 +94,8 @@ def read_fields(route: Route) -> Iterator[Field]:
     """What a client gives, in the order of a request."""
     for name in route.names:
         if name in route.parameters:
-            yield Field("path", name, describe(types.type_info(route.parameters[name].type)))
+            (schema,), types = describe_types([route.parameters[name].type])
+            yield Field("path", name, describe(schema, types))
     if route.query:
         yield from read_struct("query", route.query.type)
     # a handler that takes no body has an empty one
@@ -105,21 +105,15 @@ def read_fields(route: Route) -> Iterator[Field]:
 
 def read_struct(place: str, kind: Any) -> Iterator[Field]:
     """The fields of a payload type."""
-    shape = types.type_info(kind)
-    assert isinstance(shape, types.StructType)
-    for field in shape.fields:
-        what = describe(field.type)
-        if field.default is None:
+    (schema,), types = describe_types([kind])
+    shape = types[schema["$ref"].rpartition("/")[2]]
+    for name, each in shape["properties"].items():
+        what, default = describe(each, types), each.get("default")
+        if default is None:
             what = what.removesuffix(" or null")  # leaving it out says the same
-        if not field.required:
-            empty = field.default in (NODEFAULT, None, "") or field.default_factory is not NODEFAULT
-            what += ", optional" if empty else f", by default {show(field.default)}"
-        yield Field(place, field.encode_name, what)
-
-
-def show(value: Any) -> str:
-    """A default as a client would write it."""
-    return amount(value) if type(value) in (int, float) else json.dumps(value, ensure_ascii=False, default=str)
+        if name not in shape["required"]:
+            what += ", optional" if default in (None, "", [], {}) else f", by default {amount(default)}"
+        yield Field(place, name, what)
 
 
 def read_reply(route: Route) -> str:

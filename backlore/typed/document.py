@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from backlore.typed.bounds import explain
+from backlore.core.words import amount, describe, has_bounds
 
 Schema = dict[str, Any]  # of JSON, as the document has it
 
@@ -102,7 +102,10 @@ class Document:
         return Operation(name, method, path, text, fields["path"], query, body, form, reply)
 
     def _field(self, name: str, schema: Schema, required: bool, hint: str) -> Field:
-        return Field(name, self._spell(schema, hint + pascal(snake(name))), required, explain(schema))
+        words = [describe(schema, self._components)] if has_bounds(schema) else []
+        if (default := schema.get("default")) not in (None, "", [], {}):
+            words.append(f"by default {amount(default)}")
+        return Field(name, self._spell(schema, hint + pascal(snake(name))), required, ", ".join(words))
 
     def _keep(self, wish: str, text: str, fields: list[Field]) -> Shape:
         shape = Shape(unused([wish], self._taken), text, fields)

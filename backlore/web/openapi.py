@@ -43,9 +43,7 @@ def describe(name: str, version: str, routes: list[Route], cookie: str) -> dict[
     types = [route.body.payload for route in routes if route.body] + [r.query.type for r in routes if r.query]
     types += [codec.type for route in routes for codec in route.parameters.values()]
     unique = list(dict.fromkeys(types))
-    shapes, components = msgspec.json.schema_components(
-        unique, schema_hook=_file, ref_template="#/components/schemas/{name}"
-    )
+    shapes, components = describe_types(unique)
     schemas = dict(zip(unique, shapes, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -65,6 +63,11 @@ def describe(name: str, version: str, routes: list[Route], cookie: str) -> dict[
             },
         },
     }
+
+
+def describe_types(types: list[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, dict[str, Any]]]:
+    """The JSON schemas of some types, in their order, and of those that they refer to, by name."""
+    return msgspec.json.schema_components(types, schema_hook=_file, ref_template="#/components/schemas/{name}")
 
 
 def _file(kind: type) -> dict[str, Any]:
