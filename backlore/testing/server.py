@@ -1,4 +1,4 @@
-"""A server of the breaker's own: `backlore run dev` of an application, with a temporary data folder."""
+"""A server to test: `backlore run dev` of an application, on a free port, with a temporary data folder."""
 
 import contextlib
 import os
@@ -41,7 +41,7 @@ class OwnServer:
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> "OwnServer":
-        self._folder = Path(tempfile.mkdtemp(prefix="backlore-break-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="backlore-test-"))
         try:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
