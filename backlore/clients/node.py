@@ -218,12 +218,13 @@ class Node:
             return
         link = self._link
         if link is not None:
+            latest = now - self.timeout  # one bound for both: a difference that was rounded otherwise let one more pass
             for entry in link.pending:
-                if entry[4] > now - self.timeout:
+                if entry[4] > latest:
                     break
                 fail(entry, self._interrupted(f"no reply within {self.timeout:g} s"))
             age = link.age(now)
-            link.stalled = age >= self.timeout
+            link.stalled = bool(link.pending) and link.pending[0][4] <= latest
             if age > 3 * self.timeout:
                 link.transport.abort()
                 self.lost(link, TimeoutError(f"no reply within {age:.1f} s"))
