@@ -57,11 +57,17 @@ class House:
     def __init__(self, redis: Redis, folder: Path, s3: S3 | None, **limits: float):
         self.redis = redis
         self.s3 = s3
-        self.said: list[str] = []
-        notify = Notify(lambda record: self.said.append(str(record["event"])))
+        self._said: list[str] = []
+        self._notify = notify = Notify(lambda record: self._said.append(str(record["event"])))
         self.disk = Disk(folder)
         self.files = Files(redis, notify, self.disk, s3, **{"quota": 10 << 20, "kept": 3600, **limits})
         self.disk.prepare()
+
+    @property
+    def said(self) -> list[str]:
+        """The events that were told."""
+        self._notify.flush()
+        return self._said
 
     async def settle(self) -> None:
         """Until nothing is left to move."""
@@ -142,6 +148,26 @@ def test_an_upload_that_breaks_leaves_nothing(run) -> None:
         with pytest.raises(ConnectionError):
             await house.files.put(ANN, "a", broken())
         assert not await house.files.list(ANN) and not house.contents()
+
+    run(test)
+
+
+def test_an_answer_that_is_lost_loses_no_content(run) -> None:
+    """The catalog has taken the file, and nobody learns it: what is listed can be read."""
+
+    async def test(house: House) -> None:
+        catalog = house.files.catalog
+        whole = catalog.put
+
+        async def cut(*given: object) -> File:
+            await whole(*given)  # type: ignore[arg-type]
+            raise ConnectionError("redis is gone")
+
+        catalog.put = cut  # type: ignore[method-assign]
+        with pytest.raises(ConnectionError):
+            await house.files.put(ANN, "a", b"content")
+        catalog.put = whole  # type: ignore[method-assign]
+        assert await read(house.files, ANN, await house.files.find(ANN, "a")) == b"content"
 
     run(test)
 

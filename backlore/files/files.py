@@ -8,16 +8,18 @@ with `durable`, when S3 has it. What was deleted or overwritten can be had back 
 one user that is there already is kept once; another user's is never looked at.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from backlore.clients.disk import Disk, Draft
+from backlore.clients.s3 import S3Error
 from backlore.core.notify import Notify
 from backlore.core.payload import Upload
 from backlore.files.append import Appender
-from backlore.files.catalog import Catalog, File, NoFile, new_id, now
+from backlore.files.catalog import Catalog, File, NoFile, Refusal, new_id, now
 from backlore.files.courier import Courier
 from backlore.files.kinds import HEAD, clean, sniff
 from backlore.files.store import Bucket, Store, object_name
@@ -103,16 +105,17 @@ class Files:
         kind = sniff(await draft.head(HEAD), name)
         await draft.keep(blob)
         file = File(new_id(), name, kind, draft.size, draft.hash, moment, moment, [(blob, draft.size)])
-        where = ""
-        kept = None
         try:
-            if self._bucket:
-                await self._bucket.put(object_name("files", user, blob), self._disk.path(blob))
-                where = "files"
+            where = await self._secure(user, blob)
             kept = await self.catalog.put(user, file, self._quota, expected, where, draft.size if where else 0)
-        finally:
-            if kept is None or kept.blobs != file.blobs:
-                await self._withdraw(user, blob, kept, draft)
+        except (Refusal, S3Error):
+            await self._withdraw(user, blob)
+            raise
+        # whatever else breaks it leaves the blob: the catalog may have taken it, and only its answer is lost
+        if kept.blobs != file.blobs:
+            if not await self.store.is_here(*kept.blobs[0]):
+                await draft.keep(kept.blobs[0][0])  # its content was there, but not on this disk
+            await self._withdraw(user, blob)
         return kept
 
     async def append(self, user: str, name: str, data: bytes) -> File:
@@ -186,10 +189,16 @@ class Files:
             async for each in content:
                 await draft.write(each)
 
-    async def _withdraw(self, user: str, blob: str, kept: File | None, draft: Draft) -> None:
-        """Take back the bytes of a file that was refused, or whose content is there already."""
-        if kept is not None and len(kept.blobs) == 1 and not await self.store.is_here(*kept.blobs[0]):
-            await draft.keep(kept.blobs[0][0])  # it was there, but not on this disk
+    async def _secure(self, user: str, blob: str) -> str:
+        """The folder in S3 where a blob is now, "" if it need not be there yet. Raises S3Error."""
+        if not self._bucket:
+            return ""
+        await self._bucket.put(object_name("files", user, blob), self._disk.path(blob))
+        return "files"
+
+    async def _withdraw(self, user: str, blob: str) -> None:
+        """Take back a blob that no file has."""
         await self._disk.delete(blob)
         if self._bucket:
-            await self._bucket.delete([object_name("files", user, blob)])
+            with contextlib.suppress(S3Error):  # what is nobody's there, the check finds
+                await self._bucket.delete([object_name("files", user, blob)])
