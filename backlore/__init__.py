@@ -20,6 +20,7 @@ _HOMES = {
     "NEXT": "backlore.web.reply",
     "reply": "backlore.web.reply",
     "Request": "backlore.web.request",
+    "Stream": "backlore.web.body",
     "page": "backlore.web.static",
     "static": "backlore.web.static",
     "avant": "backlore.web.stages",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from backlore.app import Backend
     from backlore.core.keys import application_key as key
     from backlore.core.payload import Payload, Upload, between, length, matching
+    from backlore.web.body import Stream
     from backlore.web.reply import NEXT, reply
     from backlore.web.request import Request
     from backlore.web.stages import admin, auth, avant, private, public
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     ENV: str
 
 __all__ = [
-    "ENV", "NEXT", "Backend", "Payload", "Request", "Upload", "admin", "auth", "avant", "between", "key",
+    "ENV", "NEXT", "Backend", "Payload", "Request", "Stream", "Upload", "admin", "auth", "avant", "between", "key",
     "length", "matching", "page", "private", "public", "reply", "static",
 ]  # fmt: skip
 

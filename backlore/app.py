@@ -18,6 +18,8 @@ from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import Settings, settle
 from backlore.core.crypto import Busy
 from backlore.core.notify import Notify, console
+from backlore.filehttp.routes import FileRoutes
+from backlore.files.catalog import Changed, Exists, NoFile, Quota
 from backlore.files.files import Files
 from backlore.identity.identity import Identity
 from backlore.identity.openid import BACK
@@ -27,7 +29,7 @@ from backlore.services.mail import Mail
 from backlore.services.outbox import OutboxPage, is_local
 from backlore.services.rates import Rates
 from backlore.web import static
-from backlore.web.application import Application
+from backlore.web.application import Application, Refusals
 from backlore.web.cookie import SignedCookie
 from backlore.web.limits import Limits, Patience
 from backlore.web.openapi import describe
@@ -38,6 +40,10 @@ from backlore.web.stages import Keeper, public
 
 # What a client of ours raises when what it stands for can't be reached: 503.
 UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, AuthenticationError, Busy, Unreachable)
+
+
+# What a service refuses, with its status and word.
+REFUSALS: Refusals = {Exists: (409, "exists"), Changed: (409, "changed"), Quota: (409, "quota"), NoFile: (404, "file")}
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -100,7 +106,9 @@ class Backend:
         self.identity.on_destroy.append(self.files.wipe)
         keeper = Keeper(cookie, secret, self.identity.sessions.load, self.notify)
         self.identity.keep(keeper)
-        self.web = Application(keeper, self.notify, _limits(self.settings), UNAVAILABLE, known.proxies, known.secure)
+        self.web = Application(
+            keeper, self.notify, _limits(self.settings), UNAVAILABLE, REFUSALS, known.proxies, known.secure
+        )
         self.web.on_start.append(self.files.start)
         self.web.on_stop.append(self.redis.aclose)
         # a convenience for who sits before it; what goes into files and pipes is for logs, not for each request
@@ -124,6 +132,10 @@ class Backend:
             if isinstance(route.handler, static.Files):
                 route.handler.settle(self.settings.folder)
         self.web.add(*routes)
+
+    def file_routes(self, prefix: str = "/files") -> list[Route]:
+        """The routes by which users handle their files, for `routes`."""
+        return FileRoutes(self.files, self.settings.secret.cookie, self.settings.config.files.accel).routes(prefix)
 
     def every(self, seconds: float, function: Callable[[], Awaitable[None]]) -> None:
         """Run a function periodically, beside the workers, on one node of all at a time."""

@@ -15,6 +15,7 @@ import click
 
 from backlore.core.config import ConfigError, Context, enter
 from backlore.core.words import amount, describe
+from backlore.web.body import Body
 from backlore.web.openapi import describe_types
 from backlore.web.routes import Route
 from backlore.web.static import Files
@@ -99,7 +100,7 @@ def read_fields(route: Route) -> Iterator[Field]:
     if route.query:
         yield from read_struct("query", route.query.type)
     # a handler that takes no body has an empty one
-    if route.body:
+    if isinstance(route.body, Body):
         yield from read_struct("body", route.body.payload)
 
 

@@ -75,6 +75,9 @@ class FilesConfig(Payload):
     free: Annotated[int, between(0, 1 << 40)] = 1 << 30  # bytes of the disk that no upload may take
     trash: Seconds = 30 * 86400.0  # how long what was deleted or overwritten can be had back
     durable: Literal["disk", "s3"] = "disk"  # where a file must be before it is acknowledged
+    # nginx's internal location for the contents of the data folder; requests that come through `proxies` are
+    # answered by it (X-Accel-Redirect)
+    accel: Annotated[str, matching("/[a-z0-9_-]{1,50}/", "like /contents/")] | None = None
 
 
 class Config(Payload):

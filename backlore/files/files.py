@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from backlore.clients.disk import Disk, Draft
 from backlore.clients.s3 import S3Error
@@ -23,19 +23,12 @@ from backlore.files.catalog import Catalog, File, NoFile, Refusal, new_id, now
 from backlore.files.courier import Courier
 from backlore.files.kinds import HEAD, clean, sniff
 from backlore.files.store import Bucket, Store, object_name
+from backlore.web.delivery import FilePart, Part
 
 Content = bytes | Path | Upload | AsyncIterator[bytes]
 
 READ = 1 << 20  # bytes in one go
 PAGE = 500  # files in one go, when all of a user's are
-
-
-class Span(NamedTuple):
-    """A part of a file as it lies on the disk."""
-
-    path: Path
-    start: int
-    length: int
 
 
 def open_raw(path: Path) -> FileIO:
@@ -66,7 +59,7 @@ class Files:
         self.courier = Courier(notify, self.catalog, self.store)
         self._appender = Appender(self.catalog, self.store, disk, quota)
         self._disk = disk
-        self._quota = quota
+        self.quota = quota
         self._bucket = bucket if durable else None
 
     async def start(self) -> None:
@@ -107,7 +100,7 @@ class Files:
         file = File(new_id(), name, kind, draft.size, draft.hash, moment, moment, [(blob, draft.size)])
         try:
             where = await self._secure(user, blob)
-            kept = await self.catalog.put(user, file, self._quota, expected, where, draft.size if where else 0)
+            kept = await self.catalog.put(user, file, self.quota, expected, where, draft.size if where else 0)
         except (Refusal, S3Error):
             await self._withdraw(user, blob)
             raise
@@ -133,6 +126,10 @@ class Files:
         """The newest files, or those that changed before a time (µs)."""
         return await self.catalog.page(user, before, limit)
 
+    async def trash(self, user: str, before: int = 0, limit: int = 100) -> Sequence[tuple[File, int]]:
+        """What was last deleted or overwritten, or before a time (µs), and when."""
+        return await self.catalog.page_of_trash(user, before, limit)
+
     async def delete(self, user: str, name: str, expected: str = "") -> File:
         """Put a file into the trash. Raises BadName, NoFile, Changed."""
         return await self.catalog.delete(user, clean(name), expected)
@@ -153,30 +150,23 @@ class Files:
         while dead := await self.catalog.page_of_trash(user, 0, PAGE):
             await self.catalog.erase(user, [file.id for file, _ in dead])
 
-    async def spans(self, user: str, file: File, start: int = 0, length: int | None = None) -> Sequence[Span]:
+    async def spans(self, user: str, file: File, start: int = 0, length: int | None = None) -> Sequence[Part]:
         """Where the bytes lie, fetched from S3 if need be. Raises Lost, S3Error."""
         end = file.size if length is None else min(file.size, start + length)
         found, at = [], 0
         for blob, size in file.blobs:
             first, last = max(start - at, 0), min(end - at, size)
             if first < last:
-                path = await self.store.path(user, blob, size, file.hash)
-                found.append(Span(path, first, last - first))
+                known = file.hash if len(file.blobs) == 1 else ""
+                found.append(FilePart(await self.store.path(user, blob, size, known), first, last - first))
             at += size
         return found
 
     async def read(self, user: str, file: File, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """The bytes of a file, or of a part of it, piece by piece. Raises Lost, S3Error."""
-        for span in await self.spans(user, file, start, length):
-            with await self._disk.run(open_raw, span.path) as source:
-                source.seek(span.start)
-                left = span.length
-                while left:
-                    piece = await self._disk.run(source.read, min(READ, left))
-                    if not piece:
-                        raise OSError(f"{span.path} has become shorter while it was read")
-                    left -= len(piece)
-                    yield piece
+        for part in await self.spans(user, file, start, length):
+            async for piece in part.pieces():
+                yield piece
 
     async def _fill(self, draft: Draft, content: bytes | Path | AsyncIterator[bytes]) -> None:
         if isinstance(content, bytes):

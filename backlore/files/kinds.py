@@ -9,6 +9,8 @@ import mimetypes
 import re
 import unicodedata
 
+from backlore.core.payload import Invalid
+
 HEAD = 4096  # bytes that are looked at
 MOST = 255  # characters of a name
 PLAIN = "application/octet-stream"
@@ -58,8 +60,11 @@ def is_text(head: bytes) -> bool:
     return bool(head) and not any(ord(each) < 32 and each not in "\t\n\r\f\x1b" for each in text)
 
 
-class BadName(ValueError):
-    """It can't be a file's name; the text is a sentence that says why."""
+class BadName(Invalid):
+    """It can't be a file's name."""
+
+    def __init__(self, why: str):
+        super().__init__("name", why)
 
 
 def clean(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_network
 from typing import Any
 
@@ -19,6 +19,7 @@ HSTS: Header = (b"strict-transport-security", b"max-age=31536000; includeSubDoma
 CLOSE: Header = (b"connection", b"close")
 
 Hook = Callable[[], Awaitable[None]]
+Refusals = Mapping[type[Exception], tuple[int, str]]  # status and word
 
 
 class Handover(Reply):
@@ -35,8 +36,9 @@ class Handover(Reply):
 class Application:
     """Give it routes, then serve it with any ASGI server.
 
-    `keeper` knows sessions; `unavailable` are the exceptions of clients that mean 503; `on_start` and `on_stop`
-    run with the server. `draining` is set when the worker ends: replies then ask clients to connect anew.
+    `keeper` knows sessions; `unavailable` are the exceptions of clients that mean 503, `refusals` those of services
+    with their status and word; `on_start` and `on_stop` run with the server. `draining` is set when the worker ends:
+    replies then ask clients to connect anew.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Application:
         notify: Notify,
         limits: Limits,
         unavailable: tuple[type[Exception], ...] = (),
+        refusals: Refusals | None = None,
         proxies: list[str] | None = None,
         secure: bool = False,
     ):
@@ -59,6 +62,7 @@ class Application:
         self._notify = notify
         self._limits = limits
         self._unavailable = unavailable
+        self._refusals = refusals or {}
         self._proxies = [ip_network(proxy, strict=False) for proxy in proxies or []]
         self._always: list[Header] = [HSTS] if secure else []
 
@@ -140,6 +144,8 @@ class Application:
             case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._notify("error", "disk.full", error=error, **_about(request))
                 return reply(507, error="disk")
+        if answer := self._refusals.get(type(error)):
+            return reply(answer[0], error=answer[1])
         if isinstance(error, self._unavailable):
             self._notify("error", "unavailable", error=error, **_about(request))
             return reply(503, error="unavailable", headers=[("retry-after", "1")])

@@ -1,6 +1,7 @@
 """Reads a route's body and decodes it into the route's type: JSON, urlencoded or multipart."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -86,6 +87,49 @@ class Body:
         if raw is None:
             raw = request.raw = await receive(request, limits)
         return raw
+
+
+class Stream:
+    """The bytes of a body as they come, of any content-type: `async for chunk in body`.
+
+    `declared` is their number as the client says it, -1 when it doesn't. While iterating raises TooLarge (over
+    `upload_limit`), TooSlow, Disconnected.
+    """
+
+    __slots__ = ("_limits", "_request")
+
+    def __init__(self, request: Request, limits: Limits):
+        self._request = request
+        self._limits = limits
+
+    @property
+    def declared(self) -> int:
+        """Bytes, or -1."""
+        return self._request.declared
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self.declared > self._limits.upload:
+            raise TooLarge
+        received, more = 0, self.declared != 0
+        while more:
+            chunk, more = await self._limits.patience.wait(self._request.chunk())
+            received += len(chunk)
+            if received > self._limits.upload:
+                raise TooLarge
+            if chunk:
+                yield chunk
+
+
+class RawBody:
+    """The body of a route whose handler takes it as a Stream. The csrf token stands in the header."""
+
+    async def read(self, request: Request, limits: Limits) -> Stream:
+        """The body, of which nothing has been read."""
+        return Stream(request, limits)
+
+    async def csrf(self, request: Request, limits: Limits) -> str:
+        """No token: the body is none of ours."""
+        return ""
 
 
 async def receive(request: Request, limits: Limits) -> Raw:

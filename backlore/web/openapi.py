@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from backlore.core.payload import Upload
+from backlore.web.body import Body, RawBody
 from backlore.web.promises import Promise, read
 from backlore.web.routes import SAFE, Route
 from backlore.web.static import Files
@@ -29,6 +30,7 @@ TEXTS = {
     "413": "Too large.",
     "414": "The query is too long.",
     "415": "Unknown content-type.",
+    "412": "It is not what `If-Match` names.",
     "416": "Nothing of the range is in it.",
     "429": "Too many tries.",
     "500": "A bug.",
@@ -40,7 +42,8 @@ HELD = ("nocookie", "session", "tampered")  # of the gatekeeper
 
 def describe(name: str, version: str, routes: list[Route], cookie: str) -> dict[str, Any]:
     """The document of an application; routes that several stages answer under one path are described once."""
-    types = [route.body.payload for route in routes if route.body] + [r.query.type for r in routes if r.query]
+    types = [route.body.payload for route in routes if isinstance(route.body, Body)]
+    types += [route.query.type for route in routes if route.query]
     types += [codec.type for route in routes for codec in route.parameters.values()]
     unique = list(dict.fromkeys(types))
     shapes, components = describe_types(unique)
@@ -89,9 +92,11 @@ def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]
             operation["description"] = rest.strip()
     if parameters := _parameters(route, schemas, components):
         operation["parameters"] = parameters
-    if route.body and "body" in inspect.signature(route.handler).parameters:
+    if isinstance(route.body, Body) and "body" in inspect.signature(route.handler).parameters:
         kind = "multipart/form-data" if route.body.codec.has_uploads else "application/json"
         operation["requestBody"] = {"required": True, "content": {kind: {"schema": schemas[route.body.payload]}}}
+    elif isinstance(route.body, RawBody):
+        operation["requestBody"] = {"required": True, "content": {"*/*": {}}}
     if route.stage.has_session:
         safe = route.method == "GET"
         operation["security"] = [{"session": []} if safe else {"session": [], "csrf": []}]
@@ -150,16 +155,17 @@ def _good(route: Route, promises: dict[int, Promise]) -> dict[str, Any]:
 def _file_replies(files: Files) -> dict[str, Any]:
     content = {files.media: {"schema": {"type": "string"}}}
     parts = {code: {"description": TEXTS[code], "content": content} for code in ("200", "206")}
-    return {**parts, "304": {"description": TEXTS["304"]}, "416": _error("416", ["range"], ())}
+    errors = {"412": _error("412", ["changed"], ()), "416": _error("416", ["range"], ())}
+    return {**parts, "304": {"description": TEXTS["304"]}, **errors}
 
 
 def _words(route: Route) -> dict[str, list[str]]:
     """The words of the stages and of the decoding, by status."""
     found = {"414": ["query"], "500": ["server"], "503": ["unavailable"]}
-    if route.body or route.query:
+    if isinstance(route.body, Body) or route.query:
         found["400"] = ["json", "payload"]
     if route.body:
-        found |= {"408": ["timeout"], "413": ["size"], "415": ["type"]}
+        found |= {"408": ["timeout"], "413": ["size"]} | ({"415": ["type"]} if isinstance(route.body, Body) else {})
     if route.names or isinstance(route.handler, Files):
         found["404"] = ["route"]
     refusals = [] if route.method in SAFE or not route.stage.gates else ["csrf"]

@@ -88,11 +88,11 @@ def etag_of(body: bytes) -> bytes:
     return b'"%s"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
 
 
-def etag_matches(header: bytes | None, etag: bytes) -> bool:
-    """Whether `If-None-Match` names this tag (weak comparison, RFC 9110, §13.1.2)."""
+def etag_matches(header: bytes | None, etag: bytes, strong: bool = False) -> bool:
+    """Whether `If-None-Match` names this tag (weak comparison, RFC 9110, §13.1.2), or `If-Match` does (`strong`)."""
     if header is None:
         return False
     if header == etag:
         return True
-    names = [name.strip().removeprefix(b"W/") for name in header.split(b",")]
+    names = [name.strip() if strong else name.strip().removeprefix(b"W/") for name in header.split(b",")]
     return b"*" in names or etag in names

@@ -78,6 +78,12 @@ class Request:
                 break
         return address
 
+    @property
+    def by_proxy(self) -> bool:
+        """Whether it came through a configured proxy."""
+        client = self.scope.get("client")
+        return client is not None and self._is_proxy(client[0])
+
     def _is_proxy(self, address: str) -> bool:
         try:
             known = ip_address(address)

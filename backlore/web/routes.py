@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from backlore.core.payload import Codec, Invalid, Payload
-from backlore.web.body import Body, Nothing
+from backlore.web.body import Body, Nothing, RawBody, Stream
 from backlore.web.limits import Limits
 from backlore.web.reply import Next, Reply
 from backlore.web.request import Request
@@ -73,7 +73,7 @@ class Route:
         self.segments = tuple(path.removeprefix("/").split("/"))
         self.parameters: dict[str, Codec[Any]] = {}
         self.query: Codec[Any] | None = None
-        self.body: Body | None = None
+        self.body: Body | RawBody | None = None
         self.limits: Limits  # given by the table's owner
         self.names = [s[1:-1].removesuffix("...") for s in self.segments if s.startswith("{")]
         if not path.startswith("/"):
@@ -91,7 +91,9 @@ class Route:
         kinds = typing.get_type_hints(function, include_extras=True)
         taken = list(inspect.signature(function).parameters)[1:]
         for name in taken:
-            if name == "body" and self.method not in SAFE:
+            if name == "body" and kinds.get(name) is Stream:
+                self.body = RawBody()
+            elif name == "body" and self.method not in SAFE:
                 self.body = Body(_payload(self, kinds.get(name)), with_csrf=self.stage.has_session)
             elif name == "query":
                 self.query = Codec(_payload(self, kinds.get(name)))

@@ -1,0 +1,1 @@
+"""The routes of users' files, for applications that want them: `app.routes(*app.file_routes())`."""

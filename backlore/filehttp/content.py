@@ -1,0 +1,111 @@
+"""The bytes of files: for their owner, and by signed links for who has no session.
+
+Laws: what a browser could run never runs: all but a few kinds known by their first bytes is a download, and whatever
+is opened stands alone in a sandbox. A link is for one version of one file, until a moment; it is its own proof, kept
+nowhere, and ends with the file.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+from urllib.parse import quote
+
+from backlore.core.crypto import Signer
+from backlore.core.payload import Payload, between
+from backlore.filehttp.folder import Name
+from backlore.files.catalog import File, NoFile
+from backlore.files.files import Files
+from backlore.files.kinds import is_shown
+from backlore.web.delivery import FilePart, Part, deliver, disposition
+from backlore.web.reply import SECURITY, Header, Reply, reply
+from backlore.web.request import Request
+from backlore.web.routes import Route
+from backlore.web.stages import private, public
+
+SANDBOX: Header = (
+    b"content-security-policy",
+    b"sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; media-src 'self'; frame-ancestors 'self'",
+)
+OWN: Header = (b"cache-control", b"private, no-cache")
+LONGEST = 30 * 86400  # seconds that a link may serve
+
+
+class Show(Payload):
+    """`download`: as an attachment, also what could be shown."""
+
+    download: bool = False
+
+
+class NewLink(Payload):
+    name: Name
+    seconds: Annotated[int, between(1, LONGEST)] = 3600
+
+
+class Content:
+    """The routes. `accel` is nginx's internal location for the contents on the disk, if it shall send them."""
+
+    def __init__(self, files: Files, secret: str, accel: str | None):
+        self._files = files
+        self._signer = Signer(secret, "file-link")
+        self._accel = accel
+        self._prefix = ""
+
+    def routes(self, prefix: str) -> list[Route]:
+        """What clients call."""
+        self._prefix = prefix
+        return [
+            public.get(f"{prefix}/linked/{{user}}/{{id}}/{{until}}/{{signature}}/{{name...}}", self._linked),
+            private.get(f"{prefix}/content/{{name...}}", self._read),
+            private.post(f"{prefix}/link", self._link),
+        ]
+
+    async def _read(self, request: Request, name: str, query: Show) -> Reply:
+        """The file: ranges, If-Match, If-None-Match, If-Range, HEAD. 200; 206; 304; 404 `file`; 412 `changed`;
+        416 `range`."""
+        return await self.send(request, request.user.id, await self._files.find(request.user.id, name), query.download)
+
+    async def _link(self, request: Request, body: NewLink) -> Reply:
+        """A link to the file as it is now, for anybody, for some seconds. 200 {"url": str, "until": int}; 400;
+        404 `file`."""
+        file = await self._files.find(request.user.id, body.name)
+        until = int(time.time()) + body.seconds
+        return reply(200, {"url": self.link(request.user.id, file, until), "until": until})
+
+    async def _linked(
+        self, request: Request, user: str, id: str, until: int, signature: str, name: str, query: Show
+    ) -> Reply:
+        """What a signed link leads to. 200; 206; 304; 404 `file`; 412 `changed`; 416 `range`; 403 `token`."""
+        if not self._signer.verify(_signed(user, id, until, name), signature) or until < time.time():
+            return reply(403, error="token")
+        file = await self._files.find(user, name)
+        if file.id != id:
+            raise NoFile(name)  # another version is not what the link was given for
+        return await self.send(request, user, file, query.download)
+
+    def link(self, user: str, file: File, until: int) -> str:
+        """The path of a link to this version of a file, good until a time (seconds since the epoch)."""
+        signature = self._signer.sign(_signed(user, file.id, until, file.name))
+        return f"{self._prefix}/linked/{user}/{file.id}/{until}/{signature}/{quote(file.name)}"
+
+    async def send(self, request: Request, user: str, file: File, download: bool = False) -> Reply:
+        """The reply to a GET of a file. Raises Lost, S3Error."""
+        shown = is_shown(file.type) and not download
+        kind = f"{file.type}; charset=utf-8" if file.type == "text/plain" else file.type
+        headers = [(b"content-type", kind.encode()), *SECURITY, SANDBOX, OWN, disposition(file.name, shown)]
+        parts = await self._files.spans(user, file)
+        if self._accel and request.by_proxy and (path := _path_below(self._accel, parts)):
+            return Reply(200, b"", [*headers, (b"x-accel-redirect", path.encode())])
+        return deliver(request, parts, headers, f'"{file.etag}"'.encode())
+
+
+def _signed(user: str, id: str, until: int, name: str) -> str:
+    return "\n".join((user, id, str(until), name))
+
+
+def _path_below(location: str, parts: Sequence[Part]) -> str:
+    """Where nginx finds the content; "" when it isn't a whole file of the disk."""
+    if len(parts) != 1 or not isinstance(parts[0], FilePart):
+        return ""
+    path = parts[0].path
+    # one that grows may have more bytes than were acknowledged
+    return f"{location}{path.parent.name}/{path.name}" if path.stat().st_size == parts[0].length else ""

@@ -1,0 +1,236 @@
+"""Sending contents that lie in files or come as streams: whole, or the parts that were asked for (RFC 9110, §13, §14).
+
+Laws: what is sent is never loaded; a length that was promised is kept, or the connection breaks, so that nobody takes
+a part for the whole. A header that we need not understand is ignored, as the RFC has it.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from backlore.core.crypto import random_text
+from backlore.web.reply import Header, Reply, Send, etag_matches, reply
+from backlore.web.request import Request
+
+PIECE = 256 << 10  # bytes read and sent at once
+WHOLE = 1 << 20  # bytes from which a whole file goes out by the server itself, without us
+RANGES = 20  # in one request; with more the header is ignored
+NOWAIT = getattr(os, "RWF_NOWAIT", None)  # of Linux: reads what is in memory already, and nothing else
+
+Span = tuple[int, int]  # start, length: bytes of a content
+
+
+class FilePart(NamedTuple):
+    """A part of a file on the local disk."""
+
+    path: Path
+    start: int
+    length: int
+
+    def cut(self, start: int, length: int) -> "FilePart":
+        """A part of it."""
+        return FilePart(self.path, self.start + start, length)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Its bytes. Raises OSError, also when the file has become shorter."""
+        loop = asyncio.get_running_loop()
+        at, end = self.start, self.start + self.length
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            while at < end:
+                size = min(PIECE, end - at)
+                piece = read_at_once(handle, size, at) or await loop.run_in_executor(None, os.pread, handle, size, at)
+                if not piece:
+                    raise OSError(f"{self.path} has become shorter while it was sent")
+                at += len(piece)
+                yield piece
+        finally:
+            os.close(handle)
+
+
+class StreamPart(NamedTuple):
+    """What comes from elsewhere: `read(start, length)` begins to bring it."""
+
+    read: Callable[[int, int], AsyncIterator[bytes]]
+    start: int
+    length: int
+
+    def cut(self, start: int, length: int) -> "StreamPart":
+        """A part of it."""
+        return StreamPart(self.read, self.start + start, length)
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Its bytes."""
+        return self.read(self.start, self.length)
+
+
+Part = FilePart | StreamPart
+
+
+def read_at_once(handle: int, size: int, at: int) -> bytes:
+    """What of these bytes can be had without waiting for the disk; "" if it must be waited for."""
+    if NOWAIT is None:
+        return b""
+    buffer = bytearray(size)
+    try:
+        count = os.preadv(handle, [buffer], at, NOWAIT)
+    except OSError:  # it is not in memory, or the file system can't tell
+        return b""
+    return bytes(buffer) if count == size else bytes(buffer[:count])
+
+
+def cut(parts: Iterable[Part], start: int, length: int) -> list[Part]:
+    """The parts of a stretch of what some parts make together."""
+    found: list[Part] = []
+    at, end = 0, start + length
+    for part in parts:
+        first, last = max(start - at, 0), min(end - at, part.length)
+        if first < last:
+            found.append(part.cut(first, last - first))
+        at += part.length
+    return found
+
+
+class PartsReply(Reply):
+    """What some parts and texts make together, of known length. `by_server`: it may send a whole file itself."""
+
+    __slots__ = ("by_server", "length", "parts")
+
+    def __init__(self, status: int, headers: list[Header], parts: Sequence[Part | bytes], by_server: bool = False):
+        super().__init__(status, b"", headers)
+        self.parts = parts
+        self.length = sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
+        self.by_server = by_server
+
+    async def send(self, send: Send, headers: list[Header], bodiless: bool) -> None:
+        """Send by ASGI, piece by piece; the first is there before the status is sent."""
+        headers = [*headers, (b"content-length", b"%d" % self.length)]
+        start = {"type": "http.response.start", "status": self.status, "headers": headers}
+        if bodiless or not self.length:
+            await send(start)
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if self.by_server and (path := self._whole_file()):
+            await send(start)
+            await send({"type": "http.response.pathsend", "path": path})
+            return
+        left = self.length
+        async for piece in self._pieces():
+            if left == self.length:
+                await send(start)
+            left -= len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+        if left:
+            raise OSError(f"{left} bytes less than were promised")
+
+    def _whole_file(self) -> str:
+        part = self.parts[0]
+        if len(self.parts) > 1 or not isinstance(part, FilePart) or part.start or part.length < WHOLE:
+            return ""
+        return str(part.path) if part.path.stat().st_size == part.length else ""
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        for part in self.parts:
+            if isinstance(part, bytes):
+                yield part
+            else:
+                async for piece in part.pieces():
+                    yield piece
+
+
+class StreamReply(Reply):
+    """What comes as it comes, of unknown length."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, status: int, headers: list[Header], stream: AsyncIterator[bytes]):
+        super().__init__(status, b"", headers)
+        self.stream = stream
+
+    async def send(self, send: Send, headers: list[Header], bodiless: bool) -> None:
+        """Send by ASGI, chunk by chunk; when the stream raises, the connection breaks."""
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        if not bodiless:
+            async for piece in self.stream:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def deliver(request: Request, parts: Sequence[Part], headers: list[Header], etag: bytes) -> Reply:
+    """The reply to a GET of what the parts make: all of it, 206 for ranges of it, 304, 412 `changed`, 416 `range`.
+
+    `headers` name its content-type; `etag` is strong.
+    """
+    wanted = request.headers.get(b"if-match")
+    if wanted is not None and not etag_matches(wanted, etag, strong=True):
+        return reply(412, error="changed")
+    headers = [*headers, (b"etag", etag), (b"accept-ranges", b"bytes")]
+    if etag_matches(request.headers.get(b"if-none-match"), etag):
+        return Reply(304, b"", headers)
+    size = sum(part.length for part in parts)
+    asked = request.headers.get(b"range")
+    if asked and request.headers.get(b"if-range", etag) == etag:
+        spans = parse_ranges(asked, size)
+        if spans is not None:
+            return _partial(parts, headers, spans, size)
+    by_server = "http.response.pathsend" in (request.scope.get("extensions") or ())
+    return PartsReply(200, headers, parts, by_server)
+
+
+def _partial(parts: Sequence[Part], headers: list[Header], spans: list[Span], size: int) -> Reply:
+    if not spans:
+        return reply(416, error="range", headers=[("content-range", f"bytes */{size}")])
+    if len(spans) == 1:
+        span = spans[0]
+        return PartsReply(206, [*headers, (b"content-range", _said(span, size))], cut(parts, *span))
+    boundary = random_text(128).encode()
+    kind = next((value for name, value in headers if name == b"content-type"), b"application/octet-stream")
+    sent: list[Part | bytes] = []
+    for span in spans:
+        lines = (b"\r\n--" + boundary, b"content-type: " + kind, b"content-range: " + _said(span, size), b"", b"")
+        sent += [b"\r\n".join(lines), *cut(parts, *span)]
+    sent.append(b"\r\n--" + boundary + b"--\r\n")
+    others = [each for each in headers if each[0] != b"content-type"]
+    return PartsReply(206, [(b"content-type", b"multipart/byteranges; boundary=" + boundary), *others], sent)
+
+
+def _said(span: Span, size: int) -> bytes:
+    return b"bytes %d-%d/%d" % (span[0], span[0] + span[1] - 1, size)
+
+
+def parse_ranges(header: bytes, size: int) -> list[Span] | None:
+    """The byte ranges of a header that are in a content of `size` bytes (RFC 9110, §14.1.2); none: nothing is in it.
+
+    None when the header is to be ignored: another unit, bad syntax, too many ranges, or more than the whole in all.
+    """
+    unit, _, listed = header.partition(b"=")
+    if unit.strip().lower() != b"bytes" or listed.count(b",") >= RANGES:
+        return None
+    found = []
+    for each in listed.split(b","):
+        match = re.fullmatch(rb"[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", each)
+        if not match or not (match[1] or match[2]):
+            return None
+        if not match[1]:
+            start, end = max(size - int(match[2]), 0), size
+        else:
+            start, end = int(match[1]), min(int(match[2] or size) + 1, size)
+            if match[2] and int(match[2]) < start:
+                return None
+        if start < end:
+            found.append((start, end - start))
+    return found if len(found) < 2 or sum(length for _, length in found) <= size else None
+
+
+def disposition(name: str, inline: bool) -> Header:
+    """`Content-Disposition` for a file of any name (RFC 6266, RFC 8187): whoever knows no UTF-8 gets an ASCII one."""
+    base = name.rpartition("/")[2]
+    plain = "".join(each if " " <= each <= "~" and each not in '"\\%' else "_" for each in base)
+    text = f'{"inline" if inline else "attachment"}; filename="{plain}"'
+    if plain != base:
+        text += f"; filename*=UTF-8''{quote(base, safe='')}"
+    return b"content-disposition", text.encode("ascii")

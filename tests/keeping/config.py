@@ -1,0 +1,1 @@
+CONFIG = {"name": "keeping", "files": {"free": 0}}
