@@ -1,7 +1,9 @@
 """Users' files over HTTP, on a real server."""
 
 import hashlib
+import io
 import os
+import zipfile
 from collections.abc import Iterator
 from email.parser import BytesParser
 from urllib.parse import quote
@@ -190,6 +192,28 @@ def test_links(ann: User, keeping: Server) -> None:
         assert stranger.get(url).json() == {"error": "file"}
     assert ann.post("/files/link", json={"name": "none"}).status_code == 404
     assert ann.post("/files/link", json={"name": "a", "seconds": 0}).status_code == 400
+
+
+def test_zip(keeping: Server) -> None:
+    with User(keeping, "zoe@example.com") as zoe:
+        zoe.sign_up()
+        kept = {"a.txt": b"a", "é/日本.bin": os.urandom(2 << 20), "empty": b"", "z" * 200: b"z" * 100_000}
+        for name, content in kept.items():
+            put(zoe, name, content)
+        everything = zoe.post("/files/zip", json={"archive": "mine é.zip"})
+        assert everything.headers["content-type"] == "application/zip"
+        assert everything.headers["content-disposition"].endswith("filename*=UTF-8''mine%20%C3%A9.zip")
+        with zipfile.ZipFile(io.BytesIO(everything.content)) as archive:
+            assert archive.testzip() is None
+            assert {name: archive.read(name) for name in archive.namelist()} == kept
+        # as a browser's form sends it
+        token = zoe.headers.pop("x-csrf-token")
+        some = zoe.post("/files/zip", data={"names": ["a.txt", "empty", "a.txt"], "csrf": token})
+        zoe.headers["x-csrf-token"] = token
+        with zipfile.ZipFile(io.BytesIO(some.content)) as archive:
+            assert archive.namelist() == ["a.txt", "empty"]
+        assert zoe.post("/files/zip", json={"names": ["a.txt", "none"]}).json() == {"error": "file"}
+        assert zoe.post("/files/zip", json={"names": [".."]}).json()["error"] == "payload"
 
 
 NAMES = {

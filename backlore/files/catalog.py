@@ -28,7 +28,7 @@ from backlore.core.keys import key
 from backlore.files.steps import APPEND, CLAIM, ERASE, LOOK_LATER, MOVED, PUT, RESTORE, TAKE
 
 EVERYBODY = key("moves", "all")
-MOST_ERASED = 200  # files in one step of redis
+MOST_AT_ONCE = 200  # files in one step of redis
 LOOK_AGAIN = 10_000_000  # µs until we look whether a change was made that was cut before it could be told
 
 
@@ -147,8 +147,8 @@ class Catalog:
     async def erase(self, user: str, ids: Sequence[str]) -> int:
         """Forget files of the trash for good; how many there were."""
         erased = 0
-        for start in range(0, len(ids), MOST_ERASED):
-            erased += (await self._change(ERASE, user, *ids[start : start + MOST_ERASED]))[1]
+        for start in range(0, len(ids), MOST_AT_ONCE):
+            erased += (await self._change(ERASE, user, *ids[start : start + MOST_AT_ONCE]))[1]
         return erased
 
     async def find(self, user: str, name: str) -> File | None:
@@ -158,10 +158,11 @@ class Catalog:
 
     async def find_all(self, user: str, names: list[str]) -> list[File]:
         """Those of the names that there are, in their order."""
-        if not names:
-            return []
-        found = await self._redis.hmget(key("files", user), names)
-        return [decode(text) for text in found if text is not None]
+        found: list[File] = []
+        for start in range(0, len(names), MOST_AT_ONCE):
+            texts = await self._redis.hmget(key("files", user), names[start : start + MOST_AT_ONCE])
+            found += [decode(text) for text in texts if text is not None]
+        return found
 
     async def page(self, user: str, before: int, limit: int) -> list[File]:
         """The newest that changed before a time (µs)."""

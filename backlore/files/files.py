@@ -126,6 +126,19 @@ class Files:
         """The newest files, or those that changed before a time (µs)."""
         return await self.catalog.page(user, before, limit)
 
+    async def all(self, user: str) -> Sequence[File]:
+        """All files of a user, the one first that was not changed for longest."""
+        return await self.catalog.find_all(user, await self.catalog.names(user))
+
+    async def choose(self, user: str, names: Sequence[str]) -> Sequence[File]:
+        """The files of these names, each once. Raises BadName, NoFile when one is missing."""
+        wanted = list(dict.fromkeys(map(clean, names)))
+        found = await self.catalog.find_all(user, wanted)
+        if len(found) < len(wanted):
+            missing = set(wanted) - {file.name for file in found}
+            raise NoFile(min(missing))
+        return found
+
     async def trash(self, user: str, before: int = 0, limit: int = 100) -> Sequence[tuple[File, int]]:
         """What was last deleted or overwritten, or before a time (µs), and when."""
         return await self.catalog.page_of_trash(user, before, limit)
