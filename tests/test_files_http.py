@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import socket
 import zipfile
 from collections.abc import Iterator
 from email.parser import BytesParser
@@ -174,6 +175,21 @@ def test_a_file_larger_than_a_piece(ann: User) -> None:
     assert ann.get(path("big")).content == big
     got = ann.get(path("big"), headers={"range": f"bytes={1 << 20}-{2 << 20}"})
     assert got.content == big[1 << 20 : (2 << 20) + 1]
+
+
+def test_a_client_that_goes_away_is_noticed(keeping: Server, ann: User) -> None:
+    """The server would wait for ever: a worker could not end, and what is read would stay open."""
+    put(ann, "long", os.urandom(20 << 20))
+    cookie = "; ".join(f"{name}={value}" for name, value in ann.cookies.items())
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50_000)
+        client.connect(("127.0.0.1", keeping.port))
+        client.sendall(
+            f"GET {path('long')} HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\nrange: bytes=1-\r\n\r\n".encode()
+        )
+        assert client.recv(1000).startswith(b"HTTP/1.1 206")
+    keeping.wait_said("client.disconnected method=GET path=/files/content/long")
+    assert not [each for worker in keeping.workers() for each in worker.open_files() if "contents" in each.path]
 
 
 def test_links(ann: User, keeping: Server) -> None:

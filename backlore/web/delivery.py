@@ -7,14 +7,14 @@ a part for the whole. A header that we need not understand is ignored, as the RF
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from backlore.core.crypto import random_text
 from backlore.web.reply import Header, Reply, Send, etag_matches, reply
-from backlore.web.request import Request
+from backlore.web.request import Disconnected, Request
 
 PIECE = 256 << 10  # bytes read and sent at once
 WHOLE = 1 << 20  # bytes from which a whole file goes out by the server itself, without us
@@ -95,15 +95,32 @@ def cut(parts: Iterable[Part], start: int, length: int) -> list[Part]:
     return found
 
 
+async def send_watched(request: Request, sending: Coroutine[Any, Any, None]) -> None:
+    """Send as long as the client is there: a server may never return from sending to one that has gone.
+
+    Raises what the sending raises, and Disconnected.
+    """
+    task, gone = asyncio.ensure_future(sending), asyncio.ensure_future(request.wait_until_gone())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Disconnected
+        task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
 class PartsReply(Reply):
     """What some parts and texts make together, of known length. `by_server`: it may send a whole file itself."""
 
-    __slots__ = ("by_server", "length", "parts")
+    __slots__ = ("by_server", "is_long", "length", "parts")
 
     def __init__(self, status: int, headers: list[Header], parts: Sequence[Part | bytes], by_server: bool = False):
         super().__init__(status, b"", headers)
         self.parts = parts
         self.length = sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
+        self.is_long = self.length > PIECE
         self.by_server = by_server
 
     async def send(self, send: Send, headers: list[Header], bodiless: bool) -> None:
@@ -146,6 +163,8 @@ class StreamReply(Reply):
     """What comes as it comes, of unknown length."""
 
     __slots__ = ("stream",)
+
+    is_long = True
 
     def __init__(self, status: int, headers: list[Header], stream: AsyncIterator[bytes]):
         super().__init__(status, b"", headers)

@@ -37,6 +37,8 @@ class Reply:
 
     __slots__ = ("body", "cacheable", "error", "headers", "status")
 
+    is_long = False  # whether sending it may take so long that the client may have gone meanwhile
+
     def __init__(self, status: int, body: bytes, headers: list[Header], error: str = "", cacheable: bool = False):
         self.status = status
         self.body = body

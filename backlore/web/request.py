@@ -102,3 +102,8 @@ class Request:
         if message["type"] == "http.disconnect":
             raise Disconnected
         return message.get("body", b""), message.get("more_body", False)
+
+    async def wait_until_gone(self) -> None:
+        """Until the client has gone away, its body being read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
