@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import socket
+import time
 import zipfile
 from collections.abc import Iterator
 from email.parser import BytesParser
@@ -188,6 +189,7 @@ def test_a_client_that_goes_away_is_noticed(keeping: Server, ann: User) -> None:
             f"GET {path('long')} HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\nrange: bytes=1-\r\n\r\n".encode()
         )
         assert client.recv(1000).startswith(b"HTTP/1.1 206")
+        time.sleep(0.5)  # the server is in the middle and waits for us to read on
     keeping.wait_said("client.disconnected method=GET path=/files/content/long")
     assert not [each for worker in keeping.workers() for each in worker.open_files() if "contents" in each.path]
 

@@ -100,7 +100,8 @@ async def send_watched(request: Request, sending: Coroutine[Any, Any, None]) -> 
 
     Raises what the sending raises, and Disconnected.
     """
-    task, gone = asyncio.ensure_future(sending), asyncio.ensure_future(request.wait_until_gone())
+    gone = asyncio.ensure_future(request.wait_until_gone())  # first, or it may miss what it waits for
+    task = asyncio.ensure_future(sending)
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
