@@ -5,8 +5,8 @@
     FOLDER/locks/9f            for being alone with one
 
 Laws: a content appears by a link to a file that was written and fsynced whole, and the folder is fsynced after it; a
-name is never used for another content; names are made by us, of letters and digits. Every call that may wait for the
-disk runs in a thread of ours.
+name is never used for another content; names are made by us, of letters and digits. What came whole is sealed by its
+mode: only what was begun by an append grows. Every call that may wait for the disk runs in a thread of ours.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import time
@@ -22,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from backlore.core.crypto import random_text
 
@@ -32,10 +33,23 @@ THREADS = 8  # of a process, for the disk alone
 NAME = re.compile("[a-z0-9]{8,64}")
 PIECE = 1 << 20  # bytes read or written at once
 DRAFTS_LIVE = 86400.0  # seconds
+SEALED = 0o444  # the mode of a content that came whole
 
 
 class Gone(Exception):
     """No such content is here."""
+
+
+class Misplaced(Exception):
+    """What is to be added doesn't belong behind that byte: the content ends elsewhere, is sealed, or is not here."""
+
+
+class Kept(NamedTuple):
+    """A content that is here: bytes, and seconds since its last change."""
+
+    name: str
+    size: int
+    age: float
 
 
 class Draft:
@@ -62,6 +76,13 @@ class Draft:
         """The first bytes."""
         return await self._disk.run(os.pread, self._file.fileno(), length, 0)
 
+    async def read(self) -> AsyncIterator[bytes]:
+        """All that was written, piece by piece; as often as one likes."""
+        at = 0
+        while piece := await self._disk.run(os.pread, self._file.fileno(), PIECE, at):
+            at += len(piece)
+            yield piece
+
     async def keep(self, name: str) -> None:
         """Make it the content of this name, for good, unless that is there already. Raises OSError."""
         await self._disk.run(self._keep, name)
@@ -78,6 +99,7 @@ class Draft:
             left = left[self._file.write(left) :]
 
     def _keep(self, name: str) -> None:
+        os.fchmod(self._file.fileno(), SEALED)
         os.fsync(self._file.fileno())
         self._disk.link(self.path, name)
 
@@ -139,20 +161,25 @@ class Disk:
         except FileNotFoundError:
             raise Gone(name) from None
 
-    async def append(self, name: str, at: int, data: bytes) -> None:
-        """Write behind the first `at` bytes of a content, which is made if there is none, and fsync.
+    async def append(self, name: str, at: int, data: bytes, exactly: bool = False) -> None:
+        """Write behind the first `at` bytes of a content, or begin one at 0, and fsync.
 
-        What stands behind them was never acknowledged and goes. Raises OSError; Gone when it is shorter.
+        What stands behind them was never acknowledged and goes; `exactly`: it doesn't, and nothing is written.
+        Raises OSError; Misplaced when the content is shorter, or sealed.
         """
-        await self.run(self._append, name, at, data)
+        await self.run(self._append, name, at, data, exactly)
 
     async def delete(self, name: str) -> None:
         """Delete a content, if it is there."""
         await self.run(self._delete, name)
 
-    async def names(self) -> list[tuple[str, int, float]]:
-        """All contents: name, bytes, seconds since the last change."""
-        return await self.run(lambda: list(self._names()))
+    async def names(self) -> list[Kept]:
+        """All contents."""
+        return await self.run(lambda: list(self._names("")))
+
+    async def page(self, after: str, limit: int) -> list[Kept]:
+        """The contents whose names come next behind one, in the order of names."""
+        return await self.run(lambda: list(itertools.islice(self._names(after), limit)))
 
     async def sweep(self) -> int:
         """Delete drafts that nobody writes any more; how many they were."""
@@ -181,16 +208,20 @@ class Disk:
         if room.f_bavail * room.f_frsize < self._free:
             raise OSError(errno.ENOSPC, "less room than what is to stay free")
 
-    def _append(self, name: str, at: int, data: bytes) -> None:
+    def _append(self, name: str, at: int, data: bytes, exactly: bool) -> None:
         self._need_room()
         target = self.path(name)
         target.parent.mkdir(exist_ok=True)
-        with target.open("ab") as file:
-            if os.fstat(file.fileno()).st_size < at:
-                raise Gone(name)
+        with open(_open_to_grow(target, at), "r+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # to look and to write is one step
+            size = os.fstat(file.fileno()).st_size
+            if size < at or (exactly and size > at):
+                raise Misplaced(name)
             file.truncate(at)
-            file.write(data)
-            file.flush()
+            file.seek(at)
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
             os.fdatasync(file.fileno())
         if not at:
             fsync_folder(target.parent)
@@ -199,18 +230,31 @@ class Disk:
     def _delete(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
 
-    def _names(self) -> Iterator[tuple[str, int, float]]:
+    def _names(self, after: str) -> Iterator[Kept]:
         now = time.time()
-        for folder in self._contents.iterdir():
-            for each in os.scandir(folder):
-                status = each.stat()
-                yield each.name, status.st_size, now - status.st_mtime
+        for folder in sorted(each for each in os.listdir(self._contents) if each >= after[:2]):
+            for each in sorted(os.scandir(self._contents / folder), key=lambda entry: entry.name):
+                if each.name > after:
+                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                        status = each.stat()
+                        yield Kept(each.name, status.st_size, now - status.st_mtime)
 
     def _sweep(self) -> int:
         old = [each for each in self._drafts.iterdir() if time.time() - each.stat().st_mtime > DRAFTS_LIVE]
         for each in old:
             each.unlink(missing_ok=True)
         return len(old)
+
+
+def _open_to_grow(path: Path, at: int) -> int:
+    """A handle on a content that may be added to, a new one at 0. Raises Misplaced, OSError."""
+    try:
+        if path.stat().st_mode & 0o777 == SEALED:  # root could write to it all the same
+            raise Misplaced(path.name)
+    except FileNotFoundError:
+        if at:
+            raise Misplaced(path.name) from None
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -1,21 +1,26 @@
 """Adding to files: logs, JSON lines, whatever grows.
 
 Laws: lines that come together are written together and fsynced once; who adds to a file is alone with it on this
-machine, and what is not in the catalog was never added, so that the next one writes over it. The catalog is changed
-only from what it was when we looked.
+machine, and what is not in the catalog was never added. A blob that does not take it, for others add to it or it is not
+at hand, is left as it is and another one begins. The catalog is changed only from what it was when we looked.
 """
 
 import asyncio
+import contextlib
+import random
 from typing import NamedTuple
 
-from backlore.clients.disk import Disk, Gone
-from backlore.clients.s3 import S3Error
-from backlore.files.catalog import Catalog, Changed, File, new_id, now
+from backlore.clients.disk import Disk, Misplaced
+from backlore.files.catalog import Catalog, Changed, File, Refusal, new_id, now
 from backlore.files.kinds import HEAD, sniff
-from backlore.files.store import Lost, Store
+from backlore.files.store import Away, Storage
+
+Place = tuple[str, int]  # a blob, and behind how many of its bytes
 
 BLOB = 8 << 20  # bytes to which a blob grows; then another one begins
 TRIES = 50  # when other machines add to the same file
+DRAWS = 5  # of new blobs, if none is taken
+PAUSE = 0.005, 0.03  # seconds until who was before us has told the catalog
 
 
 class Added(NamedTuple):
@@ -28,7 +33,7 @@ class Added(NamedTuple):
 class Appender:
     """Adds to the files of users."""
 
-    def __init__(self, catalog: Catalog, store: Store, disk: Disk, quota: int):
+    def __init__(self, catalog: Catalog, store: Storage, disk: Disk, quota: int):
         self._catalog = catalog
         self._store = store
         self._disk = disk
@@ -64,30 +69,44 @@ class Appender:
         del self._waiting[user, name]
 
     async def _add(self, user: str, name: str, data: bytes) -> File:
+        refused: set[Place] = set()
         for _ in range(TRIES):
             old = await self._catalog.find(user, name)
-            blob, at = await self._place(user, old)
-            await self._disk.append(blob, at, data)
+            blob, at = self._place(old, refused)
+            try:
+                await self._store.append(blob, at, data)
+            except Misplaced as error:
+                await self._withdraw(blob, at)
+                refused.add((blob, at))
+                if sum(not place[1] for place in refused) == DRAWS:
+                    raise Away(name) from error  # who takes no new one is in trouble
+                await asyncio.sleep(random.uniform(*PAUSE))
+                continue
             file = grown(name, old, blob, at, data)
             try:
                 await self._catalog.append(user, old, file, self._quota)
-            except Changed:
+            except Refusal as refusal:
+                await self._withdraw(blob, at)
+                if not isinstance(refusal, Changed):
+                    raise
                 continue  # by somebody on another machine, or replaced or deleted on this one
             return file
         raise Changed(name)
 
-    async def _place(self, user: str, old: File | None) -> tuple[str, int]:
-        """The blob to write to, and behind how many of its bytes."""
+    def _place(self, old: File | None, refused: set[Place]) -> Place:
+        """Where to write: to the last blob, unless it is none that grows, has grown enough, or took nothing."""
         if old is None or old.hash:
-            return new_id(), 0
+            return self._store.name(), 0
         blob, size = old.blobs[-1]
-        if size >= BLOB:
-            return new_id(), 0
-        try:
-            await self._store.path(user, blob, size)
-        except (Lost, S3Error, Gone):
-            return new_id(), 0  # what is to be added doesn't wait for what was before
+        if size >= BLOB or (blob, size) in refused:
+            return self._store.name(), 0
         return blob, size
+
+    async def _withdraw(self, blob: str, at: int) -> None:
+        """Take back a blob that was begun for nothing; of one that was there, what was added is nobody's."""
+        if not at:
+            with contextlib.suppress(Away):  # the check finds it
+                await self._store.delete(blob)
 
 
 def grown(name: str, old: File | None, blob: str, at: int, data: bytes) -> File:

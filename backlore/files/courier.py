@@ -1,4 +1,4 @@
-"""The courier: brings S3 and the disk to what the catalog says, however often it must try.
+"""The courier: brings S3 and those who keep the bytes to what the catalog says, however often it must try.
 
 Laws: a move is done when it was seen to be done, so that one that is cut begins anew and does no harm; what nobody
 has is deleted in S3 before it is forgotten. While S3 is away nothing is lost and nothing refused: moves wait.
@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from backlore.clients.s3 import Missing, S3Error
 from backlore.core.notify import Notify
 from backlore.files.catalog import Blob, Catalog
-from backlore.files.store import FOLDERS, Bucket, Lost, Store, object_name
+from backlore.files.store import FOLDERS, Away, Bucket, Lost, Storage, object_name
 
 AT_ONCE = 16  # moves of one process
 CLAIMED = 128  # moves of a user in one turn
@@ -27,7 +27,7 @@ LOST = 3600.0  # seconds until we look again for what is nowhere
 class Courier:
     """Moves blobs between disk, bucket and trash. Without a bucket it deletes from the disk what nobody has."""
 
-    def __init__(self, notify: Notify, catalog: Catalog, store: Store):
+    def __init__(self, notify: Notify, catalog: Catalog, store: Storage):
         self._notify = notify
         self._catalog = catalog
         self._store = store
@@ -62,6 +62,8 @@ class Courier:
                 await self.move(user, blob)
             except S3Error as error:
                 self._failed(error)
+            except Away:
+                pass  # told by who could not reach them
             except Lost:
                 self._notify("error", "files.lost", user=user, blob=blob.id, size=blob.size)
                 delay = LOST
@@ -74,7 +76,7 @@ class Courier:
             return False
 
     async def move(self, user: str, blob: Blob) -> None:
-        """Bring a blob to where it belongs. Raises S3Error, Lost, OSError, RedisError."""
+        """Bring a blob to where it belongs. Raises S3Error, Away, Lost, OSError, RedisError."""
         where, pushed = blob.where, blob.pushed
         bucket, target = self._store.bucket, blob.belongs
         if bucket and target:
@@ -86,14 +88,11 @@ class Courier:
         elif bucket:
             await bucket.delete([object_name(folder, user, blob.id) for folder in FOLDERS])
         if not target:
-            await self._store.disk.delete(blob.id)
+            await self._store.delete(blob.id)
         await self._catalog.moved(user, blob, where, pushed)
 
     async def _push(self, bucket: Bucket, user: str, blob: Blob) -> None:
-        path = await self._store.path(user, blob.id, blob.size, blob.hash)
-        # one that grows may have more bytes than were acknowledged: of it, those that were, and it is small
-        content = path if blob.hash else (await self._store.disk.run(path.read_bytes))[: blob.size]
-        await bucket.put(object_name(blob.belongs, user, blob.id), content)
+        await self._store.push(user, blob.id, blob.size, blob.hash, blob.belongs)
         if blob.where and blob.where != blob.belongs:
             await bucket.delete([object_name(blob.where, user, blob.id)])
 

@@ -3,9 +3,9 @@
     file = await app.files.put(user.id, "notes/today.txt", b"…")
     async for piece in app.files.read(user.id, file): …
 
-Laws: a file is acknowledged when it is whole on the local disk and its way to S3 is written down with its name; or,
-with `durable`, when S3 has it. What was deleted or overwritten can be had back while the trash keeps it. The content of
-one user that is there already is kept once; another user's is never looked at.
+Laws: a file is acknowledged when it is whole on the local disk, or on the file servers, and its way to S3 is written
+down with its name; or, with `durable`, when S3 has it. What was deleted or overwritten can be had back while the trash
+keeps it. The content of one user that is there already is kept once; another user's is never looked at.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from backlore.files.append import Appender
 from backlore.files.catalog import Catalog, File, NoFile, Refusal, new_id, now
 from backlore.files.courier import Courier
 from backlore.files.kinds import HEAD, clean, sniff
-from backlore.files.store import Bucket, Store, object_name
-from backlore.web.delivery import FilePart, Part
+from backlore.files.store import Away, Bucket, Storage, Store, object_name
+from backlore.web.delivery import Part
 
 Content = bytes | Path | Upload | AsyncIterator[bytes]
 
@@ -39,8 +39,10 @@ def open_raw(path: Path) -> FileIO:
 class Files:
     """The files of users, each user by the id. Without a bucket they are on the disk alone.
 
-    `quota` is the bytes that one user may have, with the trash; `kept` the seconds that the trash keeps a file. Beside
-    what is said, methods raise RedisError and OSError (ENOSPC when the disk is full); S3Error when they wait for S3.
+    `store` keeps the bytes, by default the disk, which has the drafts in any case. `quota` is the bytes that one user
+    may have, with the trash; `kept` the seconds that the trash keeps a file. Beside what is said, methods raise
+    RedisError and OSError (ENOSPC when the disk is full); S3Error when they wait for S3; Away when they wait for file
+    servers.
     """
 
     def __init__(
@@ -53,14 +55,16 @@ class Files:
         quota: int,
         kept: float,
         durable: bool = False,
+        store: Storage | None = None,
     ):
         self.catalog = Catalog(redis, kept)
-        self.store = Store(disk, bucket, notify)
+        self.store: Storage = store or Store(disk, bucket, notify)
         self.courier = Courier(notify, self.catalog, self.store)
         self._appender = Appender(self.catalog, self.store, disk, quota)
         self._disk = disk
         self.quota = quota
-        self._bucket = bucket if durable else None
+        self._bucket = bucket
+        self._durable = durable and bucket is not None
 
     async def start(self) -> None:
         """Before all else, in each process."""
@@ -94,20 +98,20 @@ class Files:
 
     async def keep(self, user: str, name: str, draft: Draft, expected: str = "") -> File:
         """The same for what was written to a draft, which stays the caller's to discard."""
-        blob, moment = new_id(), now()
+        blob, moment = self.store.name(), now()
         kind = sniff(await draft.head(HEAD), name)
-        await draft.keep(blob)
+        await self.store.keep(draft, blob)
         file = File(new_id(), name, kind, draft.size, draft.hash, moment, moment, [(blob, draft.size)])
         try:
-            where = await self._secure(user, blob)
+            where = await self._secure(user, file)
             kept = await self.catalog.put(user, file, self.quota, expected, where, draft.size if where else 0)
-        except (Refusal, S3Error):
+        except (Refusal, S3Error, Away):
             await self._withdraw(user, blob)
             raise
         # whatever else breaks it leaves the blob: the catalog may have taken it, and only its answer is lost
         if kept.blobs != file.blobs:
-            if not await self.store.is_here(*kept.blobs[0]):
-                await draft.keep(kept.blobs[0][0])  # its content was there, but not on this disk
+            if not await self.store.has(*kept.blobs[0]):
+                await self.store.keep(draft, kept.blobs[0][0])  # its content was there, but not at hand
             await self._withdraw(user, blob)
         return kept
 
@@ -171,7 +175,7 @@ class Files:
             first, last = max(start - at, 0), min(end - at, size)
             if first < last:
                 known = file.hash if len(file.blobs) == 1 else ""
-                found.append(FilePart(await self.store.path(user, blob, size, known), first, last - first))
+                found.append(await self.store.part(user, blob, size, known, first, last - first))
             at += size
         return found
 
@@ -192,16 +196,17 @@ class Files:
             async for each in content:
                 await draft.write(each)
 
-    async def _secure(self, user: str, blob: str) -> str:
-        """The folder in S3 where a blob is now, "" if it need not be there yet. Raises S3Error."""
-        if not self._bucket:
+    async def _secure(self, user: str, file: File) -> str:
+        """The folder in S3 where a file's blob is now, "" if it need not be there yet. Raises S3Error."""
+        if not self._durable:
             return ""
-        await self._bucket.put(object_name("files", user, blob), self._disk.path(blob))
+        await self.store.push(user, file.blobs[0][0], file.size, file.hash, "files")
         return "files"
 
     async def _withdraw(self, user: str, blob: str) -> None:
         """Take back a blob that no file has."""
-        await self._disk.delete(blob)
-        if self._bucket:
-            with contextlib.suppress(S3Error):  # what is nobody's there, the check finds
+        with contextlib.suppress(Away):  # what is nobody's with them, the check finds; in S3 too
+            await self.store.delete(blob)
+        if self._bucket and self._durable:
+            with contextlib.suppress(S3Error):
                 await self._bucket.delete([object_name("files", user, blob)])

@@ -1,19 +1,28 @@
-"""Where the bytes are: on the local disk, and what is missing there comes back from S3 as soon as somebody asks."""
+"""Where the bytes are: on the local disk, and what is missing there comes back from S3 as soon as somebody asks.
+
+What files ask of whoever keeps their bytes is `Storage`: this machine's `Store`, or file servers (`remote.py`).
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
-from backlore.clients.disk import Disk, Gone
+from backlore.clients.disk import Disk, Draft, Gone
 from backlore.clients.s3 import Missing
+from backlore.core.crypto import random_text
 from backlore.core.notify import Notify
+from backlore.web.delivery import FilePart, Part
 
 FOLDERS = ("files", "trash")  # in the bucket
 
 
 class Lost(Exception):
     """The bytes are neither here nor in S3, or are not those that they should be."""
+
+
+class Away(Exception):
+    """Those who keep the bytes can't be reached; later they may."""
 
 
 class Bucket(Protocol):
@@ -32,8 +41,38 @@ class Bucket(Protocol):
         """Raises S3Error."""
 
 
+class Storage(Protocol):
+    """Who keeps the blobs. Beside what is said methods raise OSError, Away, and S3Error where S3 is behind it."""
+
+    bucket: Bucket | None
+
+    def name(self) -> str:
+        """For a new blob. It is never used again. Raises Away."""
+
+    async def keep(self, draft: Draft, blob: str) -> None:
+        """Make what was written the content of a blob, whole and for good."""
+
+    async def append(self, blob: str, at: int, data: bytes) -> None:
+        """Add behind the first `at` bytes, all that were acknowledged, for good; at 0 a blob begins.
+
+        Raises Misplaced: not to this one. Bytes that no catalog has learnt of are nobody's, and go or stay.
+        """
+
+    async def has(self, blob: str, size: int) -> bool:
+        """Whether it is there, without S3."""
+
+    async def part(self, user: str, blob: str, size: int, hash: str, start: int, length: int) -> Part:
+        """A part of the first `size` bytes of a blob, fetched from S3 if need be. Raises Lost."""
+
+    async def push(self, user: str, blob: str, size: int, hash: str, folder: str) -> None:
+        """Bring the first `size` bytes to a folder in S3. Raises Lost."""
+
+    async def delete(self, blob: str) -> None:
+        """Delete it everywhere but in S3."""
+
+
 class Store:
-    """Blobs by name. `bucket` None: there is only the disk."""
+    """Blobs on the local disk. `bucket` None: there is only the disk."""
 
     def __init__(self, disk: Disk, bucket: Bucket | None, notify: Notify):
         self.disk = disk
@@ -55,9 +94,37 @@ class Store:
         await asyncio.shield(task)  # whoever goes away while it waits doesn't stop it for the others
         return self.disk.path(blob)
 
-    async def is_here(self, blob: str, size: int) -> bool:
+    def name(self) -> str:
+        """For a new blob."""
+        return random_text(128)
+
+    async def keep(self, draft: Draft, blob: str) -> None:
+        """Make a draft the content of a blob. Raises OSError."""
+        await draft.keep(blob)
+
+    async def append(self, blob: str, at: int, data: bytes) -> None:
+        """Add behind the first `at` bytes; whoever adds is alone with it on this machine. Raises Misplaced, OSError."""
+        await self.disk.append(blob, at, data)
+
+    async def has(self, blob: str, size: int) -> bool:
         """Whether the local disk has it."""
         return await self._size(blob) >= size
+
+    async def part(self, user: str, blob: str, size: int, hash: str, start: int, length: int) -> FilePart:
+        """Where a part lies. Raises what `path` raises."""
+        return FilePart(await self.path(user, blob, size, hash), start, length)
+
+    async def push(self, user: str, blob: str, size: int, hash: str, folder: str) -> None:
+        """Bring the first `size` bytes to a folder in S3. Raises what `path` raises."""
+        assert self.bucket is not None
+        path = await self.path(user, blob, size, hash)
+        # one that grows may have more bytes than were acknowledged: of it, those that were, and it is small
+        content = path if hash else (await self.disk.run(path.read_bytes))[:size]
+        await self.bucket.put(object_name(folder, user, blob), content)
+
+    async def delete(self, blob: str) -> None:
+        """Delete it from the disk. Raises OSError."""
+        await self.disk.delete(blob)
 
     async def _size(self, blob: str) -> int:
         try:
