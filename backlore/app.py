@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
@@ -21,6 +21,7 @@ from backlore.core.notify import Notify, console
 from backlore.filehttp.routes import FileRoutes
 from backlore.files.catalog import Changed, Exists, NoFile, Quota
 from backlore.files.files import Files
+from backlore.files.store import Away
 from backlore.identity.identity import Identity
 from backlore.identity.openid import BACK
 from backlore.services.docs import DocsPage
@@ -38,8 +39,20 @@ from backlore.web.request import Receive, Request, Scope
 from backlore.web.routes import Route
 from backlore.web.stages import Keeper, public
 
+if TYPE_CHECKING:
+    from backlore.files.remote import RemoteStore
+
 # What a client of ours raises when what it stands for can't be reached: 503.
-UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, AuthenticationError, Busy, Unreachable)
+UNAVAILABLE = (
+    ConnectionError,
+    TimeoutError,
+    BusyLoadingError,
+    ReadOnlyError,
+    AuthenticationError,
+    Busy,
+    Unreachable,
+    Away,
+)
 
 
 # What a service refuses, with its status and word.
@@ -94,23 +107,28 @@ class Backend:
             whitelist=known.whitelist,
             admins=known.admins,
         )
+        behind = bucket(self.settings)
+        store = file_servers(self.settings, behind, self.notify)
         self.files = Files(
             self.redis,
             self.notify,
             Disk(self.settings.data / "files", known.files.free),
-            bucket(self.settings),
+            behind,
             quota=known.files.quota,
             kept=known.files.trash,
             durable=known.files.durable == "s3",
+            store=store,
         )
         self.identity.on_destroy.append(self.files.wipe)
         keeper = Keeper(cookie, secret, self.identity.sessions.load, self.notify)
         self.identity.keep(keeper)
         self.web = Application(
-            keeper, self.notify, _limits(self.settings), UNAVAILABLE, REFUSALS, known.proxies, known.secure
+            keeper, self.notify, limits(self.settings), UNAVAILABLE, REFUSALS, known.proxies, known.secure
         )
         self.web.on_start.append(self.files.start)
         self.web.on_stop.append(self.redis.aclose)
+        if store:
+            self.web.on_stop.append(store.close)
         # a convenience for who sits before it; what goes into files and pipes is for logs, not for each request
         self.web.tells_all = self.settings.env == "dev" and sys.stderr.isatty()
         self._cookie_name = cookie.name
@@ -205,6 +223,17 @@ def bucket(settings: Settings) -> S3 | None:
     )
 
 
+def file_servers(settings: Settings, behind: S3 | None, notify: Notify) -> "RemoteStore | None":
+    """The configured file servers, with the bucket behind them."""
+    known, token = settings.config.files, settings.secret.files_token
+    if not known.servers or not token:
+        return None
+    from backlore.clients.fileserver import FileServer  # aiohttp, which a disk of our own doesn't need
+    from backlore.files.remote import RemoteStore
+
+    return RemoteStore([FileServer(url, token, notify) for url in known.servers], behind, notify, known.copies)
+
+
 def providers(settings: Settings) -> list[Provider]:
     """Those that users may sign in by. They send browsers back to the configured address, whatever a request says."""
     back, secrets = f"{settings.address}{BACK}", settings.secret.providers
@@ -214,7 +243,8 @@ def providers(settings: Settings) -> list[Provider]:
     ]
 
 
-def _limits(settings: Settings) -> Limits:
+def limits(settings: Settings) -> Limits:
+    """What clients may send."""
     known = settings.config
     return Limits(
         folder=settings.data / "uploads",

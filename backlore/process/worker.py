@@ -13,14 +13,19 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import uvloop
 
-from backlore.app import Backend
 from backlore.core.config import Context, enter
 from backlore.core.notify import Notify, console
+
+if TYPE_CHECKING:
+    from backlore.alone import Alone
+    from backlore.app import Backend
+
+Served: TypeAlias = "Backend | Alone"
 
 QUIET = 0.3  # seconds without a request after which nobody is thought to use a draining worker
 HASTE = 0.05  # the same when somebody who has just written new code waits for it
@@ -30,7 +35,7 @@ LINGER = 1.0  # seconds at most that a draining worker tells its clients to conn
 class Worker:
     """The life of one process: start, run, end, with what went wrong told before."""
 
-    def __init__(self, app: Backend, line: socket.socket):
+    def __init__(self, app: Served, line: socket.socket):
         self.app = app
         self.line = line
         self.stop = asyncio.Event()
@@ -88,7 +93,7 @@ async def serve(worker: Worker) -> None:
     await asyncio.wait([serving], timeout=app.settings.config.drain)
 
 
-async def drain(app: Backend, quiet: float) -> None:
+async def drain(app: Served, quiet: float) -> None:
     """Ask clients to connect anew until none has asked for `quiet` seconds; then let requests under way end."""
     loop = asyncio.get_running_loop()
     app.web.draining = True
@@ -113,7 +118,21 @@ async def tasks(worker: Worker) -> None:
     running.cancel()
 
 
+def application() -> "Backend":
+    """The application's own."""
+    app: Backend = importlib.import_module("server").app
+    return app
+
+
+def files() -> "Alone":
+    """Its file server, for which its code is not loaded."""
+    from backlore.alone import Alone
+
+    return Alone()
+
+
 ROLES = {"serve": serve, "tasks": tasks}
+SERVED: dict[str, Callable[[], Served]] = {"application": application, "files": files}
 
 
 def die_with_master(line: socket.socket) -> None:
@@ -134,8 +153,9 @@ def main() -> None:
     die_with_master(line)
     notify = Notify(console)
     try:
-        enter(msgspec.json.decode(sys.argv[2], type=Context))
-        app = importlib.import_module("server").app
+        context = msgspec.json.decode(sys.argv[2], type=Context)
+        enter(context)
+        app = SERVED[context.serves]()
         notify = app.notify
         status = uvloop.run(Worker(app, line).live(ROLES[sys.argv[1]]))
     except Exception as error:

@@ -37,14 +37,14 @@ class Handover(Reply):
 class Application:
     """Give it routes, then serve it with any ASGI server.
 
-    `keeper` knows sessions; `unavailable` are the exceptions of clients that mean 503, `refusals` those of services
-    with their status and word; `on_start` and `on_stop` run with the server. `draining` is set when the worker ends:
-    replies then ask clients to connect anew.
+    `keeper` knows sessions, None if no route needs one; `unavailable` are the exceptions of clients that mean 503,
+    `refusals` those of services with their status and word; `on_start` and `on_stop` run with the server. `draining`
+    is set when the worker ends: replies then ask clients to connect anew.
     """
 
     def __init__(
         self,
-        keeper: Keeper,
+        keeper: Keeper | None,
         notify: Notify,
         limits: Limits,
         unavailable: tuple[type[Exception], ...] = (),

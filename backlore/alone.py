@@ -1,0 +1,51 @@
+"""What is served alone, for the nodes of an application: its file server."""
+
+import asyncio
+import sys
+
+import msgspec
+
+from backlore.app import bucket, limits
+from backlore.clients.disk import Disk
+from backlore.core.config import load
+from backlore.core.notify import Notify, console
+from backlore.files.store import Store
+from backlore.fileserver.server import REFUSALS, FileServer
+from backlore.web.application import Application
+from backlore.web.reply import Send
+from backlore.web.request import Receive, Scope
+
+SWEEP = 3600.0  # seconds
+LARGEST = 1 << 50  # bytes of a content: what users may send, the nodes have seen to
+
+
+class Alone:
+    """The file server of the application that was entered. Workers run it as they do a Backend."""
+
+    def __init__(self) -> None:
+        self.settings = load()
+        self.notify = Notify(console)
+        known, token = self.settings.config, self.settings.secret.files_token
+        assert token  # without it there are no settings
+        self._disk = Disk(self.settings.data / "files", known.files.free)
+        store = Store(self._disk, bucket(self.settings), self.notify)
+        given = msgspec.structs.replace(limits(self.settings), upload=LARGEST)
+        self.web = Application(None, self.notify, given, refusals=REFUSALS)
+        self.web.add(*FileServer(store, self._disk, self.notify, token).routes())
+        self.web.on_start.append(self._prepare)
+        self.web.tells_all = self.settings.env == "dev" and sys.stderr.isatty()
+
+    async def run_tasks(self) -> None:
+        """Delete what nobody writes any more, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            try:
+                await self._disk.sweep()
+            except OSError as error:
+                self.notify("error", "task.failed", task="sweep", error=error)
+
+    async def _prepare(self) -> None:
+        self._disk.prepare()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.web(scope, receive, send)
