@@ -107,15 +107,16 @@ class Backend:
             whitelist=known.whitelist,
             admins=known.admins,
         )
-        behind = bucket(self.settings)
-        store = file_servers(self.settings, behind, self.notify)
+        self.bucket = bucket(self.settings)
+        store = file_servers(self.settings, self.bucket, self.notify)
         self.files = Files(
             self.redis,
             self.notify,
             Disk(self.settings.data / "files", known.files.free),
-            behind,
+            self.bucket,
             quota=known.files.quota,
             kept=known.files.trash,
+            total=known.files.total,
             durable=known.files.durable == "s3",
             store=store,
         )
@@ -143,6 +144,8 @@ class Backend:
         self.every(3600, self.identity.users.mend)
         self.every(60, self.identity.accounts.resume)
         self.every(3600, self.files.sweep)
+        self.every(3600, self._recount_files)
+        self.every(86400, self._check_files)
 
     def routes(self, *routes: Route) -> None:
         """Add routes, in their order within each stage."""
@@ -153,7 +156,8 @@ class Backend:
 
     def file_routes(self, prefix: str = "/files") -> list[Route]:
         """The routes by which users handle their files, for `routes`."""
-        return FileRoutes(self.files, self.settings.secret.cookie, self.settings.config.files.accel).routes(prefix)
+        known = self.settings
+        return FileRoutes(self.files, self.notify, known.secret.cookie, known.config.files.accel).routes(prefix)
 
     def every(self, seconds: float, function: Callable[[], Awaitable[None]]) -> None:
         """Run a function periodically, beside the workers, on one node of all at a time."""
@@ -163,6 +167,18 @@ class Backend:
     async def run_tasks(self) -> None:
         """Run the periodic tasks until cancelled. What fails is notified and tried again at its next time."""
         await asyncio.gather(self.mail.run(), self.files.run(), *(self._repeat(task) for task in self.tasks))
+
+    async def _recount_files(self) -> None:
+        from backlore.filecheck.books import recount_all  # here, for who serves needs neither this nor its database
+
+        await recount_all(self.redis)
+
+    async def _check_files(self) -> None:
+        """Tell what `backlore check` would find; it alone mends."""
+        from backlore.filecheck.check import Check
+
+        found = await Check(self.redis, self.files, self.bucket, self.identity.users.is_gone).run()
+        self.notify("error" if found.left else "info", "files.check", busy=found.busy, **found.found)
 
     async def _repeat(self, task: Task) -> None:
         while True:

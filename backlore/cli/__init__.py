@@ -3,6 +3,7 @@
 import click
 
 from backlore.cli.breaking import breaking
+from backlore.cli.check import check
 from backlore.cli.client import client
 from backlore.cli.files import files
 from backlore.cli.new import new
@@ -19,5 +20,5 @@ def main() -> None:
     """The whole backend of a web application."""
 
 
-for verb in (breaking, client, completion, files, new, routes, run, shell, test, user):
+for verb in (breaking, check, client, completion, files, new, routes, run, shell, test, user):
     main.add_command(verb)

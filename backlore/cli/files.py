@@ -2,18 +2,28 @@
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from backlore.cli.within import of_application, quietly, within
 from backlore.core.config import ConfigError, Context, Settings, enter, load
 from backlore.core.notify import Notify, console
 from backlore.process.engine import EngineError
 from backlore.process.master import Master
 
+if TYPE_CHECKING:
+    from backlore.app import Backend
+    from backlore.files.catalog import File
+
+PAGE = 500
+
 
 @click.group()
 def files() -> None:
-    """Users' files, and their file server."""
+    """Users' files, and their file servers. What is done with files needs the application, or its redis, running."""
 
 
 @files.command()
@@ -74,3 +84,183 @@ async def _spread(settings: Settings, leaving: tuple[str, ...], trim: bool) -> N
         disk.close()
     left = f"; {done.young} changed just now, call it again in ten minutes" if done.young else ""
     click.echo(f"{done.contents} contents: {done.made} copies made, {done.removed} taken away{left}")
+
+
+def upon(context: Context, email: str, act: Callable[["Backend", str], Awaitable[None]]) -> None:
+    """Do something with the files of one user, by address. What is refused ends with one line."""
+
+    async def work(app: "Backend") -> None:
+        from backlore.clients.s3 import S3Error
+        from backlore.files.catalog import Exists, NoFile, Quota
+        from backlore.files.kinds import BadName
+        from backlore.files.store import Lost
+
+        account = await app.identity.users.find(email)
+        if account is None:
+            raise click.ClickException(f"There is no user {email}.")
+        try:
+            await act(app, account.id)
+        except NoFile as error:
+            raise click.ClickException(f"There is no file {error}.") from None
+        except Exists as error:
+            raise click.ClickException(f"There is a file of this name ({error}): choose another by --as.") from None
+        except Quota:
+            raise click.ClickException("It would go over the quota.") from None
+        except BadName as error:
+            raise click.ClickException(error.why) from None
+        except Lost as error:
+            raise click.ClickException(f"Its content ({error}) is neither on this disk nor in S3.") from None
+        except (S3Error, OSError) as error:
+            raise click.ClickException(str(error)) from None
+
+    within(context, work)
+
+
+@files.command("list")
+@click.argument("email")
+@of_application
+def list_files(context: Context, email: str) -> None:
+    """The files of a user, the newest first."""
+
+    async def show(app: "Backend", user: str) -> None:
+        before, page = 0, await app.files.list(user, 0, PAGE)
+        while page:
+            for file in page:
+                click.echo(line(file, file.changed))
+            before = page[-1].changed
+            page = await app.files.list(user, before, PAGE)
+
+    upon(context, email, show)
+
+
+@files.command()
+@click.argument("email")
+@of_application
+def trash(context: Context, email: str) -> None:
+    """What a user has deleted or overwritten, the last first."""
+
+    async def show(app: "Backend", user: str) -> None:
+        page = await app.files.trash(user, 0, PAGE)
+        while page:
+            for file, when in page:
+                click.echo(line(file, when))
+            page = await app.files.trash(user, page[-1][1], PAGE)
+
+    upon(context, email, show)
+
+
+@files.command()
+@click.argument("email")
+@click.argument("what", metavar="ID|NAME")
+@click.option("--as", "name", default="", metavar="NAME", help="Under another name.")
+@of_application
+def undelete(context: Context, email: str, what: str, name: str) -> None:
+    """Take a file of a user out of the trash: by its id, or the last of a name."""
+
+    async def act(app: "Backend", user: str) -> None:
+        from backlore.files.catalog import NoFile
+
+        try:
+            back = await app.files.undelete(user, what, name)
+        except NoFile:
+            back = await app.files.undelete(user, await last_of(app, user, what), name)
+        click.echo(f"{back.name}: is back")
+
+    upon(context, email, act)
+
+
+@files.command()
+@click.argument("email")
+@click.argument("name")
+@click.option("-o", "target", default="-", metavar="FILE", help="Where to write it, by default to standard output.")
+@of_application
+def get(context: Context, email: str, name: str, target: str) -> None:
+    """Read a file of a user."""
+
+    async def act(app: "Backend", user: str) -> None:
+        file = await app.files.find(user, name)
+        with click.open_file(target, "wb") as out:
+            async for piece in app.files.read(user, file):
+                out.write(piece)
+
+    upon(context, email, act)
+
+
+@files.command()
+@click.argument("email")
+@click.argument("source", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--as", "name", default="", metavar="NAME", help="Under another name than FILE has.")
+@of_application
+def put(context: Context, email: str, source: Path, name: str) -> None:
+    """Keep FILE for a user; what had its name goes to the trash."""
+
+    async def act(app: "Backend", user: str) -> None:
+        await app.files.start()
+        kept = await app.files.put(user, name or source.name, source)
+        click.echo(f"{kept.name}: {kept.size} bytes kept")
+
+    upon(context, email, act)
+
+
+@files.command()
+@click.option("--at-once", type=click.IntRange(1, 256), default=16, show_default=True, help="Files fetched at once.")
+@of_application
+def restore(context: Context, at_once: int) -> None:
+    """Bring back from S3 what is missing on this disk. Cut anywhere, it goes on when it is called again.
+
+    Exit status 1 when something could not be brought back.
+    """
+    failed = 0
+
+    async def work(app: "Backend") -> None:
+        nonlocal failed
+        from rich.console import Console
+        from rich.progress import Progress, TextColumn
+
+        from backlore.filecheck.restore import Restore
+
+        quietly(app)
+        await app.files.start()
+        with Progress(TextColumn("{task.description}"), console=Console(stderr=True)) as shown:
+            task = shown.add_task("")
+
+            def progress(seen: int, brought: int, size: int) -> None:
+                text = f"{seen:,} looked at, {brought:,} brought back, {size:,} bytes"
+                shown.update(task, description=text)
+
+            restoration = Restore(app.redis, app.files, at_once, progress)
+            await restoration.run()
+        async for user, name, why in restoration.lost():
+            failed += 1
+            click.echo(f"{await address(app, user)}  {name}: {why}")
+        size = f"{restoration.bytes:,} bytes"
+        click.echo(f"{restoration.brought} of {restoration.seen} contents brought back, {size}; {failed} files failed")
+
+    within(context, work)
+    sys.exit(1 if failed else 0)
+
+
+async def last_of(app: "Backend", user: str, name: str) -> str:
+    """The id of the file of a name that was deleted last. Raises NoFile."""
+    from backlore.files.catalog import NoFile
+
+    page = await app.files.trash(user, 0, PAGE)
+    while page:
+        for file, _ in page:
+            if file.name == name:
+                return file.id
+        page = await app.files.trash(user, page[-1][1], PAGE)
+    raise NoFile(name)
+
+
+async def address(app: "Backend", user: str) -> str:
+    """Of a user, or its id."""
+    account = await app.identity.users.read(user)
+    return account.email if account else user
+
+
+def line(file: "File", when: int) -> str:
+    """A file for people."""
+    from backlore.cli.user import day
+
+    return f"{day(when // 1_000_000)}  {file.size:>14,}  {file.id}  {file.name}"

@@ -1,59 +1,30 @@
 """`backlore user …`: what an admin does, without a browser, for who sits at the server."""
 
-import asyncio
-import importlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from backlore.core.config import ConfigError, Context, enter
+from backlore.cli.within import of_application, within
+from backlore.core.config import Context
 
 if TYPE_CHECKING:
     from backlore.app import Backend
     from backlore.identity.users import Account
 
-Work = Callable[["Backend"], Awaitable[None]]
 PAGE = 100
 
 
 @click.group()
-@click.option("--env", default="dev", help="The environment. Default: dev.")
-@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
-@click.option("--data", metavar="FOLDER", help="Folder of all state on this machine.")
+@of_application
 @click.pass_context
-def user(context: click.Context, env: str, folder: str, data: str | None) -> None:
+def user(click_context: click.Context, context: Context) -> None:
     """See and manage users, while the application (or its redis) runs."""
-    context.obj = Context(folder=folder, env=env, flags={"data": data} if data else {})
+    click_context.obj = context
 
 
-def within(context: click.Context, work: Work) -> None:
-    """Do something with the application's services, in this process. What can't be done ends with one line."""
-    try:
-        enter(context.obj)
-        app: Backend = importlib.import_module("server").app
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from None
-
-    from redis.exceptions import RedisError  # here, for the master imports this module too and stays small
-
-    async def do() -> None:
-        try:
-            await app.redis.ping()
-        except RedisError as error:
-            raise click.ClickException(f"Redis can't be reached ({error}): is the application running?") from None
-        try:
-            await work(app)
-        finally:
-            for hook in app.web.on_stop:
-                await hook()
-
-    asyncio.run(do())
-    app.notify.flush()
-
-
-def upon(context: click.Context, email: str, act: Callable[[Any, "Account"], Awaitable[None]], done: str) -> None:
+def upon(context: Context, email: str, act: Callable[[Any, "Account"], Awaitable[None]], done: str) -> None:
     """Do something with one user, by address, and say so."""
 
     async def work(app: "Backend") -> None:
@@ -69,8 +40,8 @@ def upon(context: click.Context, email: str, act: Callable[[Any, "Account"], Awa
 @user.command("list")
 @click.argument("search", default="")
 @click.option("--sort", type=click.Choice(["created", "email"]), default="created", help="Default: newest first.")
-@click.pass_context
-def list_users(context: click.Context, search: str, sort: str) -> None:
+@click.pass_obj
+def list_users(context: Context, search: str, sort: str) -> None:
     """All users, or those with SEARCH in their address."""
 
     async def work(app: "Backend") -> None:
@@ -90,8 +61,8 @@ def list_users(context: click.Context, search: str, sort: str) -> None:
 
 @user.command()
 @click.argument("email")
-@click.pass_context
-def show(context: click.Context, email: str) -> None:
+@click.pass_obj
+def show(context: Context, email: str) -> None:
     """One user, with its sessions."""
 
     async def work(app: "Backend") -> None:
@@ -113,40 +84,40 @@ def show(context: click.Context, email: str) -> None:
 @user.command()
 @click.argument("email")
 @click.option("--off", is_flag=True, help="Take it away again.")
-@click.pass_context
-def admin(context: click.Context, email: str, off: bool) -> None:
+@click.pass_obj
+def admin(context: Context, email: str, off: bool) -> None:
     """Make a user an admin."""
     upon(context, email, lambda admins, account: admins.set_admin(account, not off), "no admin" if off else "admin")
 
 
 @user.command()
 @click.argument("email")
-@click.pass_context
-def disable(context: click.Context, email: str) -> None:
+@click.pass_obj
+def disable(context: Context, email: str) -> None:
     """Refuse a user's logins, and end its sessions."""
     upon(context, email, lambda admins, account: admins.disable(account), "disabled, sessions ended")
 
 
 @user.command()
 @click.argument("email")
-@click.pass_context
-def enable(context: click.Context, email: str) -> None:
+@click.pass_obj
+def enable(context: Context, email: str) -> None:
     """Take a disabling back."""
     upon(context, email, lambda admins, account: admins.enable(account), "enabled")
 
 
 @user.command("end-sessions")
 @click.argument("email")
-@click.pass_context
-def end_sessions(context: click.Context, email: str) -> None:
+@click.pass_obj
+def end_sessions(context: Context, email: str) -> None:
     """Log a user out everywhere."""
     upon(context, email, lambda admins, account: admins.end_sessions(account), "sessions ended")
 
 
 @user.command("remove-factors")
 @click.argument("email")
-@click.pass_context
-def remove_factors(context: click.Context, email: str) -> None:
+@click.pass_obj
+def remove_factors(context: Context, email: str) -> None:
     """Take off second factors and passkeys, for who has lost them."""
     upon(context, email, lambda admins, account: admins.remove_factors(account), "logs in by password alone")
 
@@ -154,8 +125,8 @@ def remove_factors(context: click.Context, email: str) -> None:
 @user.command()
 @click.argument("email")
 @click.confirmation_option(prompt="This erases the user and all its data. Sure?")
-@click.pass_context
-def destroy(context: click.Context, email: str) -> None:
+@click.pass_obj
+def destroy(context: Context, email: str) -> None:
     """Erase a user and all that is kept of it."""
     upon(context, email, lambda admins, account: admins.destroy(account), "erased")
 

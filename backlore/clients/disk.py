@@ -87,6 +87,13 @@ class Draft:
         """Make it the content of this name, for good, unless that is there already. Raises OSError."""
         await self._disk.run(self._keep, name)
 
+    async def replace(self, name: str, least: int) -> None:
+        """Make it the content of this name instead of a damaged one; not of one that has `least` bytes by now.
+
+        Raises OSError.
+        """
+        await self._disk.run(self._replace, name, least)
+
     async def discard(self) -> None:
         """Forget it; also after `keep`, whose content stays."""
         await self._disk.run(self._discard)
@@ -102,6 +109,10 @@ class Draft:
         os.fchmod(self._file.fileno(), SEALED)
         os.fsync(self._file.fileno())
         self._disk.link(self.path, name)
+
+    def _replace(self, name: str, least: int) -> None:
+        os.fsync(self._file.fileno())
+        self._disk.replace(self.path, name, least)
 
     def _discard(self) -> None:
         self._file.close()
@@ -177,6 +188,10 @@ class Disk:
         """All contents."""
         return await self.run(lambda: list(self._names("")))
 
+    async def hash(self, name: str, size: int) -> str:
+        """The SHA-256 of the first `size` bytes of a content, as hex. Raises Gone, OSError."""
+        return await self.run(self._sha256, name, size)
+
     async def page(self, after: str, limit: int) -> list[Kept]:
         """The contents whose names come next behind one, in the order of names."""
         return await self.run(lambda: list(itertools.islice(self._names(after), limit)))
@@ -198,6 +213,20 @@ class Disk:
         with contextlib.suppress(FileExistsError):
             os.link(path, target)
         fsync_folder(target.parent)
+
+    def replace(self, path: Path, name: str, least: int) -> None:
+        """Let a written file take the place of a content, unless that has `least` bytes by now; for threads.
+
+        Who adds to a content has brought it back before: what has become long enough is not ours to replace.
+        """
+        target = self.path(name)
+        with (self._locks / "replace").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if target.stat().st_size >= least:
+                    return
+                target.unlink()
+            self.link(path, name)
 
     def _draft(self) -> Draft:
         self._need_room()
@@ -230,9 +259,21 @@ class Disk:
     def _delete(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
 
+    def _sha256(self, name: str, size: int) -> str:
+        digest = hashlib.sha256()
+        try:
+            with self.path(name).open("rb", buffering=0) as file:
+                while piece := file.read(min(PIECE, size)):
+                    digest.update(piece)
+                    size -= len(piece)
+        except FileNotFoundError:
+            raise Gone(name) from None
+        return digest.hexdigest()
+
     def _names(self, after: str) -> Iterator[Kept]:
         now = time.time()
-        for folder in sorted(each for each in os.listdir(self._contents) if each >= after[:2]):
+        folders = (each.name for each in os.scandir(self._contents) if each.is_dir() and each.name >= after[:2])
+        for folder in sorted(folders):
             for each in sorted(os.scandir(self._contents / folder), key=lambda entry: entry.name):
                 if each.name > after:
                     with contextlib.suppress(FileNotFoundError):  # deleted meanwhile

@@ -73,6 +73,7 @@ class FilesConfig(Payload):
     """What users may keep, and how safely."""
 
     quota: Size = 10 << 30  # of a user, with the trash
+    total: Size | None = None  # of all users together; None: as much as the disk takes
     free: Annotated[int, between(0, 1 << 40)] = 1 << 30  # bytes of the disk that no upload may take
     trash: Seconds = 30 * 86400.0  # how long what was deleted or overwritten can be had back
     durable: Literal["disk", "s3"] = "disk"  # where a file must be before it is acknowledged

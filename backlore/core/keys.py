@@ -15,6 +15,13 @@ def key(kind: str, owner: str, *rest: str | int) -> str:
     return ":".join((f"{kind}:{{{owner[:TAG]}}}{owner[TAG:]}", *map(str, rest)))
 
 
+def owner_of(text: str) -> str:
+    """Whose a key is that `key` made of a kind and an owner alone, or with one part behind it that has no colon."""
+    kind, _, rest = text.partition(":{")
+    tag, _, rest = rest.partition("}")
+    return tag + (rest.rpartition(":")[0] if kind == "blob" else rest)
+
+
 def application_key(kind: str, owner: str, *rest: str | int) -> str:
     """The same for applications. Raises ValueError for a kind of ours: one would write over the other's data."""
     if kind in OURS:

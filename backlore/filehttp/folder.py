@@ -71,9 +71,7 @@ class Folder:
 
         200 {"files": [{name, id, type, size, hash, created, changed}], "before": int}.
         """
-        found = await self._files.list(request.user.id, query.before, query.limit)
-        before = found[-1].changed if len(found) == query.limit else 0
-        return reply(200, {"files": [show(file) for file in found], "before": before})
+        return await page_of_files(self._files, request.user.id, query)
 
     async def _upload(self, request: Request, body: NewFile) -> Reply:
         """Keep a file. 200 {name, id, type, size, hash, created, changed}; 400; 409 `exists` `changed` `quota`;
@@ -91,9 +89,7 @@ class Folder:
 
         200 {"files": [{name, id, type, size, hash, created, changed, deleted}], "before": int}.
         """
-        found = await self._files.trash(request.user.id, query.before, query.limit)
-        before = found[-1][1] if len(found) == query.limit else 0
-        return reply(200, {"files": [show(file) | {"deleted": when} for file, when in found], "before": before})
+        return await page_of_trash(self._files, request.user.id, query)
 
     async def _delete(self, request: Request, body: OldFile) -> Reply:
         """Into the trash. 200 {"id": str}; 400; 404 `file`; 409 `changed`."""
@@ -106,6 +102,20 @@ class Folder:
     async def _erase(self, request: Request, body: DeadFiles) -> Reply:
         """Delete files of the trash for good. 200 {"erased": int}."""
         return reply(200, {"erased": await self._files.erase(request.user.id, body.ids)})
+
+
+async def page_of_files(files: Files, user: str, query: Page) -> Reply:
+    """The reply with a page of a user's files."""
+    found = await files.list(user, query.before, query.limit)
+    before = found[-1].changed if len(found) == query.limit else 0
+    return reply(200, {"files": [show(file) for file in found], "before": before})
+
+
+async def page_of_trash(files: Files, user: str, query: Page) -> Reply:
+    """The reply with a page of what a user has deleted, and when."""
+    found = await files.trash(user, query.before, query.limit)
+    before = found[-1][1] if len(found) == query.limit else 0
+    return reply(200, {"files": [show(file) | {"deleted": when} for file, when in found], "before": before})
 
 
 def show(file: File) -> dict[str, Any]:

@@ -6,7 +6,8 @@
     trashed:{k3f}…       sorted set  id → when it was deleted (µs); with its file
     blob:{k3f}…:BLOB     hash        {size, hash, live, trash, version, where, pushed}; as long as a file has it
     hashes:{k3f}…        hash        SHA-256 → blob of that content; with its blob
-    usage:{k3f}…         hash        {bytes, files}; for ever
+    usage:{k3f}…         hash        {bytes, files, changes (of bytes)}; for ever
+    usage:{all}          hash        {bytes} of all users; for ever, counted anew every hour
     moves:{k3f}…         sorted set  blob → when to bring S3 and disk to what is said of it; until they are;
                                      ~ID → when a file leaves the trash
     moves:{all}          sorted set  user → when to look whether something is to be moved; until nothing is
@@ -16,6 +17,7 @@ nobody has can be deleted without asking. `live` and `trash` count who has it; f
 `moves` names it until it is there. A change to the files of a user and to what is to be moved is one step.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +30,8 @@ from backlore.core.keys import key
 from backlore.files.steps import APPEND, CLAIM, ERASE, LOOK_LATER, MOVED, PUT, RESTORE, TAKE
 
 EVERYBODY = key("moves", "all")
+OF_ALL = key("usage", "all")
+ENDLESS = 1 << 53  # bytes; Lua counts no further
 MOST_AT_ONCE = 200  # files in one step of redis
 LOOK_AGAIN = 10_000_000  # µs until we look whether a change was made that was cut before it could be told
 
@@ -85,9 +89,10 @@ class Changed(Refusal):
 
 
 class Quota(Refusal):
-    """There is no room left for this user."""
+    """There is no room left for this user, or for all."""
 
 
+GROWING = (PUT, APPEND)
 REFUSALS: dict[str, type[Refusal]] = {"exists": Exists, "missing": NoFile, "changed": Changed, "quota": Quota}
 
 decode = msgspec.json.Decoder(File).decode
@@ -105,11 +110,15 @@ def new_id() -> str:
 
 
 class Catalog:
-    """The files of users by their ids. Raises RedisError, and Refusals as said."""
+    """The files of users by their ids. Raises RedisError, and Refusals as said.
 
-    def __init__(self, redis: Any, kept: float):
+    `kept` is the seconds that the trash keeps a file, `total` the bytes that all users may have together.
+    """
+
+    def __init__(self, redis: Any, kept: float, total: int | None = None):
         self._redis = redis
         self._kept = int(kept * 1e6)  # µs in the trash
+        self._total = total
 
     async def put(
         self, user: str, file: File, quota: int, expected: str = "", where: str = "", pushed: int = 0
@@ -122,18 +131,18 @@ class Catalog:
         """
         ((blob, size),) = file.blobs
         given = (file.name, encode(file), blob, size, file.hash, quota, expected, where, pushed)
-        return decode((await self._change(PUT, user, *given))[1])
+        return decode((await self.change(PUT, user, *given))[1])
 
     async def append(self, user: str, old: File | None, file: File, quota: int) -> None:
         """Say that `file` has become of `old` by more bytes in its last blob. Raises Changed, Quota."""
         blob, size = file.blobs[-1]
         at = dict(old.blobs).get(blob, 0) if old else 0
         before = encode(old) if old else ""
-        await self._change(APPEND, user, file.name, before, encode(file), blob, at, size - at, quota)
+        await self.change(APPEND, user, file.name, before, encode(file), blob, at, size - at, quota)
 
     async def delete(self, user: str, name: str, expected: str = "") -> File:
         """Into the trash with it. Raises NoFile, Changed."""
-        return decode((await self._change(TAKE, user, name, expected))[1])
+        return decode((await self.change(TAKE, user, name, expected))[1])
 
     async def restore(self, user: str, id: str, name: str = "") -> File:
         """Out of the trash, under its own name or another. Raises NoFile, Exists."""
@@ -142,13 +151,13 @@ class Catalog:
             raise NoFile(id)
         file = decode(text)
         file.name, file.changed = name or file.name, now()
-        return decode((await self._change(RESTORE, user, id, text, encode(file), file.name))[1])
+        return decode((await self.change(RESTORE, user, id, text, encode(file), file.name))[1])
 
     async def erase(self, user: str, ids: Sequence[str]) -> int:
         """Forget files of the trash for good; how many there were."""
         erased = 0
         for start in range(0, len(ids), MOST_AT_ONCE):
-            erased += (await self._change(ERASE, user, *ids[start : start + MOST_AT_ONCE]))[1]
+            erased += (await self.change(ERASE, user, *ids[start : start + MOST_AT_ONCE]))[1]
         return erased
 
     async def find(self, user: str, name: str) -> File | None:
@@ -186,6 +195,10 @@ class Catalog:
         found: list[str] = await self._redis.zrange(key("newest", user), 0, -1)
         return found
 
+    async def total(self) -> int:
+        """Bytes of all users together."""
+        return int(await self._redis.hget(OF_ALL, "bytes") or 0)
+
     async def usage(self, user: str) -> tuple[int, int]:
         """Bytes that are kept, with those of the trash, each content once; and the number of files."""
         bytes_, files = await self._redis.hmget(key("usage", user), "bytes", "files")
@@ -193,16 +206,26 @@ class Catalog:
 
     async def blob(self, user: str, id: str) -> Blob | None:
         """What is known of a blob."""
-        fields = await self._redis.hgetall(key("blob", user, id))
-        return _blob(id, *(fields[name] for name in Blob.__struct_fields__[1:])) if fields else None
+        return (await self.blobs([(user, id)]))[0]
+
+    async def blobs(self, wanted: Sequence[tuple[str, str]]) -> list[Blob | None]:
+        """What is known of blobs, each by its user and itself."""
+        names = Blob.__struct_fields__[1:]
+        found = await asyncio.gather(*(self._redis.hmget(key("blob", user, id), *names) for user, id in wanted))
+        return [
+            None if fields[0] is None else _blob(id, *fields) for (_, id), fields in zip(wanted, found, strict=True)
+        ]
 
     async def claim(self, user: str, lease: float, limit: int) -> list[Blob]:
         """What is due to be moved, leased for `lease` seconds."""
-        return [_blob(*each) for each in await self._run(CLAIM, user, int(lease * 1e6), limit)]
+        *claimed, freed = await self.run(CLAIM, user, int(lease * 1e6), limit)
+        if freed:
+            await self._redis.hincrby(OF_ALL, "bytes", freed)
+        return [_blob(*each) for each in claimed]
 
     async def moved(self, user: str, blob: Blob, where: str, pushed: int) -> None:
         """S3 has so many bytes of a blob in this folder; and if the blob is nobody's, nothing of it is anywhere."""
-        await self._run(MOVED, user, blob.id, blob.version, where, pushed)
+        await self.run(MOVED, user, blob.id, blob.version, where, pushed)
 
     async def postpone(self, user: str, blob: str, delay: float) -> None:
         """A move that failed is due again in `delay` seconds."""
@@ -220,14 +243,29 @@ class Catalog:
         first = await self._redis.zrange(key("moves", user), 0, 0, withscores=True)
         await LOOK_LATER(self._redis, [EVERYBODY], user, repr(seen), repr(first[0][1]) if first else "")
 
-    async def _change(self, script: Script, user: str, *arguments: Any) -> Any:
-        """A step in the user's own tag, told before and after: one that is cut in between is found a little later."""
-        await self._redis.zadd(EVERYBODY, {user: now() + LOOK_AGAIN})
-        done = await self._run(script, user, *arguments)
-        await self._redis.zadd(EVERYBODY, {user: now()})
+    async def change(self, script: Script, user: str, *arguments: Any) -> Any:
+        """Run a step that changes something of a user's, and say so in the list of all; what it returns.
+
+        It is told before and after, so that one that is cut is found a little later. What all have together lies
+        elsewhere: many at once may go past the total by what they bring. Raises Refusals.
+        """
+        told = self._redis.zadd(EVERYBODY, {user: now() + LOOK_AGAIN})
+        room = ENDLESS
+        if script in GROWING and self._total is not None:
+            _, bytes_ = await asyncio.gather(told, self._redis.hget(OF_ALL, "bytes"))
+            room = max(0, self._total - int(bytes_ or 0))
+        else:
+            await told
+        done = await self.run(script, user, *arguments, *((room,) if script in GROWING else ()))
+        told = self._redis.zadd(EVERYBODY, {user: now()})
+        if done[2]:
+            await asyncio.gather(told, self._redis.hincrby(OF_ALL, "bytes", done[2]))
+        else:
+            await told
         return done
 
-    async def _run(self, script: Script, user: str, *arguments: Any) -> Any:
+    async def run(self, script: Script, user: str, *arguments: Any) -> Any:
+        """Run a step of one user; what it returns. Raises Refusals."""
         kinds = ("files", "newest", "trash", "trashed", "hashes", "usage", "moves", "blob")
         done = await script(self._redis, [key(kind, user) for kind in kinds], now(), self._kept, *arguments)
         if done and isinstance(done, list) and isinstance(done[0], str) and done[0] in REFUSALS:

@@ -9,7 +9,7 @@ keeps it. The content of one user that is there already is kept once; another us
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,9 @@ class Files:
     """The files of users, each user by the id. Without a bucket they are on the disk alone.
 
     `store` keeps the bytes, by default the disk, which has the drafts in any case. `quota` is the bytes that one user
-    may have, with the trash; `kept` the seconds that the trash keeps a file. Beside what is said, methods raise
-    RedisError and OSError (ENOSPC when the disk is full); S3Error when they wait for S3; Away when they wait for file
-    servers.
+    may have, with the trash, `total` what all may have together; `kept` the seconds that the trash keeps a file. Beside
+    what is said, methods raise RedisError and OSError (ENOSPC when the disk is full); S3Error when they wait for S3;
+    Away when they wait for file servers.
     """
 
     def __init__(
@@ -54,10 +54,11 @@ class Files:
         *,
         quota: int,
         kept: float,
+        total: int | None = None,
         durable: bool = False,
         store: Storage | None = None,
     ):
-        self.catalog = Catalog(redis, kept)
+        self.catalog = Catalog(redis, kept, total)
         self.store: Storage = store or Store(disk, bucket, notify)
         self.courier = Courier(notify, self.catalog, self.store)
         self._appender = Appender(self.catalog, self.store, disk, quota)
@@ -65,6 +66,8 @@ class Files:
         self.quota = quota
         self._bucket = bucket
         self._durable = durable and bucket is not None
+        # who gives the blobs of what is under way: for the check they are not nobody's
+        self.held: list[Callable[[], AsyncIterator[str]]] = []
 
     async def start(self) -> None:
         """Before all else, in each process."""

@@ -2,7 +2,7 @@
 
 Each takes the keys of one user: files, newest, trash, trashed, hashes, usage, moves, blob; and first the time, and how
 long the trash is kept, both in µs.
-Each gives {"done", …}, or {WORD} when it can't be done.
+Each gives {"done", …, bytes that the user has more}, or {WORD} when it can't be done.
 """
 
 from backlore.clients.script import Script
@@ -10,6 +10,12 @@ from backlore.clients.script import Script
 PRELUDE = """
 local files, newest, trash, trashed, hashes, usage, moves = unpack(KEYS, 1, 7)
 local now, kept = ARGV[1], ARGV[2]
+local charged = 0
+local function charge(size)
+    charged = charged + size
+    redis.call('HINCRBY', usage, 'bytes', size)
+    redis.call('HINCRBY', usage, 'changes', 1)
+end
 local function blob_key(id) return KEYS[8] .. ':' .. id end
 local function count(id, kind, change)
     redis.call('HINCRBY', blob_key(id), kind, change)
@@ -22,7 +28,7 @@ local function settle(id)
     local belongs = tonumber(live) > 0 and 'files' or tonumber(dead) > 0 and 'trash' or ''
     if belongs == '' then
         if hash ~= '' then redis.call('HDEL', hashes, hash) end
-        redis.call('HINCRBY', usage, 'bytes', -size)
+        charge(-size)
     end
     if belongs == '' or belongs ~= where or pushed ~= size then redis.call('ZADD', moves, now, id) end
 end
@@ -54,28 +60,29 @@ local function set(name, text, old)
     redis.call('ZADD', newest, now, name)
     if not old then redis.call('HINCRBY', usage, 'files', 1) end
 end
-local function has_room(size, quota)
-    return (tonumber(redis.call('HGET', usage, 'bytes')) or 0) + size <= quota
+local function has_room(size, quota, room)
+    size = tonumber(size)
+    return size <= tonumber(room) and (tonumber(redis.call('HGET', usage, 'bytes')) or 0) + size <= tonumber(quota)
 end
 """
 
-# ARGV: now, kept, name, file, blob, size, hash, quota, expected, where, pushed
+# ARGV: now, kept, name, file, blob, size, hash, quota, expected, where, pushed, room of all users
 PUT = Script(
     PRELUDE
     + """
-local _, _, name, text, blob, size, hash, quota, expected, where, pushed = unpack(ARGV)
+local _, _, name, text, blob, size, hash, quota, expected, where, pushed, room = unpack(ARGV)
 local old = redis.call('HGET', files, name)
 local was = old and cjson.decode(old)
 if expected == '*' and old then return {'exists'} end
 if expected ~= '' and expected ~= '*' and (not was or was.id ~= expected) then return {'changed'} end
-if was and was.hash == hash and was.type == cjson.decode(text).type then return {'same', old} end
+if was and was.hash == hash and was.type == cjson.decode(text).type then return {'same', old, 0} end
 local known = redis.call('HGET', hashes, hash)
 if not known then
-    if not has_room(tonumber(size), tonumber(quota)) then return {'quota'} end
+    if not has_room(size, quota, room) then return {'quota'} end
     redis.call('HSET', blob_key(blob), 'size', size, 'hash', hash, 'live', 0, 'trash', 0, 'version', 0,
         'where', where, 'pushed', pushed)
     redis.call('HSET', hashes, hash, blob)
-    redis.call('HINCRBY', usage, 'bytes', size)
+    charge(size)
 else
     text = text:gsub(blob, known)
 end
@@ -83,28 +90,28 @@ count(known or blob, 'live', 1)
 settle(known or blob)
 if old then bury(old) end
 set(name, text, old)
-return {'done', text}
+return {'done', text, charged}
 """
 )
 
-# ARGV: now, kept, name, old text or "", new text, blob, its bytes so far, bytes more, quota
+# ARGV: now, kept, name, old text or "", new text, blob, its bytes so far, bytes more, quota, room of all users
 APPEND = Script(
     PRELUDE
     + """
-local _, _, name, before, text, blob, at, more, quota = unpack(ARGV)
+local _, _, name, before, text, blob, at, more, quota, room = unpack(ARGV)
 local old = redis.call('HGET', files, name)
 if (old or '') ~= before then return {'changed'} end
-if not has_room(tonumber(more), tonumber(quota)) then return {'quota'} end
+if not has_room(more, quota, room) then return {'quota'} end
 if at == '0' then
     redis.call('HSET', blob_key(blob), 'size', 0, 'hash', '', 'live', 1, 'trash', 0, 'version', 0,
         'where', '', 'pushed', 0)
 end
 redis.call('HINCRBY', blob_key(blob), 'size', more)
 count(blob, 'live', 0)
-redis.call('HINCRBY', usage, 'bytes', more)
+charge(more)
 settle(blob)
 set(name, text, old)
-return {'done', text}
+return {'done', text, charged}
 """
 )
 
@@ -120,7 +127,7 @@ redis.call('HDEL', files, name)
 redis.call('ZREM', newest, name)
 redis.call('HINCRBY', usage, 'files', -1)
 bury(old)
-return {'done', old}
+return {'done', old, charged}
 """
 )
 
@@ -133,7 +140,7 @@ if redis.call('HGET', trash, id) ~= before then return {'missing'} end
 if redis.call('HEXISTS', files, name) == 1 then return {'exists'} end
 take_from_trash(id, 'live')
 set(name, text, nil)
-return {'done', text}
+return {'done', text, charged}
 """
 )
 
@@ -145,7 +152,7 @@ local erased = 0
 for place = 3, #ARGV do
     erased = erased + take_from_trash(ARGV[place], nil)
 end
-return {'done', erased}
+return {'done', erased, charged}
 """
 )
 
@@ -153,7 +160,7 @@ return {'done', erased}
 CLAIM = Script(
     PRELUDE
     + """
-local claimed = {}
+local claimed = {}  -- what was freed comes last
 local due = redis.call('ZRANGEBYSCORE', moves, '-inf', now, 'LIMIT', 0, ARGV[4])
 for _, id in ipairs(due) do
     if id:sub(1, 1) == '~' then take_from_trash(id:sub(2), nil) end
@@ -167,6 +174,7 @@ for _, id in ipairs(due) do
         redis.call('ZREM', moves, id)
     end
 end
+table.insert(claimed, charged)
 return claimed
 """
 )

@@ -17,6 +17,7 @@ is begun, and a ticket or a token holds, for the version that was looked at, so 
 """
 
 import hashlib
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from backlore.core.notify import Notify
 BY_EMAIL = key("users", "allemail")
 BY_CREATED = key("users", "allcreated")
 DESTROYING = "destroying"  # set of the users whose erasure has begun; it spans partitions, so it is written alone
+ID = re.compile("[a-z2-7]{16}")  # of our users; applications may have other owners of files and the like
 CLAIM = 60  # seconds that a signup has, from claiming the address to the account's being there
 CHUNK = 500  # entries of the index that a search reads in one command
 
@@ -150,6 +152,12 @@ class Users:
         """The users whose erasure has begun."""
         users: set[str] = await self._redis.smembers(DESTROYING)
         return users
+
+    async def is_gone(self, id: str) -> bool:
+        """Whether an id is a user's, by its form, and there is no such user, also none whose erasure goes on."""
+        if not ID.fullmatch(id) or await self._redis.exists(user_key(id)):
+            return False
+        return not await self._redis.sismember(DESTROYING, id)
 
     async def forget(self, user: str) -> None:
         """Erase a user and its address; what else is kept of it is erased before."""

@@ -1,0 +1,98 @@
+"""`backlore check`: whether the catalog, the disk and S3 agree about users' files."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from backlore.cli.within import of_application, quietly, within
+from backlore.core.config import Context
+
+if TYPE_CHECKING:
+    from backlore.app import Backend
+    from backlore.filecheck.findings import Findings, Problem
+
+
+@click.command()
+@click.option("--mend", is_flag=True, help="Repair what can be repaired.")
+@click.option("--deep", is_flag=True, help="Read all bytes, on the disk and in S3, and compare their SHA-256.")
+@click.option(
+    "--age",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long something was nobody's before it is told and deleted. Default: an hour, and a day.",
+)
+@click.option("--insist", is_flag=True, help="Delete what is nobody's even if that is most of what there is.")
+@of_application
+def check(context: Context, mend: bool, deep: bool, age: float | None, insist: bool) -> None:
+    """Compare what users keep, by the catalog in redis, with the disk and S3, while the application runs.
+
+    Exit status 0 when all is well, or mended; 1 when problems are left.
+    """
+    found: Findings | None = None
+
+    async def work(app: "Backend") -> None:
+        nonlocal found
+        from rich.console import Console
+        from rich.progress import Progress, TextColumn
+
+        from backlore.clients.s3 import S3Error
+        from backlore.filecheck.check import Check
+
+        quietly(app)
+        await app.files.start()
+        with Progress(TextColumn("{task.description}"), console=Console(stderr=True)) as shown:
+            task = shown.add_task("")
+
+            def progress(what: str, done: int, of: int) -> None:
+                shown.update(task, description=f"{what}: {done:,}" + (f" of {of:,}" if of else ""))
+
+            checking = Check(
+                app.redis,
+                app.files,
+                app.bucket,
+                app.identity.users.is_gone,
+                mend=mend,
+                deep=deep,
+                age=age,
+                insists=insist,
+                tell=lambda problem: shown.console.print(one_line(problem), markup=False, highlight=False),
+                progress=progress,
+            )
+            try:
+                found = await checking.run()
+            except S3Error as error:
+                raise click.ClickException(f"S3 can't be asked: {error}") from None
+
+    within(context, work)
+    assert found is not None
+    summarize(found)
+    sys.exit(1 if found.left else 0)
+
+
+def one_line(problem: "Problem") -> str:
+    """A problem for people."""
+    end = " (mended)" if problem.mended else ""
+    return f"{problem.kind:<10} {problem.user:<16} {problem.what}: {problem.why}{end}"
+
+
+def summarize(findings: "Findings") -> None:
+    """The table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from backlore.filecheck.findings import KINDS
+
+    console = Console(highlight=False)
+    table = Table("kind", "what it means", "found", "mended", "left", box=None)
+    for kind, meaning in KINDS.items():
+        if count := findings.found[kind]:
+            mended = findings.mended[kind]
+            table.add_row(kind, meaning, str(count), str(mended), str(count - mended))
+    if table.rows:
+        console.print(table)
+    for note in findings.notes:
+        console.print(note, markup=False)
+    if findings.busy:
+        console.print(f"{findings.busy} changed all the while and could not be judged: check again.")
+    console.print("All is well." if not findings.found.total() else f"{findings.left} problems are left.")

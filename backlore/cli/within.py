@@ -1,0 +1,61 @@
+"""What commands have in common that do something with an application's services, in a process of their own."""
+
+import asyncio
+import importlib
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backlore.core.config import ConfigError, Context, enter
+
+if TYPE_CHECKING:
+    from backlore.app import Backend
+
+Work = Callable[["Backend"], Awaitable[None]]
+
+
+def of_application(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which application; the command gets them as its `context`."""
+
+    @click.option("--env", default="dev", help="The environment. Default: dev.")
+    @click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
+    @click.option("--data", metavar="FOLDER", help="Folder of all state on this machine.")
+    @wraps(command)
+    def wrapped(env: str, folder: str, data: str | None, **given: Any) -> Any:
+        return command(context=Context(folder=folder, env=env, flags={"data": data} if data else {}), **given)
+
+    return wrapped
+
+
+def within(context: Context, work: Work) -> None:
+    """Do something with the application's services, in this process. What can't be done ends with one line."""
+    try:
+        enter(context)
+        app: Backend = importlib.import_module("server").app
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+
+    from redis.exceptions import RedisError  # here, for the master imports this module too and stays small
+
+    async def do() -> None:
+        try:
+            await app.redis.ping()
+        except RedisError as error:
+            raise click.ClickException(f"Redis can't be reached ({error}): is the application running?") from None
+        try:
+            await work(app)
+        finally:
+            for hook in app.web.on_stop:
+                await hook()
+
+    asyncio.run(do())
+    app.notify.flush()
+
+
+def quietly(app: "Backend") -> None:
+    """Let what is of no interest to who reads a command's own report be untold."""
+    from backlore.core.notify import console
+
+    app.notify.sinks[:] = [lambda record: console(record) if record["level"] == "error" else None]

@@ -1,0 +1,70 @@
+"""What a check has found, by kinds."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+# In the order in which they are told
+KINDS = {
+    "lost": "neither on the disk nor in S3, or damaged wherever it is",
+    "absent": "not on the disk",
+    "unsaved": "not in S3, where it was",
+    "different": "other bytes than there should be, on the disk or in S3",
+    "misplaced": "in the wrong folder of S3",
+    "orphaned": "nobody's",
+    "ownerless": "files of a user who is no more",
+    "unknown": "a file whose content the catalog doesn't know",
+    "counts": "counted wrongly: who has a content, or what a user has",
+    "indexes": "listed wrongly",
+    "moves": "not named for the move it needs, or named in vain",
+}
+
+
+FEW = 20  # that may go even if they are most
+
+
+class Problem(NamedTuple):
+    """`what` is the file or content; `user` is "" when nobody is known to have it."""
+
+    kind: str
+    user: str
+    what: str
+    why: str
+    mended: bool
+
+
+class Findings:
+    """The problems of a check by kind; `tell` is called with each of them."""
+
+    def __init__(self, tell: Callable[[Problem], None] | None = None):
+        self.found: Counter[str] = Counter()
+        self.mended: Counter[str] = Counter()
+        self.notes: list[str] = []  # for people
+        self.busy = 0  # what changed all the while, so that nothing can be said of it
+        self._tell = tell
+
+    def add(self, kind: str, user: str, what: str, why: str = "", mended: bool = False) -> None:
+        """One more."""
+        self.found[kind] += 1
+        self.mended[kind] += mended
+        if self._tell:
+            self._tell(Problem(kind, user, what, why or KINDS[kind], mended))
+
+    def refuse(self, what: str, many: int, of: int) -> None:
+        """Say once that so many of all were not deleted."""
+        note = (
+            f"{many} of {of} {what} are nobody's. Is this the right redis, and is it whole? Nothing of that is "
+            "deleted, but with --insist."
+        )
+        if note not in self.notes:
+            self.notes.append(note)
+
+    @property
+    def left(self) -> int:
+        """How many problems are there still."""
+        return self.found.total() - self.mended.total()
+
+
+def are_most(many: int, of: int) -> bool:
+    """Whether so many of all are too many to be deleted without being asked twice."""
+    return many > max(FEW, of / 2)
