@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from backlore.clients.redis import Redis
 from backlore.filecheck.books import recount_all
 from backlore.filecheck.check import Check
 from backlore.filecheck.findings import Findings, Problem
 from backlore.filecheck.restore import Restore
 from backlore.files.catalog import Exists, File, NoFile, Quota, new_id
+from backlore.files.store import Away
 from tests.buckets import S3Server, s3_server
-from tests.engines import engine_in
-from tests.test_files import ANN, BOB, House, reach, read
+from tests.fileservers import file_servers
+from tests.test_files import ANN, BOB, House, engine, reach, read, runs
+
+assert engine  # a fixture
 
 GONE = "k3fgoneabcdefgh2"  # a user's id, and no user
 CONTENTS = {"one": b"1" * 5000, "two": b"2" * 5000, "three": os.urandom(20_000), "empty": b""}
@@ -28,12 +30,6 @@ CONTENTS = {"one": b"1" * 5000, "two": b"2" * 5000, "three": os.urandom(20_000),
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with engine_in(tmp_path_factory.mktemp("engine")) as socket:
-        yield socket
 
 
 class Desk:
@@ -106,24 +102,8 @@ Run = Callable[..., None]
 @pytest.fixture
 def run(engine: str, tmp_path: Path, bucket: S3Server) -> Run:
     """Runs a test's coroutine with a desk of its own."""
-
-    def runs(test: Callable[[Desk], Awaitable[None]], with_bucket: bool = True, **limits: Any) -> None:
-        async def within() -> None:
-            redis = Redis(unix_socket_path=engine, timeout=5)
-            await redis.flushall()
-            house = House(
-                redis, tmp_path / "files", reach(bucket, prefix=tmp_path.name) if with_bucket else None, **limits
-            )
-            try:
-                await test(Desk(house))
-                assert not list((tmp_path / "files" / "drafts").iterdir())
-            finally:
-                house.disk.close()
-                await redis.aclose()
-
-        asyncio.run(within())
-
-    return runs
+    run_with_house = runs(engine, tmp_path, reach(bucket, prefix=tmp_path.name))
+    return lambda test, **limits: run_with_house(lambda house: test(Desk(house)), **limits)
 
 
 # Damages: each does it, and the kinds that are found are beside it.
@@ -131,7 +111,13 @@ def run(engine: str, tmp_path: Path, bucket: S3Server) -> Run:
 Damage = Callable[[Desk], Awaitable[Any]]
 
 
+def cut(path: Path, size: int) -> None:
+    path.chmod(0o644)
+    os.truncate(path, size)
+
+
 def flip(path: Path) -> None:
+    path.chmod(0o644)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -142,12 +128,11 @@ async def disk_deleted(desk: Desk) -> None:
 
 
 async def disk_cut(desk: Desk) -> None:
-    os.truncate(desk.path("three"), 100)
+    cut(desk.path("three"), 100)
 
 
 async def disk_longer(desk: Desk) -> None:
-    with desk.path("three").open("ab") as file:
-        file.write(b"more")
+    cut(desk.path("three"), len(CONTENTS["three"]) + 4)
 
 
 async def disk_flipped(desk: Desk) -> None:
@@ -155,7 +140,7 @@ async def disk_flipped(desk: Desk) -> None:
 
 
 async def log_cut(desk: Desk) -> None:
-    os.truncate(desk.path("log"), 10)
+    cut(desk.path("log"), 10)
 
 
 async def log_deleted(desk: Desk) -> None:
@@ -560,7 +545,7 @@ def test_a_bucket_that_comes_later_gets_everything(run: Run, bucket: S3Server, t
             assert set(kinds(found)) == {"moves"} and all(problem.mended for problem in found)
             await late.is_whole()
         finally:
-            late.disk.close()
+            await late.house.close()
 
     run(test, with_bucket=False)
 
@@ -576,11 +561,11 @@ def test_restore(run: Run) -> None:
         desk.disk.prepare()
         # cut in the middle, it goes on
         first = Restore(desk.redis, desk.files)
-        cut = asyncio.create_task(first.run())
+        running = asyncio.create_task(first.run())
         while first.brought < 50:
             await asyncio.sleep(0.001)
-        cut.cancel()
-        await asyncio.gather(cut, return_exceptions=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
         while desk.files.store._fetching:
             await asyncio.sleep(0.01)
         there = len(desk.house.contents())
@@ -648,3 +633,34 @@ def test_the_trash_that_empties_itself_frees_the_total(run: Run) -> None:
         assert await desk.check() == []
 
     run(test, kept=0.2)
+
+
+def test_on_file_servers(engine: str, tmp_path: Path, bucket: S3Server) -> None:
+    """All of them are as one disk."""
+    with file_servers(tmp_path / "servers", 2, bucket, tmp_path.name) as servers:
+
+        async def test(house: House) -> None:
+            desk = Desk(house)
+            await desk.fill()
+            house.lose(desk.blob("one"))
+            for path in house.paths(desk.blob("two")):
+                flip(path)
+            orphan = servers[1].path(new_id())
+            orphan.parent.mkdir(exist_ok=True)
+            orphan.write_bytes(b"nobody's")
+            assert kinds(await desk.check(deep=True)) == {"absent": 2, "different": 1, "orphaned": 1}
+            findings = await desk.checked(deep=True, mend=True)
+            assert not findings.left, findings.notes
+            assert not orphan.exists()
+            await desk.is_whole()
+            for server in servers:
+                server.wipe()
+            restoration = Restore(desk.redis, desk.files)
+            await restoration.run()
+            assert restoration.brought == restoration.seen == 7 and not restoration.failed
+            await desk.is_whole()
+            servers[0].kill()
+            with pytest.raises(Away):  # nothing is said of what may be there
+                await desk.check()
+
+        runs(engine, tmp_path, reach(bucket, prefix=tmp_path.name), servers)(test)

@@ -38,6 +38,7 @@ def check(context: Context, mend: bool, deep: bool, age: float | None, insist: b
 
         from backlore.clients.s3 import S3Error
         from backlore.filecheck.check import Check
+        from backlore.files.store import Away
 
         quietly(app)
         await app.files.start()
@@ -61,8 +62,8 @@ def check(context: Context, mend: bool, deep: bool, age: float | None, insist: b
             )
             try:
                 found = await checking.run()
-            except S3Error as error:
-                raise click.ClickException(f"S3 can't be asked: {error}") from None
+            except (S3Error, Away) as error:
+                raise click.ClickException(f"Who keeps the files does not answer: {error}") from None
 
     within(context, work)
     assert found is not None

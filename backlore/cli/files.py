@@ -93,7 +93,7 @@ def upon(context: Context, email: str, act: Callable[["Backend", str], Awaitable
         from backlore.clients.s3 import S3Error
         from backlore.files.catalog import Exists, NoFile, Quota
         from backlore.files.kinds import BadName
-        from backlore.files.store import Lost
+        from backlore.files.store import Away, Lost
 
         account = await app.identity.users.find(email)
         if account is None:
@@ -110,7 +110,7 @@ def upon(context: Context, email: str, act: Callable[["Backend", str], Awaitable
             raise click.ClickException(error.why) from None
         except Lost as error:
             raise click.ClickException(f"Its content ({error}) is neither on this disk nor in S3.") from None
-        except (S3Error, OSError) as error:
+        except (S3Error, Away, OSError) as error:
             raise click.ClickException(str(error)) from None
 
     within(context, work)
@@ -218,6 +218,7 @@ def restore(context: Context, at_once: int) -> None:
         from rich.progress import Progress, TextColumn
 
         from backlore.filecheck.restore import Restore
+        from backlore.files.store import Away
 
         quietly(app)
         await app.files.start()
@@ -229,7 +230,10 @@ def restore(context: Context, at_once: int) -> None:
                 shown.update(task, description=text)
 
             restoration = Restore(app.redis, app.files, at_once, progress)
-            await restoration.run()
+            try:
+                await restoration.run()
+            except (Away, OSError) as error:
+                raise click.ClickException(f"{error}. Call it again, it goes on.") from None
         async for user, name, why in restoration.lost():
             failed += 1
             click.echo(f"{await address(app, user)}  {name}: {why}")

@@ -87,13 +87,6 @@ class Draft:
         """Make it the content of this name, for good, unless that is there already. Raises OSError."""
         await self._disk.run(self._keep, name)
 
-    async def replace(self, name: str, least: int) -> None:
-        """Make it the content of this name instead of a damaged one; not of one that has `least` bytes by now.
-
-        Raises OSError.
-        """
-        await self._disk.run(self._replace, name, least)
-
     async def discard(self) -> None:
         """Forget it; also after `keep`, whose content stays."""
         await self._disk.run(self._discard)
@@ -109,10 +102,6 @@ class Draft:
         os.fchmod(self._file.fileno(), SEALED)
         os.fsync(self._file.fileno())
         self._disk.link(self.path, name)
-
-    def _replace(self, name: str, least: int) -> None:
-        os.fsync(self._file.fileno())
-        self._disk.replace(self.path, name, least)
 
     def _discard(self) -> None:
         self._file.close()
@@ -213,20 +202,6 @@ class Disk:
         with contextlib.suppress(FileExistsError):
             os.link(path, target)
         fsync_folder(target.parent)
-
-    def replace(self, path: Path, name: str, least: int) -> None:
-        """Let a written file take the place of a content, unless that has `least` bytes by now; for threads.
-
-        Who adds to a content has brought it back before: what has become long enough is not ours to replace.
-        """
-        target = self.path(name)
-        with (self._locks / "replace").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
-                if target.stat().st_size >= least:
-                    return
-                target.unlink()
-            self.link(path, name)
 
     def _draft(self) -> Draft:
         self._need_room()

@@ -1,4 +1,4 @@
-"""The consistency check: the catalog is the truth; the disk and S3 have what it says, and nothing else.
+"""The consistency check: the catalog is the truth; the disk, or file servers, and S3 have what it says, nothing else.
 
 Laws: nothing is taken for wrong that may be under way: what differs is looked at once more, with what the catalog says
 before and after. What nobody has is told after an hour and deleted after a day, but never when most of what there is
@@ -6,9 +6,8 @@ would go: then it is the catalog that is not the right one. What was seen lies o
 """
 
 import asyncio
-import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from backlore.clients.disk import NAME, Gone
@@ -18,10 +17,11 @@ from backlore.filecheck.books import PAGE, Books, Progress
 from backlore.filecheck.findings import Findings, Problem, are_most
 from backlore.filecheck.judge import Copy, Verdict, judge
 from backlore.filecheck.repairs import PLACED
+from backlore.filecheck.shelves import sha256, shelf_of
 from backlore.filecheck.spool import Spool
 from backlore.files.catalog import Blob, Catalog
 from backlore.files.files import Files
-from backlore.files.store import FOLDERS, Lost, Store, object_name
+from backlore.files.store import FOLDERS, Lost, object_name
 
 AT_ONCE = 16  # contents looked at
 ROUNDS = 5  # of looking at what changes meanwhile
@@ -51,7 +51,7 @@ class Check:
         self._redis = redis
         self._files = files
         self._catalog: Catalog = files.catalog
-        self._store: Store = files.store
+        self._shelf = shelf_of(files)
         self._bucket = bucket
         self._is_gone = is_gone
         self._mend = mend
@@ -64,7 +64,7 @@ class Check:
         self._spool = Spool()
 
     async def run(self) -> Findings:
-        """Look at all. Raises RedisError, S3Error, OSError."""
+        """Look at all. Raises RedisError, S3Error, Away, OSError."""
         try:
             await self._see()
             books = Books(
@@ -90,10 +90,8 @@ class Check:
     async def _see(self) -> None:
         for held in self._files.held:
             self._spool.add_held([blob async for blob in held()])
-        after = ""
-        while page := await self._store.disk.page(after, PAGE):
+        async for page in self._shelf.pages():
             self._spool.add_disk(page)
-            after = page[-1].name
             self._progress("disk", self._spool.count("disk"), 0)
         if self._bucket:
             for folder in FOLDERS:
@@ -169,13 +167,12 @@ class Check:
         return blob, due is not None
 
     async def _copies(self, user: str, blob: Blob) -> tuple[Copy | None, dict[str, Copy]]:
-        here, there = None, {}
-        try:
-            here = Copy(await self._store.disk.size(blob.id))
-            if self._deep and blob.hash and here.size == blob.size:
-                here = Copy(here.size, await self._store.disk.hash(blob.id, blob.size) == blob.hash)
-        except Gone:
-            pass
+        here, there = await self._shelf.look(blob), dict[str, Copy]()
+        if self._deep and blob.hash and here and here.size == blob.size:
+            try:
+                here = Copy(here.size, await self._shelf.hash(user, blob) == blob.hash)
+            except Gone:
+                here = None
         for folder in FOLDERS if self._bucket else ():
             assert self._bucket is not None
             name = object_name(folder, user, blob.id)
@@ -193,7 +190,7 @@ class Check:
         assert self._bucket is not None
         try:
             there = await sha256(self._bucket.get(object_name(blob.belongs, user, blob.id), length=blob.size))
-            here = await self._store.disk.hash(blob.id, blob.size)
+            here = await self._shelf.hash(user, blob)
         except (Missing, Gone):
             return  # deleted meanwhile
         if here != there and (await self._state(user, blob.id)) == (blob, False):
@@ -203,7 +200,7 @@ class Check:
     async def _remedy(self, user: str, blob: Blob, verdict: Verdict) -> bool:
         try:
             if verdict.remedy == "fetch":
-                await self._store.fetch(user, blob.id, blob.size, blob.hash, damaged=verdict.kind == "different")
+                await self._shelf.fetch(user, blob)
             elif verdict.remedy == "place":
                 given = blob.id, blob.version, verdict.where, verdict.pushed
                 await self._catalog.change(PLACED, user, "1", *given)
@@ -225,9 +222,9 @@ class Check:
         for name, size, age in self._spool.orphans_of_disk(self._told_after):
             if not NAME.fullmatch(name):
                 self.findings.add("orphaned", "", name, "on the disk, with no name of ours: is left alone")
-            elif await self._store.is_here(name, 0):  # else it was deleted meanwhile, as it should be
+            elif await self._shelf.is_there(name):  # else it was deleted meanwhile, as it should be
                 if mended := may and age >= self._deleted_after:
-                    await self._store.disk.delete(name)
+                    await self._shelf.delete(name)
                 self.findings.add("orphaned", "", name, f"on the disk, {size} bytes, {_old(age)}", mended)
 
     async def _orphans_of_s3(self, bucket: S3) -> None:
@@ -255,14 +252,6 @@ class Check:
             self.findings.refuse(what, many, of)
             return False
         return self._mend
-
-
-async def sha256(pieces: AsyncIterator[bytes]) -> str:
-    """Of all pieces, as hex."""
-    digest = hashlib.sha256()
-    async for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def _old(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from backlore.clients.s3 import S3Error
 from backlore.core.keys import key
 from backlore.filecheck.books import PAGE, blobs_in_pages
+from backlore.filecheck.shelves import shelf_of
 from backlore.files.catalog import Blob, decode
 from backlore.files.files import Files
 from backlore.files.store import Lost
@@ -26,13 +27,14 @@ class Restore:
     ):
         self._redis = redis
         self._files = files
+        self._shelf = shelf_of(files)
         self._room = asyncio.Semaphore(at_once)
         self._progress = progress
         self.seen = self.brought = self.bytes = 0
         self.failed: dict[str, dict[str, str]] = {}  # user → blob → why
 
     async def run(self) -> None:
-        """Bring back what isn't here. Raises RedisError; OSError when the disk is full."""
+        """Bring back what isn't here. Raises RedisError; Away; OSError when the disk is full."""
         async for page in blobs_in_pages(self._redis, self._files.catalog):
             await asyncio.gather(*(self._bring(user, blob) for user, blob in page))
 
@@ -47,9 +49,10 @@ class Restore:
 
     async def _bring(self, user: str, blob: Blob) -> None:
         async with self._room:
-            if not await self._files.store.is_here(blob.id, blob.size):
+            here = await self._shelf.look(blob)
+            if here is None or here.size < blob.size:
                 try:
-                    await self._files.store.path(user, blob.id, blob.size, blob.hash)
+                    await self._shelf.fetch(user, blob)
                 except (Lost, S3Error) as error:
                     why = "neither here nor in S3" if isinstance(error, Lost) else str(error)
                     self.failed.setdefault(user, {})[blob.id] = why

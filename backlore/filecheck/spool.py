@@ -89,8 +89,12 @@ class Spool:
         self._many("INSERT OR IGNORE INTO held VALUES (?)", ((blob,) for blob in blobs))
 
     def add_disk(self, contents: Iterable[Kept]) -> None:
-        """What is on the disk."""
-        self._many("INSERT OR REPLACE INTO disk VALUES (?, ?, ?)", contents)
+        """What is on the disk; of more than one copy the longest counts, and the youngest."""
+        text = (
+            "INSERT INTO disk VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE "
+            "SET size = max(size, excluded.size), age = min(age, excluded.age)"
+        )
+        self._many(text, contents)
 
     def add_objects(self, objects: Iterable[tuple[str, str, str, int, float]]) -> None:
         """What is in S3: blob, user, folder, bytes, seconds."""

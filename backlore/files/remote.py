@@ -109,6 +109,13 @@ class RemoteStore:
         await self._locate(user, blob, size, hash, take)
         return StreamPart(partial(_give, bytes(taken), start), start, length)
 
+    async def fetch(self, user: str, blob: str, size: int, hash: str = "") -> None:
+        """Let the first server that can bring it from S3, unless it has it. Raises Lost, Away, S3Error."""
+        if not self.bucket or not await self._first(
+            self._ordered(blob), lambda server: server.find(blob, size, user, hash, fetch=True)
+        ):
+            raise Lost(blob)
+
     async def push(self, user: str, blob: str, size: int, hash: str, folder: str) -> None:
         """Let a server that has it bring it to S3. Raises Lost, Away, S3Error."""
 

@@ -15,7 +15,6 @@ from backlore.core.notify import Notify
 from backlore.web.delivery import FilePart, Part
 
 FOLDERS = ("files", "trash")  # in the bucket
-NEVER = 1 << 62  # bytes: no content is as long
 
 
 class Lost(Exception):
@@ -90,14 +89,14 @@ class Store:
             await self.fetch(user, blob, size, hash)
         return self.disk.path(blob)
 
-    async def fetch(self, user: str, blob: str, size: int, hash: str = "", damaged: bool = False) -> None:
-        """Bring a blob from S3: one that is not here, is too short, or, never one that grows, is `damaged`.
+    async def fetch(self, user: str, blob: str, size: int, hash: str = "") -> None:
+        """Bring a blob from S3, whole, in place of one that is too short or damaged, if there is one.
 
         Raises Lost, S3Error, OSError.
         """
         task = self._fetching.get(blob)
         if task is None:
-            task = self._fetching[blob] = asyncio.create_task(self._fetch(user, blob, size, hash, damaged))
+            task = self._fetching[blob] = asyncio.create_task(self._fetch(user, blob, size, hash))
             task.add_done_callback(lambda _: self._fetching.pop(blob, None))
         await asyncio.shield(task)  # whoever goes away while it waits doesn't stop it for the others
 
@@ -139,7 +138,7 @@ class Store:
         except Gone:
             return -1
 
-    async def _fetch(self, user: str, blob: str, size: int, hash: str, damaged: bool) -> None:
+    async def _fetch(self, user: str, blob: str, size: int, hash: str) -> None:
         if self.bucket is None:
             raise Lost(blob)
         for folder in FOLDERS:
@@ -150,8 +149,8 @@ class Store:
                 if draft.size < size or (hash and draft.hash != hash):
                     self._notify("error", "files.damaged", blob=blob, folder=folder, size=draft.size, expected=size)
                     continue
-                # one too short: what it has is the beginning of what we bring; meanwhile another may have brought it
-                await draft.replace(blob, NEVER if damaged and hash else size)
+                await self.disk.delete(blob)  # one too short: what it has is the beginning of what we bring
+                await draft.keep(blob)
                 self._notify("info", "files.fetched", blob=blob, size=size)
                 return
             except Missing:
