@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from backlore.filecheck import books
 from backlore.filecheck.books import recount_all
 from backlore.filecheck.check import Check
 from backlore.filecheck.findings import Findings, Problem
+from backlore.filecheck.judge import Copy
 from backlore.filecheck.restore import Restore
-from backlore.files.catalog import Exists, File, NoFile, Quota, new_id
+from backlore.files.catalog import Blob, Exists, File, NoFile, Quota, new_id
 from backlore.files.store import Away
 from tests.buckets import S3Server, s3_server
 from tests.fileservers import file_servers
@@ -60,11 +62,13 @@ class Desk:
         return problems
 
     async def checked(self, **options: Any) -> Findings:
+        return await self.checking(**options).run()
+
+    def checking(self, **options: Any) -> Check:
         async def is_gone(user: str) -> bool:
             return user == GONE
 
-        given = {"age": 0.0, **options}
-        return await Check(self.redis, self.files, self.house.s3, is_gone, **given).run()  # type: ignore[arg-type]
+        return Check(self.redis, self.files, self.house.s3, **{"is_gone": is_gone, "age": 0.0, **options})
 
     async def is_whole(self) -> None:
         """All files have their contents, here and in S3, and nothing else is there."""
@@ -496,6 +500,60 @@ def test_nothing_is_wrong_while_files_come_and_go(run: Run) -> None:
         for move in await desk.redis.zrange(desk.key("moves"), 0, -1):  # what was cut in the middle is due again
             await desk.redis.zadd(desk.key("moves"), {move: 0}, xx=True) if not move.startswith("~") else None
         await desk.is_whole()
+
+    run(test)
+
+
+def test_what_goes_while_it_is_looked_at_is_no_damage(run: Run) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.fill()
+
+        async def erase(name: str) -> None:
+            dead = await desk.files.delete(ANN, name)
+            await desk.files.erase(ANN, [dead.id])
+            await desk.house.settle()
+
+        # of a content that is found missing, and just then erased
+        checking = desk.checking(mend=True)
+        look = checking._shelf.look
+
+        async def look_and_erase(blob: Blob) -> Copy | None:
+            if "two" in await desk.files.catalog.names(ANN):
+                await erase("two")
+            return await look(blob)
+
+        checking._shelf.look = look_and_erase  # type: ignore[method-assign]
+        desk.path("two").unlink()
+        assert not (await checking.run()).found
+        assert "two" not in await desk.files.catalog.names(ANN)
+        # of one that was seen on the disk and in S3, and was erased before the catalog was read
+        checking = desk.checking(mend=True)
+        see = checking._see
+
+        async def see_and_erase() -> None:
+            await see()
+            await erase("three")
+
+        checking._see = see_and_erase  # type: ignore[method-assign]
+        assert not (await checking.run()).found
+        assert "three" not in await desk.files.catalog.names(ANN)
+
+    run(test)
+
+
+def test_the_sum_of_all_comes_after_that_of_a_user(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(books, "PAUSE", 2.0)
+
+    async def test(desk: Desk) -> None:
+        await desk.files.put(ANN, "a", b"a" * 100)
+        await desk.redis.hincrby(desk.key("usage"), "bytes", 50)  # the first half of a change
+
+        async def second_half() -> None:
+            await asyncio.sleep(0.1)
+            await desk.redis.hincrby("usage:{all}", "bytes", 50)
+
+        await asyncio.gather(recount_all(desk.redis), second_half())
+        assert await desk.files.catalog.total() == 150
 
     run(test)
 

@@ -140,13 +140,13 @@ def test_check_and_mend(server: Server, ann: User) -> None:
     (path,) = [path for path in contents(server) if hashlib.sha256(path.read_bytes()).hexdigest() == hash]
     path.unlink()
     said = backlore(server, "check", status=1)
-    assert "absent" in said and "1 problems are left." in said and not path.exists()
+    assert "absent" in said and "1 problem is left." in said and not path.exists()
     said = backlore(server, "check", "--mend")
-    assert said.splitlines()[-1] == "0 problems are left." and path.read_bytes() == b"checked" * 100
+    assert said.splitlines()[-1] == "All is mended." and path.read_bytes() == b"checked" * 100
     path.write_bytes(b"damaged" * 100)
     assert backlore(server, "check") == "All is well.\n"  # by size alone
     assert "different" in backlore(server, "check", "--deep", status=1)
-    assert "0 problems are left." in backlore(server, "check", "--deep", "--mend")
+    assert "All is mended." in backlore(server, "check", "--deep", "--mend")
     assert backlore(server, "check", "--deep") == "All is well.\n"
     assert ann.get("/files/content/checked").content == b"checked" * 100
 

@@ -96,4 +96,7 @@ def summarize(findings: "Findings") -> None:
         console.print(note, markup=False)
     if findings.busy:
         console.print(f"{findings.busy} changed all the while and could not be judged: check again.")
-    console.print("All is well." if not findings.found.total() else f"{findings.left} problems are left.")
+    if findings.left:
+        console.print("1 problem is left." if findings.left == 1 else f"{findings.left} problems are left.")
+    else:
+        console.print("All is mended." if findings.found.total() else "All is well.")
