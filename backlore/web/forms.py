@@ -2,18 +2,20 @@
 
 import asyncio
 import hashlib
-import os
 import tempfile
+from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
 from backlore.core.payload import Malformed, Upload
+from backlore.core.writeback import begin_writeback
 from backlore.web.limits import Limits, TooLarge
 from backlore.web.request import Request
 
-WRITE_SIZE = 256 << 10  # bytes gathered before the disk is bothered, in a thread
+WRITE_SIZE = 1 << 20  # bytes gathered before the disk is bothered, in a thread
 
 
 class FormReader:
@@ -32,9 +34,11 @@ class FormReader:
         self._segment: MultipartSegment | None = None
         self._text = bytearray()
         self._text_total = 0
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._hash = hashlib.sha256()
-        self._gathered = bytearray()  # of the file, not yet written
+        self._gathered: list[bytes | bytearray] = []  # of the file, not yet written: so many bytes
+        self._size = 0
+        self._writing: asyncio.Future[None] | None = None  # what was gathered before, while more is received
 
     async def read(self) -> list[tuple[str, Any]]:
         """The fields in their order, files as Upload. Raises Malformed, TooLarge, TooSlow, Disconnected."""
@@ -53,8 +57,7 @@ class FormReader:
         except (MultipartError, UnicodeError, AttributeError) as error:
             raise Malformed(str(error)) from None
         finally:
-            if self._file:
-                self._file.close()
+            self._close()
         return self.fields
 
     async def _feed(self, chunk: bytes) -> None:
@@ -73,14 +76,15 @@ class FormReader:
             folder = self._limits.folder
             folder.mkdir(parents=True, exist_ok=True)
             handle, path = tempfile.mkstemp(dir=folder)
-            self._file = os.fdopen(handle, "wb", buffering=0)
+            self._file = FileIO(handle, "wb")
             self._hash = hashlib.sha256()
             self._request.uploads.append(Path(path))
 
     async def _take(self, data: bytes | bytearray) -> None:
         if self._file:
-            self._gathered += data
-            if len(self._gathered) >= WRITE_SIZE:
+            self._gathered.append(data)
+            self._size += len(data)
+            if self._size >= WRITE_SIZE:
                 await self._write()
             return
         self._text += data
@@ -93,7 +97,9 @@ class FormReader:
         assert segment is not None  # the parser begins a segment before it ends one
         value: Any
         if file:
-            await self._write()
+            if self._gathered:
+                await self._write()
+            await self._written()
             file.close()
             self._file = None
             value = Upload(
@@ -108,13 +114,36 @@ class FormReader:
         self.fields.append((segment.name, value))
 
     async def _write(self) -> None:
-        data, self._gathered = self._gathered, bytearray()
-        if data:
-            await asyncio.get_running_loop().run_in_executor(None, self._write_all, data)
+        await self._written()
+        pieces, self._gathered, self._size = self._gathered, [], 0
+        assert self._file is not None  # only its bytes are gathered
+        self._writing = asyncio.get_running_loop().run_in_executor(None, self._write_all, self._file, pieces)
 
-    def _write_all(self, data: bytearray) -> None:
-        assert self._file is not None
-        self._hash.update(data)
-        left = memoryview(data)
-        while left:
-            left = left[self._file.write(left) :]
+    async def _written(self) -> None:
+        """Until all that was given to a thread is written. Raises OSError."""
+        if self._writing:
+            await asyncio.shield(self._writing)  # who is cancelled leaves the thread its file
+            self._writing = None
+
+    def _close(self) -> None:
+        file, writing = self._file, self._writing
+        if file and writing:
+            writing.add_done_callback(partial(_close_after, file))
+        elif file:
+            file.close()
+
+    def _write_all(self, file: FileIO, pieces: list[bytes | bytearray]) -> None:
+        start = file.tell()
+        for piece in pieces:
+            left = memoryview(piece)
+            while left:
+                left = left[file.write(left) :]
+        begin_writeback(file.fileno(), start, file.tell() - start)
+        for piece in pieces:
+            self._hash.update(piece)
+
+
+def _close_after(file: FileIO, writing: asyncio.Future[None]) -> None:
+    """Close what a thread had until now; what went wrong there no longer matters to anybody."""
+    writing.exception()
+    file.close()
