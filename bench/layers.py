@@ -17,7 +17,7 @@ from rich.table import Table
 
 from backlore.core.config import Context, enter
 from backlore.web.reply import etag_of, reply
-from backlore.web.request import Request, User
+from backlore.web.request import Proxies, Request, User
 
 OURS = Path(__file__).parent / "peers" / "ours"
 TASKS = 64
@@ -83,12 +83,13 @@ async def measure(ground: Ground) -> list[tuple[str, float]]:
     change = [*headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
     change.append((b"x-csrf-token", token.encode()))
     get, post = scope("GET", "/me", headers), scope("POST", "/items", change)
-    request = Request(get, receive, [])
+    proxies = Proxies()
+    request = Request(get, receive, proxies)
     codec = next(route for route in app.web.table.routes if route.path == "/items").body.codec
     answer = {"id": USER.id, "email": USER.email, "admin": False}
     raw = reply(200, answer).body
     rows = [
-        ("take the request", alone(lambda: Request(get, receive, []))),
+        ("take the request", alone(lambda: Request(get, receive, proxies))),
         ("find the route", alone(lambda: app.web.table.find(request))),
         ("read the cookie, verify its signature", alone(lambda: cookie.read(sent))),
         ("verify the csrf token", alone(lambda: app.identity.sessions.keeper.csrf.verify(session, token))),

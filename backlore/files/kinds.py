@@ -31,6 +31,8 @@ SHOWN: dict[str, bytes] = {
     "video/webm": rb"\x1aE\xdf\xa3.{0,60}webm",
 }
 _patterns = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in SHOWN.items()}
+# names about which there is nothing to ask: what `clean` would find out with more effort
+_PLAIN_NAME = re.compile("(?!.{256})[A-Za-z0-9_-][A-Za-z0-9_. -]*(/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*")
 # invisible characters that turn the direction of writing: a name with them reads as another one
 _TURNS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -69,6 +71,8 @@ class BadName(Invalid):
 
 def clean(name: str) -> str:
     """The name as it is kept: in one Unicode form, of parts between slashes. Raises BadName."""
+    if _PLAIN_NAME.fullmatch(name):
+        return name
     name = unicodedata.normalize("NFC", name)
     if not 1 <= len(name) <= MOST:
         raise BadName(f"A name has 1 to {MOST} characters.")

@@ -12,7 +12,7 @@ from backlore.web.body import UnknownType
 from backlore.web.delivery import send_watched
 from backlore.web.limits import Limits, TooLarge, TooSlow
 from backlore.web.reply import NEXT, NO_STORE, REVALIDATE, SECURITY, Header, Reply, Send, etag_matches, etag_of, reply
-from backlore.web.request import Disconnected, Receive, Request, Scope
+from backlore.web.request import Disconnected, Proxies, Receive, Request, Scope
 from backlore.web.routes import Gate, NoSuchPath, Route, Table, read_parameters
 from backlore.web.stages import Keeper
 
@@ -64,7 +64,7 @@ class Application:
         self._limits = limits
         self._unavailable = unavailable
         self._refusals = refusals or {}
-        self._proxies = [ip_network(proxy, strict=False) for proxy in proxies or []]
+        self._proxies = Proxies([ip_network(proxy, strict=False) for proxy in proxies or []])
         self._always: list[Header] = [HSTS] if secure else []
 
     def add(self, *routes: Route) -> None:

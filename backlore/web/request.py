@@ -1,7 +1,8 @@
 """One request: what the client sent, and who it is once the gatekeeper has passed it."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,22 @@ import msgspec
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Scope = dict[str, Any]
-Networks = list[IPv4Network | IPv6Network]
+
+
+class Proxies:
+    """Whom X-Forwarded-For is believed."""
+
+    def __init__(self, networks: Sequence[IPv4Network | IPv6Network] = ()):
+        self._networks = networks
+        # every request asks; those who ask are few, or strangers of whom the cache need not know
+        self.know = lru_cache(1000)(self._look)
+
+    def _look(self, address: str) -> bool:
+        try:
+            known = ip_address(address)
+        except ValueError:
+            return False
+        return any(known in network for network in self._networks)
 
 
 class User(msgspec.Struct, frozen=True):
@@ -35,7 +51,7 @@ class Request:
 
     user: User
 
-    def __init__(self, scope: Scope, receive: Receive, proxies: Networks):
+    def __init__(self, scope: Scope, receive: Receive, proxies: Proxies):
         self.started = time.time()  # seconds since the epoch
         self.scope = scope
         self.receive = receive
@@ -70,11 +86,11 @@ class Request:
         client = self.scope.get("client")
         address = client[0] if client else ""
         forwarded = self.headers.get(b"x-forwarded-for")
-        if not forwarded or not self._is_proxy(address):
+        if not forwarded or not self._proxies.know(address):
             return address
         for hop in reversed(forwarded.decode("latin-1").split(",")):
             address = hop.strip()
-            if not self._is_proxy(address):
+            if not self._proxies.know(address):
                 break
         return address
 
@@ -82,14 +98,7 @@ class Request:
     def by_proxy(self) -> bool:
         """Whether it came through a configured proxy."""
         client = self.scope.get("client")
-        return client is not None and self._is_proxy(client[0])
-
-    def _is_proxy(self, address: str) -> bool:
-        try:
-            known = ip_address(address)
-        except ValueError:
-            return False
-        return any(known in network for network in self._proxies)
+        return client is not None and self._proxies.know(client[0])
 
     @property
     def declared(self) -> int:

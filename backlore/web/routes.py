@@ -106,6 +106,7 @@ class Route:
         # the hot way: a handler that takes only the request, or only a body beside it, is called without detours
         self._takes_body = "body" in taken
         self._plain = not self.parameters and self.query is None
+        self._texts = {name for name in self.parameters if kinds.get(name, str) is str}  # of which any is right
 
     async def run(self, request: Request) -> Answer:
         """Decode what the handler takes, and call it. Raises what `Body.read` and `Codec` raise."""
@@ -126,6 +127,9 @@ class Route:
     def _arguments(self, request: Request) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
         for name, codec in self.parameters.items():
+            if name in self._texts:
+                arguments[name] = request.parameters[name]
+                continue
             try:
                 arguments[name] = codec.from_object(request.parameters[name], strict=False)
             except Invalid:
@@ -221,7 +225,7 @@ def _walk(branch: Branch, segments: list[str], at: int, found: list[tuple[int, R
 def decode_path(raw: bytes) -> str:
     """The text of a path's part. Percent escapes are UTF-8 (RFC 3986, §2.5); raises NoSuchPath if they are not."""
     try:
-        return unquote_to_bytes(raw).decode("utf-8")
+        return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8")
     except UnicodeDecodeError:
         raise NoSuchPath from None
 

@@ -59,7 +59,7 @@ class Files:
 
     def _answer(self, request: Request, path: Path, status: os.stat_result) -> Reply:
         etag = b'"%x-%x"' % (status.st_mtime_ns, status.st_size)
-        return deliver(request, [FilePart(path, 0, status.st_size)], _headers(path), etag)
+        return deliver(request, [FilePart(path, 0, status.st_size, whole=True)], _headers(path), etag)
 
 
 def _kind(path: Path) -> str:
