@@ -16,7 +16,7 @@ from backlore.filehttp.folder import Name
 from backlore.files.catalog import File, NoFile
 from backlore.files.files import Files
 from backlore.files.kinds import is_shown
-from backlore.web.delivery import FilePart, Part, deliver, disposition
+from backlore.web.delivery import FilePart, Part, deliver, disposition, judge_conditions
 from backlore.web.reply import SECURITY, Header, Reply, reply
 from backlore.web.request import Request
 from backlore.web.routes import Route
@@ -92,10 +92,14 @@ class Content:
         shown = is_shown(file.type) and not download
         kind = f"{file.type}; charset=utf-8" if file.type == "text/plain" else file.type
         headers = [(b"content-type", kind.encode()), *SECURITY, SANDBOX, OWN, disposition(file.name, shown)]
+        etag = f'"{file.etag}"'.encode()
         parts = await self._files.spans(user, file)
-        if self._accel and request.by_proxy and (path := _path_below(self._accel, parts)):
-            return Reply(200, b"", [*headers, (b"x-accel-redirect", path.encode())])
-        return deliver(request, parts, headers, f'"{file.etag}"'.encode())
+        path = _path_below(self._accel, parts) if self._accel and request.by_proxy else ""
+        if path and b"if-match" not in request.headers:  # that nginx would compare with a tag of its own, and refuse
+            headers.append((b"etag", etag))
+            sent_by_nginx = Reply(200, b"", [*headers, (b"x-accel-redirect", path.encode())])
+            return judge_conditions(request, headers, etag) or sent_by_nginx
+        return deliver(request, parts, headers, etag)
 
 
 def _signed(user: str, id: str, until: int, name: str) -> str:
@@ -104,8 +108,7 @@ def _signed(user: str, id: str, until: int, name: str) -> str:
 
 def _path_below(location: str, parts: Sequence[Part]) -> str:
     """Where nginx finds the content; "" when it isn't a whole file of the disk."""
-    if len(parts) != 1 or not isinstance(parts[0], FilePart):
-        return ""
-    path = parts[0].path
-    # one that grows may have more bytes than were acknowledged
-    return f"{location}{path.parent.name}/{path.name}" if path.stat().st_size == parts[0].length else ""
+    if len(parts) != 1 or not isinstance(parts[0], FilePart) or not parts[0].whole:
+        return ""  # one that grows may have more bytes than were acknowledged
+    *_, folder, name = str(parts[0].path).rsplit("/", 2)
+    return f"{location}{folder}/{name}"
