@@ -216,14 +216,17 @@ def socket_in(folder: Path) -> str:
     raise Refused(f"no Unix socket in {folder}")
 
 
-def wrk(shot: Shot, seconds: int) -> Figures:
-    """Run wrk on the client's core. Raises Refused when any request failed."""
+def wrk(shot: Shot, seconds: int, paths: Path | None = None) -> Figures:
+    """Run wrk on the client's core. Raises Refused when any request failed.
+
+    `paths` is a file with a path in each line: all of them are asked for in turn.
+    """
     headers = [part for name, value in shot.headers.items() for part in ("-H", f"{name}: {value}")]
     command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
     psutil.cpu_percent(percpu=True)
     run = subprocess.run(
         [*command, "-s", str(BENCH / "wrk.lua"), *headers, shot.url],
-        env={**os.environ, "METHOD": shot.method, "BODY": shot.body},
+        env={**os.environ, "METHOD": shot.method, "BODY": shot.body, "PATHS": str(paths or "")},
         capture_output=True,
         text=True,
     )

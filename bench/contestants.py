@@ -94,38 +94,38 @@ def fastapi(ground: Ground) -> Contestant:
     """FastAPI on uvicorn (uvloop, httptools), redis-py with hiredis."""
     uvicorn = [sys.executable, "-m", "uvicorn", "server:app", "--app-dir", PEERS / "fastapi_uvicorn"]
     flags = ["--loop", "uvloop", "--http", "httptools", "--ws", "none", "--no-access-log", "--port"]
-    return _with_signup(ground, lambda port: [*uvicorn, *flags, port])
+    return with_signup(ground, lambda port: [*uvicorn, *flags, port])
 
 
 def express(ground: Ground) -> Contestant:
     """Express 5, ioredis."""
     install_node_packages()
-    return _with_signup(ground, lambda port: ["node", PEERS / "express" / "server.js"])
+    return with_signup(ground, lambda port: ["node", PEERS / "express" / "server.js"])
 
 
 def fastify(ground: Ground) -> Contestant:
     """Fastify 5, ioredis."""
     install_node_packages()
-    return _with_signup(ground, lambda port: ["node", PEERS / "fastify" / "server.js"])
+    return with_signup(ground, lambda port: ["node", PEERS / "fastify" / "server.js"])
 
 
 def pocketbase(ground: Ground) -> Contestant:
     """PocketBase, its own users and a collection of its own; all state in its SQLite."""
     port, data = free_port(), ground.folder / "data"
-    binary = [_script("pocketbase")]
+    binary = [script("pocketbase")]
     upsert = [*binary, "superuser", "upsert", EMAIL, PASSWORD, "--dir", data]
     subprocess.run(upsert, check=True, capture_output=True)
     process = ground.start([*binary, "serve", "--dir", data, "--http", f"127.0.0.1:{port}"], core=SERVER_CORE)
     ground.wait(process, lambda: listens(("127.0.0.1", port)))
     base = f"http://127.0.0.1:{port}"
     with httpx.Client(base_url=f"{base}/api", timeout=30) as client:
-        superuser = _pocketbase_login(client, "_superusers")["token"]
+        superuser = pocketbase_login(client, "_superusers")["token"]
         client.headers["authorization"] = superuser
         client.patch("/settings", json={"logs": {"maxDays": 0}}).raise_for_status()
         client.post("/collections", json=POCKETBASE_ITEMS).raise_for_status()
         account = {"email": EMAIL, "password": PASSWORD, "passwordConfirm": PASSWORD, "emailVisibility": True}
         client.post("/collections/users/records", json=account).raise_for_status()
-        login = _pocketbase_login(client, "users")
+        login = pocketbase_login(client, "users")
     identity = {"authorization": login["token"]}
     items = f"{base}/api/collections/items/records"
     return Contestant(
@@ -181,13 +181,13 @@ def granian_constant(ground: Ground) -> Shot:
     port = free_port()
     flags = ["--interface", "asgi", "--http", "1", "--no-ws", "--loop", "uvloop", "--workers", "1"]
     app = ["--working-dir", PEERS / "granian_constant", "server:app"]
-    command = [_script("granian"), *flags, "--no-access-log", "--port", port, *app]
+    command = [script("granian"), *flags, "--no-access-log", "--port", port, *app]
     process = ground.start(command, core=SERVER_CORE)
     ground.wait(process, lambda: listens(("127.0.0.1", port)))
     return Shot("GET", f"http://127.0.0.1:{port}/")
 
 
-def _with_signup(ground: Ground, command: Callable[[int], list]) -> Contestant:
+def with_signup(ground: Ground, command: Callable[[int], list], **env: str) -> Contestant:
     """A peer with a redis beside it, and the user that its POST /signup makes."""
     redis, port = start_redis(ground), free_port()
     process = ground.start(
@@ -198,6 +198,7 @@ def _with_signup(ground: Ground, command: Callable[[int], list]) -> Contestant:
         SECRET=SECRET,
         NODE_ENV="production",
         NODE_PATH=str(CACHE / "node_modules"),
+        **env,
     )
     ground.wait(process, lambda: listens(("127.0.0.1", port)))
     base = f"http://127.0.0.1:{port}"
@@ -229,7 +230,7 @@ def _pocketbase_items(url: str, superuser: str) -> list[dict[str, str]]:
     return [{name: as_text.get(name, str)(record[name]) for name in ITEM} for record in records]
 
 
-def _pocketbase_login(client: httpx.Client, collection: str) -> dict:
+def pocketbase_login(client: httpx.Client, collection: str) -> dict:
     """{"token": str, "record": {…}} of a user or superuser."""
     account = {"identity": EMAIL, "password": PASSWORD}
     reply = client.post(f"/collections/{collection}/auth-with-password", json=account)
@@ -243,6 +244,6 @@ def _healthy(url: str) -> bool:
         return False
 
 
-def _script(name: str) -> str:
+def script(name: str) -> str:
     """The path of a program that a Python package of this environment brought."""
     return str(Path(sys.prefix) / "bin" / name)

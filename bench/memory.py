@@ -6,6 +6,7 @@ Law: RSS counts shared pages once for each process, PSS divides them among those
 may be added up. Both are read from /proc/PID/smaps_rollup, in MiB; under load it is the highest that was seen.
 """
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,6 +40,28 @@ class Size:
         return Size(self.rss + other.rss, self.pss + other.pss)
 
 
+class Watch:
+    """The highest size of a process while the block lasts: `with Watch(pid) as watch: …`, then `watch.highest`."""
+
+    def __init__(self, pid: int, every: float = 0.05):
+        self.before = self.highest = size_of(pid)
+        self._pid, self._every = pid, every
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(self._every):
+            self.highest = size_of(self._pid).highest(self.highest)
+
+
 Sizes = dict[str, Size]  # by the name of the process
 NOTHING = Size(0.0, 0.0)
 TOTAL = "total"
@@ -49,13 +72,14 @@ def sizes_of(pid: int) -> Sizes:
     sizes: Sizes = {}
     for process in family_of(pid):
         with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-            size = _size_of(process.pid)
+            size = size_of(process.pid)
             for name in (_name_of(process, pid), TOTAL):
                 sizes[name] = sizes.get(name, NOTHING).plus(size)
     return sizes
 
 
-def _size_of(pid: int) -> Size:
+def size_of(pid: int) -> Size:
+    """Of one process. Raises OSError when it has ended."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     kib = {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
     return Size(kib["Rss"] / 1024, kib["Pss"] / 1024)
