@@ -96,8 +96,8 @@ class Server:
         return status
 
     def kill(self) -> None:
-        """End whatever is left of it, at any cost. The master first: it would start others."""
-        for each in [psutil.Process(self.process.pid), *self.family()] if self.process.poll() is None else []:
+        """End whatever is left of it, at any cost."""
+        for each in [*self.family(), psutil.Process(self.process.pid)] if self.process.poll() is None else []:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.send_signal(signal.SIGCONT)
                 each.kill()

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from email.parser import BytesParser
 from urllib.parse import quote
 
@@ -43,13 +43,6 @@ def put(user: User, name: str, content: bytes, **fields: str) -> httpx.Response:
 
 def path(name: str) -> str:
     return f"/files/content/{quote(name)}"
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_a_file_and_its_life(ann: User, bob: User) -> None:
@@ -197,8 +190,10 @@ def test_a_client_that_goes_away_is_noticed(keeping: Server, ann: User) -> None:
         )
         assert client.recv(1000).startswith(b"HTTP/1.1 206")
         time.sleep(0.5)  # the server is in the middle and waits for us to read on
-    workers = keeping.workers()
-    wait_until(lambda: not [each for one in workers for each in one.open_files() if "contents" in each.path])
+    until = time.monotonic() + 10
+    while [each for worker in keeping.workers() for each in worker.open_files() if "contents" in each.path]:
+        assert time.monotonic() < until, keeping.said()
+        time.sleep(0.1)
 
 
 def test_links(ann: User, keeping: Server) -> None:
@@ -294,8 +289,7 @@ def test_strangers(keeping: Server, ann: User) -> None:
 def test_nothing_of_an_upload_is_left(keeping: Server, ann: User) -> None:
     for _ in range(3):
         put(ann, "again", os.urandom(1000))
-    # the reply is sent before its request has ended
-    wait_until(lambda: not [*(keeping.data / "uploads").iterdir(), *(keeping.data / "files" / "drafts").iterdir()])
+    assert not list((keeping.data / "uploads").iterdir()) and not list((keeping.data / "files" / "drafts").iterdir())
 
 
 def test_the_description_names_all(keeping: Server) -> None:
