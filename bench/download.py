@@ -1,11 +1,11 @@
-"""How fast a file comes: nginx serving it as static, nginx sending it for us (X-Accel-Redirect), and we ourselves.
+"""How fast a file comes: nginx serving it as static, nginx sending it for us (X-Accel-Redirect), and ourselves.
 
 `python bench/download.py [--rounds N] [--seconds N]`
 
 Laws: the same file on the same disk, an authenticated session for the two that know any; each is first shown to give
 every byte, and ours to give none to strangers. They take turns; the figure is the median. nginx and our worker have
-core 0, both of them where both are at work; the client and redis have core 1. The worker's memory is looked at all the
-while.
+core 0, both of them where both are at work; the client and redis have core 1. "Apart" our worker has core 1 too, so
+that nginx has its core for itself as when it serves alone. The worker's memory is looked at all the while.
 """
 
 import hashlib
@@ -25,8 +25,9 @@ from filing import Filing, start_filing, start_nginx
 from memory import Watch
 from rich.table import Table
 
-SIZES = {"1 MB": (1_000_000, 64), "100 MB": (100_000_000, 8)}  # bytes, connections
-WAYS = ("nginx", "nginx for us", "ours")
+SIZES = {"1 MB": (1_000_000, 16), "100 MB": (100_000_000, 4)}  # bytes, connections
+# Each with the core of our worker; nginx has the server's.
+WAYS = {"nginx": SERVER_CORE, "nginx for us": SERVER_CORE, "the same, apart": CLIENT_CORE, "ours": SERVER_CORE}
 WARM_UP = 0.5  # seconds
 
 
@@ -55,7 +56,8 @@ def store(filing: Filing, nginx: str) -> Urls:
         hash = filing.put(name, content)["hash"]
         at = filing.lies_at(hash)
         ours = f"/files/content/{name}"
-        places = (f"{nginx}/static/{at.parent.name}/{at.name}", f"{nginx}{ours}", f"{filing.base}{ours}")
+        static = f"{nginx}/static/{at.parent.name}/{at.name}"
+        places = (static, f"{nginx}{ours}", f"{nginx}{ours}", f"{filing.base}{ours}")
         found[size] = dict(zip(WAYS, places, strict=True))
         for url in places:
             _prove(url, filing.identity, hash)
@@ -99,7 +101,7 @@ def table_of(results: Results) -> Table:
         table.add_column(heading, justify="right")
     for (size, way), rounds in results.items():
         rates = sorted(each.bytes / 1e6 for each in rounds)
-        base = median(each.bytes / 1e6 for each in results[size, WAYS[0]])
+        base = median(each.bytes / 1e6 for each in results[size, "nginx"])
         table.add_row(
             size,
             way,
@@ -131,6 +133,7 @@ def main(rounds: int, seconds: float) -> None:
             for _ in range(rounds):
                 for size, (_, connections) in SIZES.items():
                     for way, url in urls[size].items():
+                        pin(servers[-1], WAYS[way])
                         read(url, filing.identity, servers, connections, WARM_UP)
                         results[size, way].append(read(url, filing.identity, servers, connections, seconds))
     console = console_for_tables()

@@ -65,7 +65,8 @@ def main() -> None:
     url, connections, seconds, *headers = sys.argv[1:]
     parts = urlsplit(url)
     assert parts.hostname and parts.port
-    lines = [f"GET {parts.path} HTTP/1.1", f"host: {parts.netloc}", *headers, "", ""]
+    asked = parts.path + (f"?{parts.query}" if parts.query else "")
+    lines = [f"GET {asked} HTTP/1.1", f"host: {parts.netloc}", *headers, "", ""]
     request = "\r\n".join(lines).encode()
     readers = [Reader((parts.hostname, parts.port), request) for _ in range(int(connections))]
     poll = selectors.DefaultSelector()
