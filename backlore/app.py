@@ -7,12 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError,
+)
 
 from backlore import __version__
 from backlore.clients.disk import Disk
 from backlore.clients.oidc import Provider
-from backlore.clients.redis import Redis
+from backlore.clients.redis import Redis, Unwritable
 from backlore.clients.s3 import S3, Unreachable
 from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import Settings, settle
@@ -32,6 +39,7 @@ from backlore.services.rates import Rates
 from backlore.web import static
 from backlore.web.application import Application, Refusals
 from backlore.web.cookie import SignedCookie
+from backlore.web.forms import sweep
 from backlore.web.limits import Limits, Patience
 from backlore.web.openapi import describe
 from backlore.web.reply import Reply, Send, reply
@@ -44,14 +52,8 @@ if TYPE_CHECKING:
 
 # What a client of ours raises when what it stands for can't be reached: 503.
 UNAVAILABLE = (
-    ConnectionError,
-    TimeoutError,
-    BusyLoadingError,
-    ReadOnlyError,
-    AuthenticationError,
-    Busy,
-    Unreachable,
-    Away,
+    *(ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError, Unwritable),
+    *(AuthenticationError, Busy, Unreachable, Away),
 )
 
 
@@ -60,11 +62,12 @@ REFUSALS: Refusals = {Exists: (409, "exists"), Changed: (409, "changed"), Quota:
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A function to run every `seconds`, on one node at a time."""
+    """A function to run every `seconds`, on one node at a time, or on each."""
 
     name: str
     seconds: float
     function: Callable[[], Awaitable[None]]
+    each: bool
 
 
 class Backend:
@@ -143,7 +146,8 @@ class Backend:
             self.routes(*OutboxPage(self.settings.data / "outbox").routes())
         self.every(3600, self.identity.users.mend)
         self.every(60, self.identity.accounts.resume)
-        self.every(3600, self.files.sweep)
+        self.every(3600, self.files.sweep, each=True)
+        self.every(3600, self._sweep_uploads, each=True)
         self.every(3600, self._recount_files)
         self.every(86400, self._check_files)
 
@@ -159,10 +163,10 @@ class Backend:
         known = self.settings
         return FileRoutes(self.files, self.notify, known.secret.cookie, known.config.files.accel).routes(prefix)
 
-    def every(self, seconds: float, function: Callable[[], Awaitable[None]]) -> None:
-        """Run a function periodically, beside the workers, on one node of all at a time."""
+    def every(self, seconds: float, function: Callable[[], Awaitable[None]], each: bool = False) -> None:
+        """Run a function periodically, beside the workers, on one node of all at a time; or on `each`."""
         name = getattr(function, "__qualname__", repr(function))
-        self.tasks.append(Task(name, seconds, function))
+        self.tasks.append(Task(name, seconds, function, each))
 
     async def run_tasks(self) -> None:
         """Run the periodic tasks until cancelled. What fails is notified and tried again at its next time."""
@@ -186,10 +190,14 @@ class Backend:
             try:
                 # string, the claim of the node that runs the task; lives just shorter than its period
                 key = f"task:{task.name}"
-                if await self.redis.set(key, "claimed", nx=True, px=int(task.seconds * 900)):
+                if task.each or await self.redis.set(key, "claimed", nx=True, px=int(task.seconds * 900)):
                     await task.function()
             except Exception as error:
                 self.notify("error", "task.failed", task=task.name, error=error)
+
+    async def _sweep_uploads(self) -> None:
+        """Delete what the requests of killed workers have left."""
+        await asyncio.to_thread(sweep, self.settings.data / "uploads")
 
     async def _openapi(self, request: Request) -> Reply:
         """This document. 200 {"openapi": str, "paths": dict}."""
@@ -268,4 +276,5 @@ def limits(settings: Settings) -> Limits:
         body=known.body_limit,
         upload=known.upload_limit,
         parts=known.upload_parts,
+        free=known.files.free,
     )

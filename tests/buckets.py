@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 KEYS = {"s3_key": "tests", "s3_secret": "only for tests"}
 BUCKET = "backlore-tests"
@@ -60,12 +62,12 @@ class S3Server:
         return self
 
     def _is_up(self) -> bool:
-        """Whether the bucket is there: strangers are then refused, instead of told that there is none."""
+        """Whether the bucket is there, for who may look into it: strangers are refused before it is."""
+        keys = {"access_key_id": KEYS["s3_key"], "secret_access_key": KEYS["s3_secret"]}
+        options = {"client_options": {"allow_http": True}, "retry_config": {"max_retries": 0}}
         try:
-            urllib.request.urlopen(f"{self.endpoint}/{BUCKET}", timeout=1)
-        except urllib.error.HTTPError as error:
-            return error.code == 403
-        except OSError:
+            obstore.list(S3Store(BUCKET, endpoint=self.endpoint, region="us-east-1", **keys, **options)).collect()
+        except BaseError:
             return False
         return True
 

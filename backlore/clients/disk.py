@@ -11,7 +11,6 @@ mode: only what was begun by an append grows. Every call that may wait for the d
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import hashlib
 import itertools
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from backlore.core.crypto import random_text
+from backlore.core.room import need_room
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class Draft:
         return self._known or self._hash.hexdigest()
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Add bytes. Raises OSError."""
+        """Add bytes. Raises OSError, ENOSPC too when room gets short."""
         await self._disk.run(self._write, data)
 
     async def head(self, length: int) -> bytes:
@@ -92,6 +92,7 @@ class Draft:
         await self._disk.run(self._discard)
 
     def _write(self, data: bytes | memoryview) -> None:
+        self._disk.need_room()
         left = memoryview(data)
         self._hash.update(left)
         self.size += len(left)
@@ -218,16 +219,15 @@ class Disk:
         fsync_folder(target.parent)
 
     def _draft(self) -> Draft:
-        self._need_room()
+        self.need_room()
         return Draft(self, self._drafts / random_text(128))
 
-    def _need_room(self) -> None:
-        room = os.statvfs(self._drafts)
-        if room.f_bavail * room.f_frsize < self._free:
-            raise OSError(errno.ENOSPC, "less room than what is to stay free")
+    def need_room(self) -> None:
+        """Raises OSError, ENOSPC, when no more should be written; for threads."""
+        need_room(self._drafts, self._free)
 
     def _append(self, name: str, at: int, data: bytes, exactly: bool) -> None:
-        self._need_room()
+        self.need_room()
         target = self.path(name)
         target.parent.mkdir(exist_ok=True)
         with open(_open_to_grow(target, at), "r+b", buffering=0) as file:

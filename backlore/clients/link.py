@@ -13,7 +13,7 @@ from typing import Any
 
 from hiredis import PushNotification, Reader, pack_command
 from redis._parsers.base import BaseParser
-from redis.exceptions import DataError, InvalidResponse
+from redis.exceptions import DataError, InvalidResponse, ResponseError
 
 Arguments = tuple[Any, ...]
 Callback = Callable[..., Any]
@@ -24,6 +24,18 @@ Entry = tuple[Future, Callback | None, Mapping[str, Any] | None, bool, float]
 Request = tuple[Arguments, Callback | None, Mapping[str, Any] | None, bool]
 
 INCOMPLETE = object()  # hiredis has no whole reply yet
+
+
+class Unwritable(ResponseError):
+    """The server takes no writes while it can't keep them: its disk is full. The command did not run."""
+
+
+def parse_error(text: str) -> Exception:
+    """The server's error as an exception: redis-py's, but for the one that it doesn't know."""
+    if text.startswith("MISCONF"):
+        return Unwritable(text)
+    known: Exception = BaseParser.parse_error(text)  # type: ignore[no-untyped-call]
+    return known
 
 
 def pack(args: Arguments) -> bytes:
@@ -61,7 +73,7 @@ class Link(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.reader = Reader(
             protocolError=InvalidResponse,
-            replyError=BaseParser.parse_error,
+            replyError=parse_error,
             encoding="utf-8",
             errors="surrogateescape",
             notEnoughData=INCOMPLETE,

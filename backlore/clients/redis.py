@@ -35,10 +35,10 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from backlore.clients.link import Arguments, Callback, Request
+from backlore.clients.link import Arguments, Callback, Request, Unwritable
 from backlore.clients.node import Interrupted, Node, Unavailable
 
-__all__ = ["Interrupted", "Node", "Pipeline", "Redis", "Unavailable"]
+__all__ = ["Interrupted", "Node", "Pipeline", "Redis", "Unavailable", "Unwritable"]
 
 # Where the limit of a blocking command stands among its arguments, and its unit in seconds.
 BLOCKING: Mapping[str, tuple[int, float]] = {

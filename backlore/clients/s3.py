@@ -94,8 +94,23 @@ class S3:
             await obstore.put_async(self._store, name, content, chunk_size=PART, max_concurrency=SIDE_BY_SIDE)
 
     async def get(self, name: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """The bytes of an object, or a part of them, piece by piece. Raises S3Error, also in the middle."""
-        end = None if length is None else start + length
+        """The bytes of an object, or a part of them, piece by piece. Raises S3Error, also in the middle.
+
+        What takes longer than one request may, or is cut, goes on in another one, as long as each brings something.
+        """
+        at, end = start, None if length is None else start + length
+        while True:
+            began = at
+            try:
+                async for piece in self._stream(name, at, end):
+                    at += len(piece)
+                    yield piece
+                return
+            except Unreachable:
+                if at == began:
+                    raise
+
+    async def _stream(self, name: str, start: int, end: int | None) -> AsyncIterator[bytes]:
         with translated(name):
             span: Any = {"range": (start, end)} if end is not None else {"range": {"offset": start}} if start else None
             got = await obstore.get_async(self._store, name, options=span)

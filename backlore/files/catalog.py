@@ -18,11 +18,13 @@ nobody has can be deleted without asking. `live` and `trash` count who has it; f
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from redis.exceptions import RedisError
 
 from backlore.clients.script import Script
 from backlore.core.crypto import random_text
@@ -257,11 +259,12 @@ class Catalog:
         else:
             await told
         done = await self.run(script, user, *arguments, *((room,) if script in GROWING else ()))
-        told = self._redis.zadd(EVERYBODY, {user: now()})
-        if done[2]:
-            await asyncio.gather(told, self._redis.hincrby(OF_ALL, "bytes", done[2]))
-        else:
-            await told
+        with contextlib.suppress(RedisError):  # the change is made, whether its courier is told now or looks later
+            told = self._redis.zadd(EVERYBODY, {user: now()})
+            if done[2]:
+                await asyncio.gather(told, self._redis.hincrby(OF_ALL, "bytes", done[2]))
+            else:
+                await told
         return done
 
     async def run(self, script: Script, user: str, *arguments: Any) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backlore.clients.disk import Disk, Draft
+from backlore.clients.redis import Unavailable, Unwritable
 from backlore.clients.s3 import S3Error
 from backlore.core.notify import Notify
 from backlore.core.payload import Upload
@@ -108,7 +109,7 @@ class Files:
         try:
             where = await self._secure(user, file)
             kept = await self.catalog.put(user, file, self.quota, expected, where, draft.size if where else 0)
-        except (Refusal, S3Error, Away):
+        except (Refusal, S3Error, Away, Unavailable, Unwritable):  # it was certainly not taken
             await self._withdraw(user, blob)
             raise
         # whatever else breaks it leaves the blob: the catalog may have taken it, and only its answer is lost

@@ -163,10 +163,6 @@ class Store:
             task = self._fetching[blob] = asyncio.create_task(self._fetch(user, blob, size, hash))
             task.add_done_callback(lambda _: self._fetching.pop(blob, None))
         await asyncio.shield(task)  # whoever goes away while it waits doesn't stop it for the others
-<<<<<<< HEAD
-=======
-        return str(self.disk.path(blob))
->>>>>>> 10a554a (A file is found and sent without a thread, a second look or a detour: half the time for a small one)
 
     def name(self) -> str:
         """For a new blob."""

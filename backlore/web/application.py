@@ -18,6 +18,7 @@ from backlore.web.stages import Keeper
 
 HSTS: Header = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 CLOSE: Header = (b"connection", b"close")
+UNREAD = [("connection", "close")]  # answered before the body was read: the server ends such a connection
 
 Hook = Callable[[], Awaitable[None]]
 Refusals = Mapping[type[Exception], tuple[int, str]]  # status and word
@@ -136,18 +137,18 @@ class Application:
                 return reply(400, error="json")
             case Disconnected():  # whoever only chunks its body wrongly is still there to read this
                 self._notify("info", "client.disconnected", **_about(request))
-                return reply(400, error="json", headers=[("connection", "close")])
+                return reply(400, error="json", headers=UNREAD)
             case NoSuchPath():
                 return reply(404, error="route")
             case TooLarge():
-                return reply(413, error="size")
+                return reply(413, error="size", headers=UNREAD)
             case UnknownType():
                 return reply(415, error="type")
             case TooSlow():
-                return reply(408, error="timeout", headers=[("connection", "close")])
+                return reply(408, error="timeout", headers=UNREAD)
             case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._notify("error", "disk.full", error=error, **_about(request))
-                return reply(507, error="disk")
+                return reply(507, error="disk", headers=UNREAD)
         if answer := self._refusals.get(type(error)):
             return reply(answer[0], error=answer[1])
         if isinstance(error, self._unavailable):

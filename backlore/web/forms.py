@@ -1,8 +1,10 @@
 """Multipart bodies, streamed: files go to the disk as they arrive, fields stay in memory, all within limits."""
 
 import asyncio
+import contextlib
 import hashlib
 import tempfile
+import time
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -11,11 +13,13 @@ from typing import Any
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
 from backlore.core.payload import Malformed, Upload
+from backlore.core.room import need_room
 from backlore.core.writeback import begin_writeback
 from backlore.web.limits import Limits, TooLarge
 from backlore.web.request import Request
 
 WRITE_SIZE = 1 << 20  # bytes gathered before the disk is bothered, in a thread
+LIVES = 86400.0  # seconds without a write after which a file is no request's any more
 
 
 class FormReader:
@@ -133,6 +137,7 @@ class FormReader:
             file.close()
 
     def _write_all(self, file: FileIO, pieces: list[bytes | bytearray]) -> None:
+        need_room(file.fileno(), self._limits.free)
         start = file.tell()
         for piece in pieces:
             left = memoryview(piece)
@@ -147,3 +152,11 @@ def _close_after(file: FileIO, writing: asyncio.Future[None]) -> None:
     """Close what a thread had until now; what went wrong there no longer matters to anybody."""
     writing.exception()
     file.close()
+
+
+def sweep(folder: Path) -> None:
+    """Delete the files of requests that no longer are, since the worker was killed; for threads."""
+    for path in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # its request has just ended
+            if time.time() - path.stat().st_mtime > LIVES:
+                path.unlink()

@@ -72,3 +72,4 @@ class Limits(msgspec.Struct, frozen=True):
     upload: int = 100 << 20  # a multipart body, all parts together
     parts: int = 100
     query: int = 2048  # characters
+    free: int = 0  # of the disk, that no upload may take

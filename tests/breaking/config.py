@@ -1,0 +1,1 @@
+CONFIG = {"name": "breaking", "files": {"free": 0}}

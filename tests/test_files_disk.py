@@ -1,0 +1,123 @@
+"""Files on a disk that is full: a small one of its own, with all data on it."""
+
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import PASSWORD, ROOT, Server, User, run_in_application, serving
+from tests.test_faults import healthy, until
+
+KEEPING = ROOT / "tests" / "keeping"
+SIZE = 32 << 20  # bytes of the disk
+LARGE = os.urandom(6 << 20)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of SIZE bytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be had here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def room(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def put(user: User, name: str, content: bytes) -> httpx.Response:
+    return user.post("/files", files={"file": ("f", content)}, data={"name": name})
+
+
+def fill(user: User) -> dict[str, bytes]:
+    """Upload until there is no more room; what was acknowledged."""
+    kept: dict[str, bytes] = {}
+    while True:
+        name = f"large{len(kept)}"
+        content = name.encode() + LARGE
+        got = put(user, name, content)
+        if got.status_code != 200:
+            assert (got.status_code, got.json()) == (507, {"error": "disk"})
+            return kept
+        kept[name] = content
+
+
+def check(user: User, kept: dict[str, bytes]) -> None:
+    """What was acknowledged is listed, whole, and nothing else."""
+    listed = {file["name"]: file["hash"] for file in user.get("/files").json()["files"]}
+    assert listed == {name: hashlib.sha256(content).hexdigest() for name, content in kept.items()}
+    for name, content in kept.items():
+        assert user.get(f"/files/content/{name}").content == content
+
+
+def no_uploads(server: Server) -> None:
+    """Nothing is left of what was refused."""
+    until(lambda: not list((server.data / "uploads").glob("*")), 5)
+    assert not list((server.data / "files" / "drafts").iterdir())
+
+
+def test_room_that_is_to_stay_free_stays_free(tmp_path: Path, small: Path) -> None:
+    """So that what is no file goes on: redis, deletion, whatever makes room."""
+    free = 10 << 20
+    with serving(KEEPING, tmp_path, data=small / "data", settings={"files": {"free": free, "trash": 3600}}) as server:
+        user = User(server, "ann@example.com").sign_up()
+        kept = fill(user)
+        assert len(kept) == 3
+        no_uploads(server)
+        assert room(small) >= free - (1 << 20)  # the rest is redis' own
+        check(user, kept)
+        gone = kept.popitem()[0]
+        id = user.post("/files/delete", json={"name": gone}).json()["id"]
+        assert user.post("/files/undelete", json={"id": id}).status_code == 200
+        assert user.post("/files/delete", json={"name": gone}).status_code == 200
+        assert put(user, "more", LARGE).status_code == 507  # the trash takes room too
+        assert user.post("/files/erase", json={"ids": [id]}).json() == {"erased": 1}
+        until(lambda: put(user, "more", LARGE).status_code == 200)
+        check(user, kept | {"more": LARGE})
+
+
+@pytest.mark.parametrize("durability", ["everysec", "always"])
+def test_full_to_the_last_byte(tmp_path: Path, small: Path, durability: str) -> None:
+    """Also for the append-only file: redis takes no writes, clients are told so, and it heals by itself."""
+    settings = {"durability": durability, "files": {"free": 0}}
+    with serving(KEEPING, tmp_path, data=small / "data", settings=settings) as server:
+        user = User(server, "ann@example.com").sign_up()
+        kept = fill(user)
+        no_uploads(server)
+        check(user, kept)
+        with (small / "filler").open("wb", buffering=0) as filler:
+            while room(small):
+                filler.write(bytes(4096))
+        assert put(user, "one more", b"x").json() == {"error": "disk"}
+        login = {"email": user.email, "password": PASSWORD}  # it writes
+        until(lambda: httpx.post(f"{server.url}/auth/login", json=login, timeout=5).status_code == 503)
+        seen = set()
+        for name in kept:
+            seen.add(user.post("/files/delete", json={"name": name, "expected": "none"}).status_code)
+            seen.add(user.get(f"/files/content/{name}").status_code)
+            seen.add(put(user, "one more", b"x").status_code)
+            time.sleep(0.2)
+        assert seen <= {200, 409, 503, 507} and 503 in seen, seen
+        (small / "filler").unlink()
+        until(lambda: healthy(server))
+        until(lambda: put(user, "one more", b"x").status_code == 200)
+        check(user, kept | {"one more": b"x"})
+        no_uploads(server)
+        run_in_application(server, "server.app.files.sweep()")
+        assert len(list((server.data / "files" / "contents").glob("*/*"))) == len(kept) + 1
+        server.kill()
+        server.log.write_text("")
+        server.start()
+        check(user, kept | {"one more": b"x"})
