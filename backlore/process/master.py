@@ -123,7 +123,7 @@ class Master:
         if self._context.serves == "files":
             return  # a file server needs none
         if self.settings.config.redis is None:
-            engine = Engine(self.settings)
+            engine = Engine(self.settings, self.notify)
             engine.start()
             self._engine = engine
             return
