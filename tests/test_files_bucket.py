@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,6 +77,7 @@ def test_s3_stopped_in_the_middle_of_uploads(tmp_path: Path, bucket: S3Server) -
     done = Counter[int]()
     acknowledged = Counter[str]()
     lock = threading.Lock()
+    changes: list[Future[object]] = []
 
     def upload(number: int) -> None:
         content = b"%d " % number + os.urandom(2000)
@@ -87,16 +88,18 @@ def test_s3_stopped_in_the_middle_of_uploads(tmp_path: Path, bucket: S3Server) -
             acknowledged[hashlib.sha256(content).hexdigest()] += 1
             count = done.total()
         if count == 300:
-            bucket.stop()
+            changes.append(changer.submit(bucket.stop))
         if count == 700:
-            threading.Thread(target=back.submit, args=(bucket.start,)).start()
+            changes.append(changer.submit(bucket.start))
 
     try:
         server.start()
         users = [User(server, f"u{number}@example.com").sign_up() for number in range(CLIENTS)]
-        with ThreadPoolExecutor(CLIENTS) as pool, ThreadPoolExecutor(1) as back:
+        with ThreadPoolExecutor(CLIENTS) as pool, ThreadPoolExecutor(1) as changer:
             list(pool.map(upload, range(UPLOADS)))
         assert done == {200: UPLOADS}
+        for change in changes:
+            change.result(60)
         server.wait_said("s3.failed")
         server.wait_said("s3.works", 60)
         s3 = open_s3(bucket.endpoint, "stopped")
