@@ -106,65 +106,6 @@ class Store:
         await asyncio.shield(task)  # whoever goes away while it waits doesn't stop it for the others
 
     def name(self) -> str:
-        """For a new blob. It is never used again. Raises Away."""
-
-    async def keep(self, draft: Draft, blob: str) -> None:
-        """Make what was written the content of a blob, whole and for good."""
-
-    async def append(self, blob: str, at: int, data: bytes) -> None:
-        """Add behind the first `at` bytes, all that were acknowledged, for good; at 0 a blob begins.
-
-        Raises Misplaced: not to this one. Bytes that no catalog has learnt of are nobody's, and go or stay.
-        """
-
-    async def has(self, blob: str, size: int) -> bool:
-        """Whether it is there, without S3."""
-
-    async def part(self, user: str, blob: str, size: int, hash: str, start: int, length: int) -> Part:
-        """A part of the first `size` bytes of a blob, fetched from S3 if need be. Raises Lost."""
-
-    async def push(self, user: str, blob: str, size: int, hash: str, folder: str) -> None:
-        """Bring the first `size` bytes to a folder in S3. Raises Lost."""
-
-    async def delete(self, blob: str) -> None:
-        """Delete it everywhere but in S3."""
-
-
-class Store:
-    """Blobs on the local disk. `bucket` None: there is only the disk."""
-
-    def __init__(self, disk: Disk, bucket: Bucket | None, notify: Notify):
-        self.disk = disk
-        self.bucket = bucket
-        self._notify = notify
-        self._fetching: dict[str, asyncio.Task[None]] = {}
-
-    async def path(self, user: str, blob: str, size: int, hash: str = "") -> Path:
-        """Where `place` is."""
-        return Path(await self.place(user, blob, size, hash))
-
-    async def place(self, user: str, blob: str, size: int, hash: str = "") -> str:
-        """The file with the first `size` bytes of a blob, fetched from S3 if need be: once for all who wait.
-
-        Raises Lost, S3Error, OSError.
-        """
-        if place := self.disk.find(blob, size):
-            return place
-        await self.fetch(user, blob, size, hash)
-        return str(self.disk.path(blob))
-
-    async def fetch(self, user: str, blob: str, size: int, hash: str = "") -> None:
-        """Bring a blob from S3, whole, in place of one that is too short or damaged, if there is one.
-
-        Raises Lost, S3Error, OSError.
-        """
-        task = self._fetching.get(blob)
-        if task is None:
-            task = self._fetching[blob] = asyncio.create_task(self._fetch(user, blob, size, hash))
-            task.add_done_callback(lambda _: self._fetching.pop(blob, None))
-        await asyncio.shield(task)  # whoever goes away while it waits doesn't stop it for the others
-
-    def name(self) -> str:
         """For a new blob."""
         return random_text(128)
 
