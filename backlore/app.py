@@ -122,6 +122,7 @@ class Backend:
             total=known.files.total,
             durable=known.files.durable == "s3",
             store=store,
+            unfinished=known.files.unfinished,
         )
         self.identity.on_destroy.append(self.files.wipe)
         keeper = Keeper(cookie, secret, self.identity.sessions.load, self.notify)
@@ -160,8 +161,9 @@ class Backend:
 
     def file_routes(self, prefix: str = "/files") -> list[Route]:
         """The routes by which users handle their files, for `routes`."""
-        known = self.settings
-        return FileRoutes(self.files, self.notify, known.secret.cookie, known.config.files.accel).routes(prefix)
+        known, secret = self.settings.config, self.settings.secret.cookie
+        made = FileRoutes(self.files, self.notify, secret, known.files.accel, known.upload_limit)
+        return made.routes(prefix)
 
     def every(self, seconds: float, function: Callable[[], Awaitable[None]], each: bool = False) -> None:
         """Run a function periodically, beside the workers, on one node of all at a time; or on `each`."""

@@ -67,6 +67,11 @@ class Operation:
         return self.media.startswith("multipart")
 
     @property
+    def is_raw(self) -> bool:
+        """Whether its body is bytes of any kind, which no type describes."""
+        return bool(self.media) and self.body is None
+
+    @property
     def changes(self) -> bool:
         """Whether it could change something."""
         return self.method not in ("GET", "HEAD", "OPTIONS")
@@ -94,7 +99,7 @@ def read_document(document: dict[str, Any]) -> list[Operation]:
                 Parameter(each["name"], each["in"], settle(each["schema"], parts), each.get("required", False))
                 for each in said.get("parameters", [])
             )
-            body = settle(content[media]["schema"], parts) if media else None
+            body = settle(content[media]["schema"], parts) if "schema" in content.get(media, {}) else None
             fields = _fields(replies[200].shape) if 200 in replies else {}
             stage = (said.get("tags") or ["public"])[0]
             found.append(Operation(method.upper(), path, stage, parameters, body, media, replies, fields))

@@ -105,7 +105,8 @@ def methods(breaker: Breaker) -> None:
     for operations in paths.values():
         first = operations[0]
         person = actor(breaker, first)
-        known = {each.method for each in operations} | {"OPTIONS"} | ({"HEAD"} if first.method == "GET" else set())
+        known = {each.method for each in operations} | {"OPTIONS"}
+        known |= {"HEAD"} if "GET" in known else set()
         sent = breaker.compose(first, person)
         for method in METHODS:
             if method not in known:
@@ -117,7 +118,7 @@ def methods(breaker: Breaker) -> None:
                     None, other, Expected(frozenset({405}), frozenset(), "method", "405"), "method", person
                 )
                 allow = {word.strip() for word in got.headers.get("allow", "").split(",")}
-                if got.status == 405 and allow != known | ({"HEAD"} if "GET" in known else set()):
+                if got.status == 405 and allow != known:
                     wrong = Flaw(
                         "allow", f"Allow says {', '.join(sorted(allow))}, the contract {', '.join(sorted(known))}."
                     )
@@ -159,7 +160,7 @@ def reading(breaker: Breaker, operation: Operation, person: Person) -> None:
 def changing(breaker: Breaker, operation: Operation, person: Person) -> None:
     """A body of JSON that says it is something else; a transfer that is cut."""
     sent = breaker.compose(operation, person)
-    if operation.is_form:
+    if operation.is_form or operation.is_raw or not operation.changes:
         return
     for kind in TYPES:
         other = replace(sent, headers={"content-type": kind})

@@ -61,7 +61,7 @@ class Draft:
         self._disk = disk
         self._known = hash  # of one that came whole
         self._hash = hashlib.sha256()
-        self._file = path.open("a+b", buffering=0)
+        self._file = path.open("rb" if hash else "a+b", buffering=0)
 
     @property
     def hash(self) -> str:
@@ -140,6 +140,13 @@ class Disk:
         target = self._drafts / random_text(128)
         await self.run(os.link, path, target)
         return await self.run(Draft, self, target, size, hash)
+
+    async def adopt_grown(self, name: str, size: int) -> Draft:
+        """A draft of a content that was added to and shall be no more, read once for its hash.
+
+        Raises Misplaced when it has not just so many bytes; Gone, OSError.
+        """
+        return await self.run(self._adopt_grown, name, size)
 
     @contextlib.asynccontextmanager
     async def alone(self, what: str) -> AsyncIterator[None]:
@@ -232,8 +239,8 @@ class Disk:
         target.parent.mkdir(exist_ok=True)
         with open(_open_to_grow(target, at), "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # to look and to write is one step
-            size = os.fstat(file.fileno()).st_size
-            if size < at or (exactly and size > at):
+            status = os.fstat(file.fileno())
+            if status.st_size < at or (exactly and status.st_size > at) or is_sealed(status):
                 raise Misplaced(name)
             file.truncate(at)
             file.seek(at)
@@ -244,6 +251,23 @@ class Disk:
         if not at:
             fsync_folder(target.parent)
             fsync_folder(self._contents)
+
+    def _adopt_grown(self, name: str, size: int) -> Draft:
+        target = self._drafts / random_text(128)
+        try:
+            os.link(self.path(name), target)
+        except FileNotFoundError:
+            raise Gone(name) from None
+        try:
+            with target.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # whoever adds to it just now ends first
+                if os.fstat(file.fileno()).st_size != size:
+                    raise Misplaced(name)
+                os.fchmod(file.fileno(), SEALED)
+                return Draft(self, target, size, hashlib.file_digest(file, "sha256").hexdigest())
+        except BaseException:
+            target.unlink()
+            raise
 
     def _delete(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
@@ -279,12 +303,17 @@ class Disk:
 def _open_to_grow(path: Path, at: int) -> int:
     """A handle on a content that may be added to, a new one at 0. Raises Misplaced, OSError."""
     try:
-        if path.stat().st_mode & 0o777 == SEALED:  # root could write to it all the same
+        if is_sealed(path.stat()):
             raise Misplaced(path.name)
     except FileNotFoundError:
         if at:
             raise Misplaced(path.name) from None
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def is_sealed(status: os.stat_result) -> bool:
+    """Whether a content came whole. Root could write to it all the same."""
+    return status.st_mode & 0o777 == SEALED
 
 
 def fsync_folder(folder: Path) -> None:

@@ -76,6 +76,7 @@ class FilesConfig(Payload):
     total: Size | None = None  # of all users together; None: as much as the disk takes
     free: Annotated[int, between(0, 1 << 40)] = 1 << 30  # bytes of the disk that no upload may take
     trash: Seconds = 30 * 86400.0  # how long what was deleted or overwritten can be had back
+    unfinished: Seconds = 86400.0  # how long a resumable upload waits for its next bytes
     durable: Literal["disk", "s3"] = "disk"  # where a file must be before it is acknowledged
     servers: list[Server] = []  # that keep the contents, by their URLs; none: the disk of this machine does
     copies: Annotated[int, between(1, 5)] = 2  # of a content, on so many of the servers

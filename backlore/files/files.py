@@ -24,6 +24,8 @@ from backlore.files.catalog import Catalog, File, NoFile, Refusal, new_id, now
 from backlore.files.courier import Courier
 from backlore.files.kinds import HEAD, clean, sniff
 from backlore.files.store import Away, Bucket, Storage, Store, object_name
+from backlore.files.transfers import Transfers
+from backlore.files.uploads import Uploads
 from backlore.web.delivery import Part
 
 Content = bytes | Path | Upload | AsyncIterator[bytes]
@@ -41,9 +43,9 @@ class Files:
     """The files of users, each user by the id. Without a bucket they are on the disk alone.
 
     `store` keeps the bytes, by default the disk, which has the drafts in any case. `quota` is the bytes that one user
-    may have, with the trash, `total` what all may have together; `kept` the seconds that the trash keeps a file. Beside
-    what is said, methods raise RedisError and OSError (ENOSPC when the disk is full); S3Error when they wait for S3;
-    Away when they wait for file servers.
+    may have, with the trash, `total` what all may have together; `kept` the seconds that the trash keeps a file;
+    `unfinished` those that a resumable upload waits for its next bytes. Beside what is said, methods raise RedisError
+    and OSError (ENOSPC when the disk is full); S3Error when they wait for S3; Away when they wait for file servers.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Files:
         total: int | None = None,
         durable: bool = False,
         store: Storage | None = None,
+        unfinished: float = 86400.0,
     ):
         self.catalog = Catalog(redis, kept, total)
         self.store: Storage = store or Store(disk, bucket, notify)
@@ -67,6 +70,8 @@ class Files:
         self.quota = quota
         self._bucket = bucket
         self._durable = durable and bucket is not None
+        transfers = Transfers(redis, quota, unfinished)
+        self.uploads = Uploads(transfers, self.catalog, self.store, disk, self.keep, notify)
         # who gives the blobs of what is under way: for the check they are not nobody's
         self.held: list[Callable[[], AsyncIterator[str]]] = []
 
@@ -81,6 +86,7 @@ class Files:
     async def sweep(self) -> None:
         """Delete what uploads that were cut have left; periodically."""
         await self._disk.sweep()
+        await self.uploads.sweep()
 
     async def put(self, user: str, name: str, content: Content, expected: str = "") -> File:
         """Keep a file; what had its name goes to the trash. Its type is what its first bytes and its name say.
@@ -165,6 +171,7 @@ class Files:
 
     async def wipe(self, user: str) -> None:
         """Delete all files of a user for good. Cut anywhere, it can be called again."""
+        await self.uploads.wipe(user)
         while files := await self.catalog.page(user, 0, PAGE):
             for file in files:
                 await self.catalog.delete(user, file.name)

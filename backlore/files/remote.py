@@ -74,8 +74,8 @@ class RemoteStore:
             self._notify("warning", "files.copies", blob=blob, copies=kept, wanted=self._copies)
         self._short = kept < self._copies
 
-    async def append(self, blob: str, at: int, data: bytes) -> None:
-        """Add to a blob, on all its homes. Raises Misplaced, Away, OSError."""
+    async def append(self, blob: str, at: int, data: bytes, exactly: bool = True) -> None:
+        """Add to a blob, on all its homes, always `exactly`. Raises Misplaced, Away, OSError."""
         homes = self._homes(blob)
         if not homes or (at and not self._are_enough(homes)):
             raise Misplaced(blob)

@@ -52,10 +52,11 @@ class Storage(Protocol):
     async def keep(self, draft: Draft, blob: str) -> None:
         """Make what was written the content of a blob, whole and for good."""
 
-    async def append(self, blob: str, at: int, data: bytes) -> None:
+    async def append(self, blob: str, at: int, data: bytes, exactly: bool = False) -> None:
         """Add behind the first `at` bytes, all that were acknowledged, for good; at 0 a blob begins.
 
-        Raises Misplaced: not to this one. Bytes that no catalog has learnt of are nobody's, and go or stay.
+        Raises Misplaced: not to this one. Bytes that no catalog has learnt of are nobody's, and go or stay; `exactly`:
+        they stay, and nothing is added to them.
         """
 
     async def has(self, blob: str, size: int) -> bool:
@@ -113,9 +114,12 @@ class Store:
         """Make a draft the content of a blob. Raises OSError."""
         await draft.keep(blob)
 
-    async def append(self, blob: str, at: int, data: bytes) -> None:
-        """Add behind the first `at` bytes; whoever adds is alone with it on this machine. Raises Misplaced, OSError."""
-        await self.disk.append(blob, at, data)
+    async def append(self, blob: str, at: int, data: bytes, exactly: bool = False) -> None:
+        """Add behind the first `at` bytes; not `exactly`: whoever adds is alone with it on this machine.
+
+        Raises Misplaced, OSError.
+        """
+        await self.disk.append(blob, at, data, exactly)
 
     async def has(self, blob: str, size: int) -> bool:
         """Whether the local disk has it."""

@@ -1,0 +1,169 @@
+"""What is known of uploads that come in several requests: in redis, under their user's tag.
+
+    upload:{k3f}…:ID     hash        of Transfer, and who adds to it just now; a week beyond its expiry
+    uploads:{k3f}…       sorted set  id → when it expires (µs); with its upload
+    awaited:{k3f}…       hash        id → bytes that an unfinished one takes; until its file is kept
+    uploads:{all}        sorted set  "USER ID" → when to look whether it has expired (µs); with its upload
+
+Laws: what is said here to have come is on the disk, fsynced, before it is said; a piece is named here before it is
+written, so that whatever is cut leaves nothing that nobody knows of. One request at a time adds to an upload: it bears
+a token, which another one may take over only when no bytes have come for a while.
+"""
+
+from typing import Any
+
+import msgspec
+
+from backlore.clients.script import Script
+from backlore.core.crypto import random_text
+from backlore.core.keys import key
+from backlore.files.catalog import Quota, Refusal, new_id, now
+from backlore.files.uploadsteps import CREATE, END, FORGET, HOLD, KEPT, RELEASE, SAVE
+
+ALL = key("uploads", "all")
+LEASE = 5.0  # seconds without bytes until another request may go on
+MOST = 1000  # unfinished uploads of a user
+BEYOND = 7 * 86400.0  # seconds that redis keeps what has expired, at most
+LOOK_AGAIN = 60.0  # seconds until we look again at one that is in use, or could not be deleted
+
+Piece = tuple[str, int]  # a blob, and how many bytes of it
+
+
+class NoUpload(Refusal):
+    """There is no such upload of this user, or it has expired."""
+
+
+class Locked(Refusal):
+    """Another request adds to it just now."""
+
+
+class Crowd(Refusal):
+    """The user has too many unfinished uploads."""
+
+
+REFUSALS: dict[str, type[Refusal]] = {"upload": NoUpload, "locked": Locked, "uploads": Crowd, "quota": Quota}
+
+
+class Transfer(msgspec.Struct):
+    """An upload. Sizes in bytes, times in µs since the epoch."""
+
+    id: str
+    name: str  # of the file to be
+    expected: str  # of the file that has the name: as for `Files.put`
+    metadata: str  # as the client gave it
+    length: int  # -1: not said yet
+    offset: int  # how many bytes have come
+    pieces: list[Piece]  # that they lie in
+    created: int
+    expires: int
+    file: str = ""  # the id of what has become of it
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes have come."""
+        return self.offset == self.length
+
+
+class Transfers:
+    """The uploads of users by their ids. `life`: seconds that one waits for its next bytes. Raises RedisError."""
+
+    def __init__(self, redis: Any, quota: int, life: float):
+        self._redis = redis
+        self._quota = quota
+        self._life = int(life * 1e6)
+        self._kept = int((life + BEYOND) * 1e3)  # ms, by redis
+
+    async def create(self, user: str, name: str, length: int, expected: str, metadata: str) -> Transfer:
+        """A new one. Raises Quota, Crowd."""
+        moment = now()
+        made = Transfer(new_id(), name, expected, metadata, length, 0, [], moment, moment + self._life)
+        await self._redis.zadd(ALL, {f"{user} {made.id}": made.expires})
+        fields = {"created": moment, **_fields(made), "name": name, "expected": expected, "metadata": metadata}
+        flat = [each for pair in fields.items() for each in pair]
+        limits = (self._quota, MOST, max(length, 0), made.expires, self._kept)
+        await self._run(CREATE, user, made.id, *limits, *flat, "file", "")
+        return made
+
+    async def find(self, user: str, id: str) -> Transfer:
+        """What is known of one. Raises NoUpload."""
+        fields = await self._redis.hgetall(key("upload", user, id))
+        if not fields or fields["ended"] or int(fields["expires"]) <= now():
+            raise NoUpload(id)
+        return _transfer(id, fields)
+
+    async def hold(self, user: str, id: str) -> tuple[Transfer, str]:
+        """Be alone with one: it, and the token that says so. Raises NoUpload, Locked."""
+        token = random_text(64)
+        flat = (await self._run(HOLD, user, id, token, _lease()))[1]
+        return _transfer(id, dict(zip(flat[::2], flat[1::2], strict=True))), token
+
+    async def save(self, user: str, transfer: Transfer, token: str, awaited: int) -> None:
+        """Say how far it is, that bytes come, and how many it takes in all, as far as that is known.
+
+        Raises NoUpload, Locked when somebody else has it now, Quota.
+        """
+        transfer.expires = now() + self._life
+        limits = (token, _lease(), transfer.expires, self._kept, self._quota, awaited)
+        await self._run(SAVE, user, transfer.id, *limits, *_fields(transfer).values())
+
+    async def release(self, user: str, id: str, token: str) -> None:
+        """Let others have it."""
+        await self._run(RELEASE, user, id, token)
+
+    async def kept(self, user: str, transfer: Transfer, token: str, file: str) -> None:
+        """Say which file it has become. Raises NoUpload, Locked."""
+        await self._run(KEPT, user, transfer.id, token, file)
+        transfer.file = file
+
+    async def end(self, user: str, id: str, which: str) -> list[Piece]:
+        """Nobody may add to it any more: the pieces to be deleted before `forget`.
+
+        `which`: "old", only if it has expired; "free", only if nobody holds it; "any".
+        Raises NoUpload; Locked, also when it hasn't expired, and is then looked at later.
+        """
+        again, pieces = now() + int(LOOK_AGAIN * 1e6), ""
+        try:
+            _, later, *found = await self._run(END, user, id, which)
+            again, pieces = int(later or again), found[0] if found else ""
+        finally:  # also of one that is to be deleted: that may fail
+            await self._redis.zadd(ALL, {f"{user} {id}": again}, xx=True)
+        if not pieces:
+            raise Locked(id)
+        return msgspec.json.decode(pieces, type=list[Piece])
+
+    async def forget(self, user: str, id: str) -> None:
+        """Nothing of it is left."""
+        await self._run(FORGET, user, id)
+        await self._redis.zrem(ALL, f"{user} {id}")
+
+    async def of(self, user: str) -> list[str]:
+        """The ids of a user's."""
+        found: list[str] = await self._redis.zrange(key("uploads", user), 0, -1)
+        return found
+
+    async def due(self, limit: int) -> list[tuple[str, str]]:
+        """Users and ids of those that may have expired."""
+        found = await self._redis.zrangebyscore(ALL, "-inf", now(), start=0, num=limit)
+        return [(user, id) for user, _, id in (each.partition(" ") for each in found)]
+
+    async def _run(self, script: Script, user: str, id: str, *arguments: Any) -> Any:
+        keys = [key("upload", user, id), *(key(kind, user) for kind in ("uploads", "awaited", "usage"))]
+        done = await script(self._redis, keys, now(), id, *arguments)
+        if done[0] in REFUSALS:
+            raise REFUSALS[done[0]](id)
+        return done
+
+
+def _lease() -> int:
+    return now() + int(LEASE * 1e6)
+
+
+def _fields(transfer: Transfer) -> dict[str, Any]:
+    """What changes while bytes come, as redis has it."""
+    pieces = msgspec.json.encode(transfer.pieces).decode()
+    return {"length": transfer.length, "offset": transfer.offset, "pieces": pieces}
+
+
+def _transfer(id: str, fields: dict[str, str]) -> Transfer:
+    known = {**fields, "id": id, "pieces": msgspec.json.decode(fields["pieces"], type=list[Piece])}
+    return msgspec.convert({name: known[name] for name in Transfer.__struct_fields__}, Transfer, strict=False)
