@@ -460,6 +460,18 @@ def test_bytes_that_nobody_has_acknowledged(ann: User, server: Server) -> None:
         assert blob not in on_disk(server)
 
 
+def test_bytes_that_the_disk_has_lost(ann: User, server: Server) -> None:
+    """The client is told to begin anew, never that something is whole which isn't."""
+    path = begin(ann, 10, "lost")
+    assert add(ann, path, 0, b"12345").status_code == 204
+    ((blob, _),) = json.loads(redis_says(server, "hget", redis_key(server, path), "pieces")[0])
+    (server.data / "files" / "contents" / blob[:2] / blob).unlink()
+    before = on_disk(server)
+    assert add(ann, path, 5, b"67890").json() == {"error": "upload"}
+    assert ann.head(path, headers=SPOKEN).status_code == ann.get("/files/content/lost").status_code == 404
+    assert on_disk(server) == before and "files.lost" in server.said()
+
+
 class Resuming(threading.Thread):
     """Uploads as a client does: ask how far it is, and go on, until it is whole. Counts what broke."""
 
