@@ -73,7 +73,7 @@ class Files:
         transfers = Transfers(redis, quota, unfinished)
         self.uploads = Uploads(transfers, self.catalog, self.store, disk, self.keep, notify)
         # who gives the blobs of what is under way: for the check they are not nobody's
-        self.held: list[Callable[[], AsyncIterator[str]]] = []
+        self.held: list[Callable[[], AsyncIterator[str]]] = [self.uploads.blobs]
 
     async def start(self) -> None:
         """Before all else, in each process."""

@@ -10,6 +10,7 @@ written, so that whatever is cut leaves nothing that nobody knows of. One reques
 a token, which another one may take over only when no bytes have come for a while.
 """
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -145,6 +146,13 @@ class Transfers:
         """Users and ids of those that may have expired."""
         found = await self._redis.zrangebyscore(ALL, "-inf", now(), start=0, num=limit)
         return [(user, id) for user, _, id in (each.partition(" ") for each in found)]
+
+    async def all(self) -> AsyncIterator[Transfer]:
+        """Those of all users, each at least once."""
+        async for name, _ in self._redis.zscan_iter(ALL):
+            user, _, id = name.partition(" ")
+            if fields := await self._redis.hgetall(key("upload", user, id)):
+                yield _transfer(id, fields)
 
     async def _run(self, script: Script, user: str, id: str, *arguments: Any) -> Any:
         keys = [key("upload", user, id), *(key(kind, user) for kind in ("uploads", "awaited", "usage"))]

@@ -103,6 +103,12 @@ class Uploads:
         for id in await self._transfers.of(user):
             await self._end_or_forget(user, id, "any")
 
+    async def blobs(self) -> AsyncIterator[str]:
+        """What the unfinished ones lie in: of no file, and yet somebody's."""
+        async for transfer in self._transfers.all():
+            for blob, _ in transfer.pieces:
+                yield blob
+
     async def sweep(self) -> None:
         """Delete those that have expired; periodically."""
         while due := await self._transfers.due(SWEPT):
