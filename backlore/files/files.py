@@ -23,6 +23,7 @@ from backlore.files.append import Appender
 from backlore.files.catalog import Catalog, File, NoFile, Refusal, new_id, now
 from backlore.files.courier import Courier
 from backlore.files.kinds import HEAD, clean, sniff
+from backlore.files.lines import Lines
 from backlore.files.store import Away, Bucket, Storage, Store, object_name
 from backlore.files.transfers import Transfers
 from backlore.files.uploads import Uploads
@@ -65,6 +66,7 @@ class Files:
         self.catalog = Catalog(redis, kept, total)
         self.store: Storage = store or Store(disk, bucket, notify)
         self.courier = Courier(notify, self.catalog, self.store)
+        self.lines = Lines(self.find, self.spans)
         self._appender = Appender(self.catalog, self.store, disk, quota)
         self._disk = disk
         self.quota = quota
