@@ -162,7 +162,9 @@ class Backend:
     def file_routes(self, prefix: str = "/files") -> list[Route]:
         """The routes by which users handle their files, for `routes`."""
         known, secret = self.settings.config, self.settings.secret.cookie
-        made = FileRoutes(self.files, self.notify, secret, known.files.accel, known.upload_limit)
+        made = FileRoutes(
+            self.files, self.notify, secret, known.files.accel, known.upload_limit, lambda: self.web.draining
+        )
         return made.routes(prefix)
 
     def every(self, seconds: float, function: Callable[[], Awaitable[None]], each: bool = False) -> None:

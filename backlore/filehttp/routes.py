@@ -1,9 +1,12 @@
 """All routes of users' files, below a prefix."""
 
+from collections.abc import Callable
+
 from backlore.core.notify import Notify
 from backlore.filehttp.admin import FileAdmins
 from backlore.filehttp.content import Content
 from backlore.filehttp.folder import Folder
+from backlore.filehttp.lines import LineRoutes
 from backlore.filehttp.tus import Tus
 from backlore.filehttp.zips import Zips
 from backlore.files.files import Files
@@ -11,13 +14,17 @@ from backlore.web.routes import Route
 
 
 class FileRoutes:
-    """What clients can do with files. `accel`: see `Content`; `secret` signs links; `limit`: bytes of an upload."""
+    """What clients can do with files. `accel`: see `Content`; `secret` signs links; `limit`: bytes of an upload;
+    `is_draining`: see `LineRoutes`."""
 
-    def __init__(self, files: Files, notify: Notify, secret: str, accel: str | None, limit: int):
+    def __init__(
+        self, files: Files, notify: Notify, secret: str, accel: str | None, limit: int, is_draining: Callable[[], bool]
+    ):
         self._parts = (
             Folder(files),
             Content(files, secret, accel),
             Zips(files),
+            LineRoutes(files, is_draining),
             Tus(files.uploads, limit),
             FileAdmins(files, notify),
         )

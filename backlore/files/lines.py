@@ -213,19 +213,19 @@ class Lines:
         """
         file = await self._find(user, name)
         conditions = await self._run(Conditions, wanted)
-        begin = Stretch(at + 1, WHOLE.before) if version == file.id else None
+        begin = at + 1 if version == file.id else None
         return file.id, self._follow(user, file, conditions, count, begin)
 
     async def _follow(
-        self, user: str, file: File, conditions: Conditions, count: int, begin: Stretch | None
+        self, user: str, file: File, conditions: Conditions, count: int, begin: int | None
     ) -> AsyncGenerator[list[Line], None]:
         places = Places(self._spans, user, file)
         end = await self._end(places, file.size, 0)
-        if begin is None:
+        if begin is None and count:
             last = self._look(places, end, Look(conditions, True, count), Stretch(0, end), time.monotonic() + SECONDS)
             yield [line async for found in last for line in found.lines][::-1]
-            begin = Stretch(end, end)
-        stretch, coming = Stretch(begin.after, end), Look(conditions, False, sys.maxsize)
+        first = end if begin is None else begin
+        stretch, coming = Stretch(first, end), Look(conditions, False, sys.maxsize)
         while True:
             async with aclosing(self._look(places, stretch.before, coming, stretch)) as look:
                 async for found in look:
@@ -236,7 +236,7 @@ class Lines:
                 raise Changed(file.name)
             places = Places(self._spans, user, now)
             end = await self._end(places, now.size, file.size)
-            stretch = Stretch(max(stretch.before, begin.after), end if end > file.size else stretch.before)
+            stretch = Stretch(max(stretch.before, first), end if end > file.size else stretch.before)
             file = now
 
     async def _look(
