@@ -13,6 +13,10 @@ _HOMES = {
     "Backend": "backlore.app",
     "Payload": "backlore.core.payload",
     "Upload": "backlore.core.payload",
+    "Changed": "backlore.files.catalog",
+    "Exists": "backlore.files.catalog",
+    "NoFile": "backlore.files.catalog",
+    "Quota": "backlore.files.catalog",
     "key": "backlore.core.keys:application_key",
     "between": "backlore.core.payload",
     "length": "backlore.core.payload",
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from backlore.app import Backend
     from backlore.core.keys import application_key as key
     from backlore.core.payload import Payload, Upload, between, length, matching
+    from backlore.files.catalog import Changed, Exists, NoFile, Quota
     from backlore.web.body import Stream
     from backlore.web.reply import NEXT, reply
     from backlore.web.request import Request
@@ -43,8 +48,8 @@ if TYPE_CHECKING:
     ENV: str
 
 __all__ = [
-    "ENV", "NEXT", "Backend", "Payload", "Request", "Stream", "Upload", "admin", "auth", "avant", "between", "key",
-    "length", "matching", "page", "private", "public", "reply", "static",
+    "ENV", "NEXT", "Backend", "Changed", "Exists", "NoFile", "Payload", "Quota", "Request", "Stream", "Upload", "admin",
+    "auth", "avant", "between", "key", "length", "matching", "page", "private", "public", "reply", "static",
 ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from backlore.core.config import Settings, settle
 from backlore.core.crypto import Busy
 from backlore.core.notify import Notify, console
 from backlore.filehttp.routes import FileRoutes
-from backlore.files.catalog import Changed, Exists, NoFile, Quota
+from backlore.files.catalog import Changed, Exists, File, NoFile, Quota
 from backlore.files.files import Files
 from backlore.files.store import Away
 from backlore.identity.identity import Identity
@@ -130,6 +130,9 @@ class Backend:
         self.web = Application(
             keeper, self.notify, limits(self.settings), UNAVAILABLE, REFUSALS, known.proxies, known.secure
         )
+        self._file_http = FileRoutes(
+            self.files, self.notify, secret, known.files.accel, known.upload_limit, lambda: self.web.draining
+        )
         self.web.on_start.append(self.files.start)
         self.web.on_stop.append(self.redis.aclose)
         if store:
@@ -161,11 +164,11 @@ class Backend:
 
     def file_routes(self, prefix: str = "/files") -> list[Route]:
         """The routes by which users handle their files, for `routes`."""
-        known, secret = self.settings.config, self.settings.secret.cookie
-        made = FileRoutes(
-            self.files, self.notify, secret, known.files.accel, known.upload_limit, lambda: self.web.draining
-        )
-        return made.routes(prefix)
+        return self._file_http.routes(prefix)
+
+    async def send_file(self, request: Request, file: File, download: bool = False) -> Reply:
+        """The reply to a GET of a file of the user's: ranges, conditions; nothing in it runs. Raises Lost, S3Error."""
+        return await self._file_http.content.send(request, request.user.id, file, download)
 
     def every(self, seconds: float, function: Callable[[], Awaitable[None]], each: bool = False) -> None:
         """Run a function periodically, beside the workers, on one node of all at a time; or on `each`."""

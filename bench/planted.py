@@ -27,7 +27,7 @@ from backlore.cli.breaking import fetch
 from backlore.testing.server import OwnServer
 
 ROOT = Path(__file__).parent.parent
-SHOEBOX, STAGES = "example/server.py", "backlore/web/stages.py"
+SHOEBOX, PICTURES, STAGES = "example/server.py", "example/pictures.py", "backlore/web/stages.py"
 PAYLOAD, BODY, REPLY = "backlore/core/payload.py", "backlore/web/body.py", "backlore/web/reply.py"
 WEB, STATIC, RATES = "backlore/web/application.py", "backlore/web/static.py", "backlore/services/rates.py"
 USERS, ACCOUNTS, SESSIONS = (f"backlore/identity/{name}.py" for name in ("users", "accounts", "sessions"))
@@ -80,7 +80,7 @@ DEFECTS: dict[str, list[Edit]] = {
         Edit(SHOEBOX, "zip(tags, counts, strict=True) if n]", "zip(tags, counts, strict=True)]"),
         Edit(SHOEBOX, 'pipe.sadd(key("tags", user), tag)', 'pipe.sadd("tags", tag)'),
     ],
-    "slow regular expression": [Edit(SHOEBOX, f'matching(r"{WORDS}"', f'matching(r"({WORDS})+"')],
+    "slow regular expression": [Edit(PICTURES, f'matching(r"{WORDS}"', f'matching(r"({WORDS})+"')],
     "wrong word of an error": [Edit(SHOEBOX, NO_NOTE.format("note"), NO_NOTE.format("gone"))],
     "admin gate open": [
         Edit(STAGES, 'return None if request.user.admin else reply(403, error="admin")', "return None")

@@ -1,4 +1,6 @@
-"""Shoebox: notes with tags, each user's own. The table at the end is the whole application.
+"""Shoebox: pictures and notes with tags, each user's own. The table at the end is the whole application.
+
+Pictures are in pictures.py; what is kept of notes:
 
 note:{k3f}…:ID      hash        text, tags (JSON), created, changed (seconds)
 notes:{k3f}…        sorted set  ids of the user's notes
@@ -12,14 +14,15 @@ from typing import Annotated, Any
 
 import msgspec
 from config import CONFIG
+from pictures import Pictures, Tag
 from redis.exceptions import WatchError
 
-from backlore import Backend, Payload, Request, between, key, length, matching, page, private, public, reply, static
+from backlore import Backend, Payload, Request, between, key, length, page, private, public, reply, static
 
 app = Backend(CONFIG)
 redis = app.redis
+pictures = Pictures(app)
 
-Tag = Annotated[str, length(1, 30), matching(r"[^\s\x00-\x1f\x7f-\x9f\ufeff,]+", "a word without spaces and commas")]
 Id = Annotated[int, between(1, 2**53)]
 
 
@@ -138,6 +141,16 @@ app.identity.on_destroy.append(erase_notes)
 app.routes(
     public.get("/", page("client/index.html")),
     public.get("/client/{path...}", static("client")),
+    private.get("/pictures", pictures.list_pictures),
+    private.post("/pictures", pictures.add_picture),
+    private.get("/pictures/tags", pictures.list_marks),
+    private.get("/pictures/trash", pictures.list_bin),
+    private.get("/pictures/{id}", pictures.read_picture),
+    private.get("/pictures/{id}/thumb", pictures.read_thumb),
+    private.post("/pictures/{id}/tags", pictures.mark_picture),
+    private.post("/pictures/{id}/delete", pictures.delete_picture),
+    private.post("/pictures/{id}/undelete", pictures.undelete_picture),
+    *app.file_routes(),
     private.get("/notes", list_notes),
     private.post("/notes", create_note),
     private.get("/notes/{id}", read_note),

@@ -164,10 +164,14 @@ class Breaker:
         return found.id or "a" * 16
 
     def maker_of(self, operation: Operation, name: str) -> Operation | None:
-        """The route that makes what a part of the path names: POST on the path before it, which replies with it."""
+        """The route that makes what a part of the path names: POST on a path before it, which replies with it."""
         above = operation.path.partition(f"/{{{name}}}")[0]
-        maker = self.operation("POST", above)
-        return maker if maker and maker.fields.get(name) == name else None
+        while above:
+            maker = self.operation("POST", above)
+            if maker and maker.fields.get(name) == name:
+                return maker
+            above = above.rpartition("/")[0]
+        return None
 
     def make(self, maker: Operation, person: Person, name: str, payload: Any = NOTHING) -> Any:
         """The id of something that the person has made just for this."""

@@ -162,8 +162,10 @@ def _of_headers(operation: Operation | None, sent: Sent, got: Got) -> list[Flaw]
     if got.status in (429, 503) and not re.fullmatch(r"[1-9]\d*", got.headers.get("retry-after", "")):
         found.append(Flaw("retry-after", f"{got.status} without Retry-After in whole seconds."))
     is_private = operation is not None and operation.has_session and got.status == 200 and sent.method == "GET"
-    if is_private and "no-store" not in got.headers.get("cache-control", ""):
-        found.append(Flaw("cache", "What belongs to a user may be kept by caches: no no-store."))
+    # what is no JSON is a file, which its owner's browser alone may keep
+    wanted = ("no-store",) if got.media == "application/json" else ("no-store", "private")
+    if is_private and not any(word in got.headers.get("cache-control", "") for word in wanted):
+        found.append(Flaw("cache", f"What belongs to a user may be kept by caches: no {' or '.join(wanted)}."))
     if got.raw and not got.media and got.status != 304:
         found.append(Flaw("media", f"{got.status} with a body and no content-type."))
     return found

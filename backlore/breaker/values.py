@@ -24,6 +24,11 @@ TRAPS = (
     "#", "0", "-1", "1e9", "null", "None", "true", "NaN", "[]", "{}", "__proto__", "constructor", "\u0661", "\u00bd",
     "\u2603" * 10, "Z\u0351\u036b\u0343\u036a\u0302",
 )  # fmt: skip
+# What is sent as a file, with a text behind it: a PNG of one pixel.
+PICTURE = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010100000000376ef9240000000a49444154789c636000000002000148afa471"
+    "0000000049454e44ae426082"
+)
 FEW_TRAPS = ("\x00", "e\u0301", "\u0130", "\U0001f600", "\\", "a\nb")
 STRANGE_KEYS = ("extra", "admin", "__proto__", "constructor", "", "\x00", "user", "owner", "role", "is_admin")
 WRONG: dict[str, tuple[Any, ...]] = {
@@ -259,15 +264,16 @@ def _faults_of_object(known: Schema, random: Random, whole: dict[str, Any]) -> I
 
 
 def to_form(payload: Any, operation: Operation) -> tuple[bytes, dict[str, str]]:
-    """A multipart body of a payload, files as files."""
+    """A multipart body of a payload, files as files: small pictures, which suit also whoever takes nothing else."""
     boundary = "backlore-breaker"
     shapes = (operation.body or {}).get("properties", {})
-    parts = []
+    body = b""
     for key, value in payload.items() if isinstance(payload, dict) else ():
         shape = kind_of(shapes.get(key, {}))
-        name = '; filename="a.txt"' if "binary" in (shape.get("format"), shape.get("items", {}).get("format")) else ""
+        is_file = "binary" in (shape.get("format"), shape.get("items", {}).get("format"))
+        name = '; filename="a.png"' if is_file else ""
         for each in value if isinstance(value, list) else [value]:
-            shown = each if isinstance(each, str) else json.dumps(each)
-            parts.append(f'--{boundary}\r\ncontent-disposition: form-data; name="{key}"{name}\r\n\r\n{shown}\r\n')
-    body = "".join(parts) + f"--{boundary}--\r\n"
-    return body.encode("utf-8", "surrogatepass"), {"content-type": f"multipart/form-data; boundary={boundary}"}
+            shown = (each if isinstance(each, str) else json.dumps(each)).encode("utf-8", "surrogatepass")
+            head = f'--{boundary}\r\ncontent-disposition: form-data; name="{key}"{name}\r\n\r\n'
+            body += head.encode("utf-8", "surrogatepass") + (PICTURE if is_file else b"") + shown + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode(), {"content-type": f"multipart/form-data; boundary={boundary}"}

@@ -90,11 +90,11 @@ class Files:
         await self._disk.sweep()
         await self.uploads.sweep()
 
-    async def put(self, user: str, name: str, content: Content, expected: str = "") -> File:
+    async def put(self, user: str, name: str, content: Content, expected: str = "", id: str = "") -> File:
         """Keep a file; what had its name goes to the trash. Its type is what its first bytes and its name say.
 
-        `expected`: "*" if there should be none of this name yet, or the id of the one to replace.
-        Raises BadName, Exists, Changed, Quota.
+        `expected`: "*" if there should be none of this name yet, or the id of the one to replace. `id`: what the new
+        one's is to be, never used before; by default we choose. Raises BadName, Exists, Changed, Quota.
         """
         name = clean(name)
         if isinstance(content, Upload):
@@ -104,16 +104,16 @@ class Files:
         try:
             if not isinstance(content, Upload):
                 await self._fill(draft, content)
-            return await self.keep(user, name, draft, expected)
+            return await self.keep(user, name, draft, expected, id)
         finally:
             await draft.discard()
 
-    async def keep(self, user: str, name: str, draft: Draft, expected: str = "") -> File:
+    async def keep(self, user: str, name: str, draft: Draft, expected: str = "", id: str = "") -> File:
         """The same for what was written to a draft, which stays the caller's to discard."""
         blob, moment = self.store.name(), now()
         kind = sniff(await draft.head(HEAD), name)
         await self.store.keep(draft, blob)
-        file = File(new_id(), name, kind, draft.size, draft.hash, moment, moment, [(blob, draft.size)])
+        file = File(id or new_id(), name, kind, draft.size, draft.hash, moment, moment, [(blob, draft.size)])
         try:
             where = await self._secure(user, file)
             kept = await self.catalog.put(user, file, self.quota, expected, where, draft.size if where else 0)

@@ -66,11 +66,13 @@ def reply(
     """A reply of JSON: `body`, by default `{}`, is anything that msgspec encodes.
 
     `error` is the stable word of the contract, with `where` and `why` for a payload; bytes as `body` go as they
-    are, and then `headers` name their content-type. Headers with line breaks raise ValueError.
+    are, and then `headers` name their content-type, and may say how long they can be kept. Headers with line breaks
+    raise ValueError.
     """
     extra = _encode_headers(headers) if headers else []
     if isinstance(body, bytes):
-        return Reply(status, body, [*SECURITY, NO_STORE, *extra], error)
+        cache = [] if any(name == b"cache-control" for name, _ in extra) else [NO_STORE]
+        return Reply(status, body, [*SECURITY, *cache, *extra], error)
     if error:
         said = {"error": error} if where is None else {"error": error, "where": where, "why": why}
         body = said if body is None else {**said, **body}

@@ -1,0 +1,123 @@
+"""Thumbnails: made by the darkroom, kept in a folder by the hash of the picture's content.
+
+Laws: the folder is a cache, and can be deleted at any time; a thumbnail is made once for all who wait for it; of this
+process one picture is in the darkroom at a time, the others wait in a row. The darkroom is there from the first
+picture until it was idle for a while, and anew after it died.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+DARKROOM = Path(__file__).with_name("darkroom.py")
+PATIENCE = 20.0  # seconds for one picture, as the clock has it
+IDLE = 60.0  # seconds after which the darkroom ends
+
+Size = tuple[int, int]  # pixels: width, height
+
+
+class NoPicture(Exception):
+    """What was given can't be shown; the text is a sentence for people."""
+
+
+class Thumbs:
+    """The thumbnails below a folder."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._darkroom = Darkroom()
+        self._making: dict[str, asyncio.Task[Size]] = {}
+
+    async def make(self, picture: Path, hash: str) -> Size:
+        """The size of a picture, whose thumbnail is kept then. Raises NoPicture, OSError."""
+        thumb = self._place(hash)
+        thumb.parent.mkdir(parents=True, exist_ok=True)
+        return await self._darkroom.develop(picture, thumb)
+
+    async def get(self, hash: str, find: Callable[[], Awaitable[Path]]) -> bytes:
+        """The thumbnail, a WebP; `find` gives the picture if it has to be made. Raises NoPicture, OSError."""
+        thumb = self._place(hash)
+        if not thumb.exists():
+            await self._make_once(hash, find)
+        return await asyncio.to_thread(thumb.read_bytes)
+
+    async def close(self) -> None:
+        """End the darkroom."""
+        await self._darkroom.end()
+
+    async def _make_once(self, hash: str, find: Callable[[], Awaitable[Path]]) -> None:
+        async def make() -> Size:
+            return await self.make(await find(), hash)
+
+        task = self._making.get(hash)
+        if task is None:
+            task = self._making[hash] = asyncio.create_task(make())
+            task.add_done_callback(lambda _: self._making.pop(hash, None))
+        await asyncio.shield(task)  # whoever goes away doesn't stop it for the others
+
+    def _place(self, hash: str) -> Path:
+        return self._folder / hash[:2] / f"{hash}.webp"
+
+
+class Darkroom:
+    """The process that looks at pictures."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._alone = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def develop(self, picture: Path, thumb: Path) -> Size:
+        """The size of a picture; its thumbnail is at `thumb` then. Raises NoPicture, OSError."""
+        async with self._alone:
+            said = await self._ask({"picture": str(picture), "thumb": str(thumb)})
+        if "why" in said:
+            raise NoPicture(said["why"])
+        if "errno" in said:
+            raise OSError(said["errno"], "the thumbnail could not be written")
+        return said["width"], said["height"]
+
+    async def end(self) -> None:
+        """End the process; the next picture starts another."""
+        self._rest()
+        if self._process:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+    async def _ask(self, asked: dict[str, str]) -> dict:
+        process = await self._started()
+        try:
+            process.stdin.write(json.dumps(asked).encode() + b"\n")
+            line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
+        except (TimeoutError, ConnectionError):
+            line = b""
+        except asyncio.CancelledError:  # its answer would be taken for the next one's
+            await self.end()
+            raise
+        if not line:
+            await self.end()
+            return {"why": "It takes too much to unpack."}
+        self._timer = asyncio.get_running_loop().call_later(IDLE, process.stdin.close)
+        return json.loads(line)
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        self._rest()
+        if self._process is None or self._process.returncode is not None or self._process.stdin.is_closing():
+            # a session of its own: a Ctrl-C in the terminal is for the server, whose end is the darkroom's
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", DARKROOM),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        return self._process
+
+    def _rest(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
