@@ -145,9 +145,9 @@ class Pictures:
         return await self.app.send_file(request, file) if file else reply(404, error="picture")
 
     async def read_thumb(self, request: Request, id: PictureId):
-        """A small WebP of it. 200 image/webp; 304; 404 `picture`."""
+        """A small WebP of it, also while it is in the trash. 200 image/webp; 304; 404 `picture`; 503."""
         user = request.user.id
-        file = await self._find(user, id)
+        file = await self._find(user, id) or await self.files.catalog.find_dead(user, id)
         if file is None:
             return reply(404, error="picture")
         headers = [("content-type", "image/webp"), ("etag", f'"{file.hash}"'), FOR_EVER]
@@ -158,7 +158,10 @@ class Pictures:
             (part,) = await self.files.spans(user, file)
             return part.path
 
-        return reply(200, await self.thumbs.get(file.hash, find), headers=headers)
+        try:
+            return reply(200, await self.thumbs.get(file.hash, find), headers=headers)
+        except NoPicture:  # it was one when it came: the machine has too much to do
+            return reply(503, error="unavailable", headers=[("retry-after", "5")])
 
     async def mark_picture(self, request: Request, id: PictureId, body: Marks):
         """Replace its tags. 200 {}; 404 `picture`."""

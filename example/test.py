@@ -1,5 +1,7 @@
 """What Shoebox promises, as requests and their replies: `backlore test --app example` sends them."""
 
+import struct
+import zlib
 from typing import Any
 
 from backlore.testing import PASSWORD, destroy, get, mail, parallel, post, request, row, sign_up, visitor
@@ -7,6 +9,7 @@ from backlore.testing import PASSWORD, destroy, get, mail, parallel, post, reque
 NEW = "another long password"
 NOTE = {"id": int, "text": str, "tags": list, "created": int, "changed": int}
 NO_NOTE = {"error": "note"}
+NO_PICTURE = {"error": "picture"}
 NO_ROUTE = {"error": "route"}
 
 
@@ -18,6 +21,26 @@ def wrong(where: str) -> dict[str, Any]:
 def texts(*expected: str):
     """Whether a list of notes has these texts, in this order."""
     return lambda notes: [note["text"] for note in notes] == list(expected)
+
+
+def png(width: int, height: int, shade: int = 0) -> bytes:
+    """A grey picture; without its pixels, if they were many."""
+    parts = b"\x89PNG\r\n\x1a\n"
+    pixels = zlib.compress((b"\0" + bytes([shade]) * width) * height) if width * height < 1e6 else b""
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    for kind, data in ((b"IHDR", head), (b"IDAT", pixels), (b"IEND", b"")):
+        parts += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return parts
+
+
+def bring(name: str, content: bytes, *tags: str):
+    """The upload of a picture."""
+    return post("/pictures", files={"file": (name, content)}, form={"tags": list(tags)})
+
+
+def names(*expected: str):
+    """Whether a list of pictures has these names, in this order."""
+    return lambda pictures: [picture["name"] for picture in pictures] == list(expected)
 
 
 WRONG_NOTES = [
@@ -49,6 +72,10 @@ STRANGERS = [
     row("list", get("/notes", user=None), 403, {"error": "nocookie"}),
     row("read", get("/notes/1", user=None), 403, {"error": "nocookie"}),
     row("tags", get("/tags", user=None), 403, {"error": "nocookie"}),
+    [
+        row(f"{path}", get(path, user=None), 403, {"error": "nocookie"})
+        for path in ("/pictures", "/files", "/files/trash")
+    ],
     row("create", post("/notes", {"text": "x"}, user=None), 403, {"error": "nocookie"}),
     row("edit", post("/notes/1", {"text": "x"}, user=None), 403, {"error": "nocookie"}),
     row("delete", post("/notes/1/delete", {}, user=None), 403, {"error": "nocookie"}),
@@ -81,6 +108,116 @@ NOTES = [
     row("delete again", post("/notes/{second}/delete", {}), 404, NO_NOTE),
     row("what is left", get("/notes"), 200, {"notes": texts("changed"), "more": False}),
     row("its tags", get("/tags"), 200, {"tags": [{"tag": "green", "count": 1}]}),
+]
+PICTURE = {"id": str, "name": str, "size": int, "width": int, "height": int, "tags": list, "created": int}
+GONE = PICTURE | {"deleted": int}
+HILL = png(40, 30)
+PICTURES = [
+    "pictures",
+    sign_up("pia"),
+    row("none yet", get("/pictures"), 200, {"pictures": [], "before": 0}),
+    row("no tags", get("/pictures/tags"), 200, {"tags": []}),
+    row(
+        "first",
+        bring("in/a/hill.png", HILL, "red", "blue", "red"),
+        200,
+        PICTURE | {"name": "hill.png", "size": len(HILL), "width": 40, "height": 30, "tags": ["red", "blue"]},
+        keep={"hill": "id"},
+    ),
+    row("another of that name", bring("hill.png", png(30, 40)), 200, PICTURE | {"name": "hill (2).png"}),
+    row("the same again", bring("hill.png", HILL, "red"), 200, PICTURE, keep={"third": "id"}),
+    row(
+        "newest first", get("/pictures"), 200, {"pictures": names("hill (3).png", "hill (2).png", "hill.png"), ...: ...}
+    ),
+    row("with a tag", get("/pictures", query={"tag": "blue"}), 200, {"pictures": names("hill.png"), "before": 0}),
+    row("tags", get("/pictures/tags"), 200, {"tags": [{"tag": "blue", "count": 1}, {"tag": "red", "count": 2}]}),
+    row(
+        "a page",
+        get("/pictures", query={"limit": 2}),
+        200,
+        {"pictures": names("hill (3).png", "hill (2).png"), "before": int},
+        keep={"before": "before"},
+    ),
+    row(
+        "the next",
+        get("/pictures", query={"limit": 2, "before": "{before}"}),
+        200,
+        {"pictures": names("hill.png"), "before": 0},
+    ),
+    row(
+        "itself", get("/pictures/{hill}"), 200, headers={"content-type": "image/png", "content-length": str(len(HILL))}
+    ),
+    row("a part", get("/pictures/{hill}", headers={"range": "bytes=1-3"}), 206, b"PNG"),
+    row(
+        "small",
+        get("/pictures/{hill}/thumb"),
+        200,
+        headers={"content-type": "image/webp", "cache-control": "private, max-age=31536000, immutable"},
+        keep={"etag": lambda reply: reply.headers["etag"]},
+    ),
+    row("unchanged", get("/pictures/{hill}/thumb", headers={"if-none-match": "{etag}"}), 304, ""),
+    row("other tags", post("/pictures/{hill}/tags", {"tags": ["green"]}), 200, {}),
+    row("found", get("/pictures", query={"tag": "green"}), 200, {"pictures": names("hill.png"), "before": 0}),
+    row("no more", get("/pictures", query={"tag": "blue"}), 200, {"pictures": [], "before": 0}),
+    row("its file", get("/files/content/hill.png"), 200, headers={"content-type": "image/png"}),
+    row("all as a zip", post("/files/zip", {}), 200, headers={"content-type": "application/zip"}),
+    row("delete", post("/pictures/{hill}/delete", {}), 200, {}),
+    row("delete again", post("/pictures/{hill}/delete", {}), 404, NO_PICTURE),
+    row("not shown", get("/pictures"), 200, {"pictures": names("hill (3).png", "hill (2).png"), "before": 0}),
+    row("nor read", get("/pictures/{hill}"), 404, NO_PICTURE),
+    row("nor counted", get("/pictures/tags"), 200, {"tags": [{"tag": "red", "count": 1}]}),
+    row("no tags in the trash", post("/pictures/{hill}/tags", {"tags": []}), 404, NO_PICTURE),
+    row(
+        "the trash",
+        get("/pictures/trash"),
+        200,
+        {"pictures": [GONE | {"id": "{hill}", "tags": ["green"]}], "before": 0},
+    ),
+    row("small, from the trash", get("/pictures/{hill}/thumb"), 200),
+    row("its name is taken", bring("hill.png", HILL), 200, PICTURE | {"name": "hill.png"}),
+    row("undelete", post("/pictures/{hill}/undelete", {}), 200, {}),
+    row("undelete again", post("/pictures/{hill}/undelete", {}), 404, NO_PICTURE),
+    row("has another", get("/pictures", query={"tag": "green"}), 200, {"pictures": names("hill (1).png"), "before": 0}),
+    row("delete", post("/pictures/{third}/delete", {}), 200, {}),
+    row("for good", post("/files/erase", {"ids": ["{third}"]}), 200, {"erased": 1}),
+    row("gone", post("/pictures/{third}/undelete", {}), 404, NO_PICTURE),
+    row("from everywhere", get("/pictures/{third}/thumb"), 404, NO_PICTURE),
+    row("deleted as a file", post("/files/delete", {"name": "hill (1).png"}), 200, {"id": "{hill}"}),
+    row("is not shown", get("/pictures", query={"tag": "green"}), 200, {"pictures": [], "before": 0}),
+    row("nor counted", get("/pictures/tags"), 200, {"tags": []}),
+    row("and can come back", post("/pictures/{hill}/undelete", {}), 200, {}),
+    sign_up("pip"),
+    [
+        row(f"{method} another's {what}", request(method, f"/pictures/{{hill}}{what}", *payload), 404, NO_PICTURE)
+        for method, what, *payload in (
+            ("GET", ""),
+            ("GET", "/thumb"),
+            ("POST", "/tags", {"tags": []}),
+            ("POST", "/delete", {}),
+            ("POST", "/undelete", {}),
+        )
+    ],
+    destroy("pip"),
+    destroy("pia"),
+]
+WHY = {"error": "picture", "where": "file", "why": str}
+NO_PICTURES = [
+    "what is no picture",
+    sign_up("pam"),
+    row("a bomb", bring("a.png", png(20_000, 20_000)), 415, WHY | {"why": "It has more than 64 million pixels."}),
+    row("half of one", bring("a.png", HILL[:-20]), 415, WHY | {"why": "It is damaged, or was cut."}),
+    row("a drawing with a script", bring("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>"), 415, WHY),
+    row("a page", bring("a.png", b"<script>alert(1)</script>"), 415, WHY),
+    row("nothing", bring("a.png", b""), 415, WHY),
+    row("no file", post("/pictures", form={"tags": "x"}, files={"other": b""}), 400, wrong("other")),
+    row("a text for a file", post("/pictures", {"file": "x"}), 400, wrong("file")),
+    row("a wrong tag", bring("a.png", HILL, "two words"), 400, wrong("tags[0]")),
+    row("a wrong name", bring("a\u202egnp.exe", HILL), 400, wrong("name")),
+    row("nothing is kept", get("/files"), 200, {"files": [], "before": 0}),
+    row("nor shown", get("/pictures"), 200, {"pictures": [], "before": 0}),
+    [row(f"id {id}", get(f"/pictures/{id}"), 404, NO_ROUTE) for id in ("1", "x" * 32, "a" * 33)],
+    row("no such", get(f"/pictures/{'a' * 32}"), 404, NO_PICTURE),
+    destroy("pam"),
 ]
 REFUSED = [
     "refused",
@@ -196,6 +333,7 @@ ROWS = [
     REFUSED,
     ANOTHER,
     destroy("ann"),
+    parallel(PICTURES, NO_PICTURES),
     parallel(PAGES, TEXTS),
     parallel(SIGN_UP, SESSIONS, PASSWORDS, ADDRESSES),
 ]

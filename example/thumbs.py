@@ -8,6 +8,8 @@ picture until it was idle for a while, and anew after it died.
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -68,12 +70,15 @@ class Darkroom:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._alone = asyncio.Lock()
+        self._going: set[asyncio.Task[dict]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def develop(self, picture: Path, thumb: Path) -> Size:
         """The size of a picture; its thumbnail is at `thumb` then. Raises NoPicture, OSError."""
-        async with self._alone:
-            said = await self._ask({"picture": str(picture), "thumb": str(thumb)})
+        task = asyncio.create_task(self._in_turn({"picture": str(picture), "thumb": str(thumb)}))
+        self._going.add(task)
+        task.add_done_callback(self._going.discard)
+        said = await asyncio.shield(task)  # whoever goes away: what was asked is answered, before the next is
         if "why" in said:
             raise NoPicture(said["why"])
         if "errno" in said:
@@ -82,42 +87,43 @@ class Darkroom:
 
     async def end(self) -> None:
         """End the process; the next picture starts another."""
-        self._rest()
-        if self._process:
+        if self._timer:
+            self._timer.cancel()
+        process, self._process = self._process, None
+        if process:
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
-            self._process = None
+                os.kill(process.pid, signal.SIGKILL)
+            await process.wait()
 
-    async def _ask(self, asked: dict[str, str]) -> dict:
-        process = await self._started()
+    async def _in_turn(self, asked: dict[str, str]) -> dict:
+        async with self._alone:
+            said = await self._ask(asked) if self._process else None
+            if said is None:  # one that was idle may have been killed, or is ending
+                await self.end()
+                said = await self._ask(asked)
+            if said is None:
+                await self.end()
+            return said or {"why": "It takes too much to unpack."}
+
+    async def _ask(self, asked: dict[str, str]) -> dict | None:
+        """What the darkroom says; None when it died, or says nothing."""
+        process = self._process or await self._start()
+        if self._timer:
+            self._timer.cancel()
         try:
             process.stdin.write(json.dumps(asked).encode() + b"\n")
             line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
         except (TimeoutError, ConnectionError):
-            line = b""
-        except asyncio.CancelledError:  # its answer would be taken for the next one's
-            await self.end()
-            raise
-        if not line:
-            await self.end()
-            return {"why": "It takes too much to unpack."}
+            return None
         self._timer = asyncio.get_running_loop().call_later(IDLE, process.stdin.close)
-        return json.loads(line)
+        return json.loads(line) if line else None
 
-    async def _started(self) -> asyncio.subprocess.Process:
-        self._rest()
-        if self._process is None or self._process.returncode is not None or self._process.stdin.is_closing():
-            # a session of its own: a Ctrl-C in the terminal is for the server, whose end is the darkroom's
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", DARKROOM),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
+    async def _start(self) -> asyncio.subprocess.Process:
+        # a session of its own: a Ctrl-C in the terminal is for the server, whose end is the darkroom's
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", DARKROOM),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
         return self._process
-
-    def _rest(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None

@@ -7,91 +7,18 @@ from pathlib import Path
 import pyotp
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticatorOptions
-from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.browser import Person, complaints, opened
 from tests.conftest import PASSWORD, SHOEBOX, Server, User, free_port, mail_to, serving, token_in
 
 
 @pytest.fixture
 def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}",
-        "--window-size=1280,900",
-    ):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
-    try:
+    with opened(tmp_path) as browser:
         yield browser
-    finally:
-        browser.quit()
-
-
-class Person:
-    """What a person sees and does on the page."""
-
-    def __init__(self, browser: webdriver.Chrome):
-        self.browser = browser
-
-    def wait(self, condition: object) -> None:
-        redrawn = [StaleElementReferenceException]  # what was found has been replaced: look again
-        WebDriverWait(self.browser, 10, ignored_exceptions=redrawn).until(condition)
-
-    def sees(self, selector: str) -> bool:
-        return any(each.is_displayed() for each in self.browser.find_elements(By.CSS_SELECTOR, selector))
-
-    def waits_for(self, selector: str) -> None:
-        self.wait(lambda _: self.sees(selector))
-
-    def clicks(self, selector: str) -> None:
-        self.waits_for(selector)
-        self.browser.find_element(By.CSS_SELECTOR, selector).click()
-
-    def types(self, selector: str, text: str) -> None:
-        self.waits_for(selector)
-        field = self.browser.find_element(By.CSS_SELECTOR, selector)
-        field.clear()
-        field.send_keys(text)
-
-    def texts(self, selector: str) -> list[str]:
-        return [each.text for each in self.browser.find_elements(By.CSS_SELECTOR, selector)]
-
-    def reads(self, selector: str, words: str) -> None:
-        """Waits until the words stand there."""
-        self.wait(lambda _: any(words in text for text in self.texts(selector)))
-
-    def proves(self, password: str = PASSWORD) -> None:
-        """Types the password again, where the page asks for it."""
-        self.types("#prove-password", password)
-        self.clicks("#prove-yes")
-
-    def opens_account(self) -> None:
-        self.clicks("#account")
-        self.waits_for("#second-steps li")
-
-    def logs_out(self) -> None:
-        if self.sees("#account-close"):
-            self.clicks("#account-close")
-        self.clicks("#logout")
-        self.waits_for("body.signed-out")
-
-    def enters(self, tab: str, email: str, password: str) -> None:
-        self.clicks(tab)
-        self.types("#email", email)
-        self.types("#password", password)
-        self.clicks("#enter")
-
-
-def complaints(browser: webdriver.Chrome) -> list[str]:
-    """What the console says, but for refusals that belong to the test."""
-    return [each["message"] for each in browser.get_log("browser") if "status of 403" not in each["message"]]
 
 
 def test_a_person_uses_shoebox(shoebox: Server, chromium: webdriver.Chrome) -> None:
@@ -103,6 +30,7 @@ def test_a_person_uses_shoebox(shoebox: Server, chromium: webdriver.Chrome) -> N
     person.wait(lambda _: any(person.texts("#auth-error")))
     person.enters("#signup-tab", "person@example.com", PASSWORD)
     person.waits_for("body.signed-in")
+    person.clicks("#notes-tab")
     person.types("#note-text", "Buy <b>glue</b>\nand string")
     person.types("#note-tags", "home" + Keys.ENTER + "shop" + Keys.ENTER)
     person.clicks("#note-save")
@@ -132,6 +60,7 @@ def test_session_that_ended_elsewhere(shoebox: Server, chromium: webdriver.Chrom
     chromium.get(shoebox.url)
     person.enters("#signup-tab", "ended@example.com", PASSWORD)
     person.waits_for("body.signed-in")
+    person.clicks("#notes-tab")
     chromium.delete_all_cookies()
     person.types("#note-text", "do not lose me")
     person.clicks("#note-save")

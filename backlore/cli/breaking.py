@@ -98,8 +98,10 @@ def tell(breaker: Breaker, seconds: float) -> None:
     """The findings and the table."""
     for finding in breaker.findings.values():
         click.echo(f"{to_text(breaker.wire.url, finding)}\n")
-    for name, count, kinds in to_table(breaker):
-        click.echo(f"{name:<40} {count:>7,}  {kinds}".rstrip())
+    table = to_table(breaker)
+    width = max(len(name) for name, _, _ in table)
+    for name, count, kinds in table:
+        click.echo(f"{name:<{width}} {count:>7,}  {kinds}".rstrip())
     count = len(breaker.findings)
     click.echo(f"\n{breaker.wire.count:,} requests in {seconds:.1f} s, {count} finding{'' if count == 1 else 's'}.")
     for line in breaker.untried():

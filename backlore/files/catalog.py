@@ -167,6 +167,11 @@ class Catalog:
         text = await self._redis.hget(key("files", user), name)
         return None if text is None else decode(text)
 
+    async def find_dead(self, user: str, id: str) -> File | None:
+        """A file of the trash, by its id."""
+        text = await self._redis.hget(key("trash", user), id)
+        return None if text is None else decode(text)
+
     async def find_all(self, user: str, names: list[str]) -> list[File]:
         """Those of the names that there are, in their order."""
         found: list[File] = []

@@ -92,8 +92,10 @@ def define(operation: Operation) -> str:
     reply = tidy(operation.reply or "Reply")
     kind = f"<{reply}>" if operation.reply else ""
     quote = "`" if operation.parts else '"'
-    call = f'this.call{kind}("{operation.method}", {quote}{path}{quote}'
-    call += f", {{ {', '.join(given)} }})" if given else ")"
+    words_sent = [f'"{operation.method}"', f"{quote}{path}{quote}", *([f"{{ {', '.join(given)} }}"] if given else [])]
+    call = f"this.call{kind}({', '.join(words_sent)})"
+    if len(call) > 108:  # with its indent and `return`
+        call = f"this.call{kind}(\n" + "".join(f"      {word},\n" for word in words_sent) + "    )"
     head = f"  {operation.name}({', '.join(words)}): Promise<{reply}> {{"
     if len(head) > 120:
         head = f"  {operation.name}(\n" + "".join(f"    {word},\n" for word in words) + f"  ): Promise<{reply}> {{"

@@ -47,7 +47,7 @@ handle("change-email", {
 async function logout() {
   if (typed() && !await ask({
     title: "Log out now?",
-    text: "What you typed is not in the box yet and would be lost.",
+    text: "What you typed or are bringing is not in the box yet and would be lost.",
     yes: "Lose it and log out",
     no: "Stay",
   })) return;
@@ -63,7 +63,7 @@ async function logout() {
 async function destroy() {
   const gone = await prove({
     title: "Delete your account?",
-    text: `The account of ${user.email} and all its notes and tags are lost for good, on every device. Nobody can bring them back.`,
+    text: `The account of ${user.email} and all its pictures, notes and tags are lost for good, on every device. Nobody can bring them back.`,
     yes: "Delete it all",
     no: "Keep it",
     danger: true,
@@ -73,7 +73,7 @@ async function destroy() {
   unknow();
   quit();
   $("email").value = "";
-  notice("Your account and all its notes are gone.", true);
+  notice("Your account and all that was in its box are gone.", true);
 }
 
 // ---- what happens on a click

@@ -24,14 +24,14 @@ function hue(tag) {
   return `hue-${sum % HUES}`;
 }
 
-export function tagButton(tag, number) {
+export function tagButton(tag, number, noun = "note") {
   const button = element("button", { type: "button", className: `tag ${hue(tag)}` }, element("span", { textContent: tag }));
   button.dataset.tag = tag;
   if (number === undefined) {
     button.title = `Show the notes tagged ${tag}`;
   } else {
     button.append(" ", element("span", { className: "number", textContent: number }));
-    button.ariaLabel = `${tag}, ${number} ${number === 1 ? "note" : "notes"}`;
+    button.ariaLabel = `${tag}, ${number} ${noun}${number === 1 ? "" : "s"}`;
   }
   return button;
 }

@@ -1,10 +1,11 @@
 /* The way to the server: requests, and what its words mean to a person. Touches no page.
  *
  * Every refusal is a Refused, also when no answer came: then its error is "unreachable".
- * The law: a request ends, within PATIENCE.
+ * The law: a request ends, within PATIENCE; an upload, after STALLED without a byte going on.
  */
 
 const PATIENCE = 15_000; // milliseconds
+const STALLED = 60_000;
 const ENDED = ["nocookie", "session", "tampered"];
 
 const REASONS = {
@@ -13,6 +14,10 @@ const REASONS = {
   rate: "that was a little fast for the server",
   size: "it is too large",
   note: "the note was deleted elsewhere",
+  picture: "the picture was deleted elsewhere",
+  quota: "your box is full: delete pictures for good, also those in the trash",
+  disk: "the server’s disk is full",
+  cancelled: "you stopped it",
   session: "your session has ended",
 };
 
@@ -41,6 +46,11 @@ export class Refused extends Error {
   }
 }
 
+/** The refusal that an answer is; without one, or with one that isn't ours (the error page of a proxy), why. */
+function refusal(status, answer, wait) {
+  return new Refused(status, answer ?? { error: status >= 500 ? "unavailable" : "unreachable" }, Number(wait) || 0);
+}
+
 let session = null; // {csrf, user}, as GET /auth/csrf gave it
 
 async function send(method, path, payload) {
@@ -54,10 +64,9 @@ async function send(method, path, payload) {
     });
     answer = await response.json();
   } catch {
-    // No answer, one cut short, or one that isn't ours: the error page of a proxy.
-    throw new Refused(response?.status ?? 0, { error: response?.status >= 500 ? "unavailable" : "unreachable" });
+    throw refusal(response?.status ?? 0, null);
   }
-  if (!response.ok) throw new Refused(response.status, answer, Number(response.headers.get("retry-after")) || 0);
+  if (!response.ok) throw refusal(response.status, answer, response.headers.get("retry-after"));
   return answer;
 }
 
@@ -69,17 +78,62 @@ export async function whoami() {
   return session.user;
 }
 
-/** POST. A token gone stale (logged in again in another tab) is renewed once, for the same user only. */
-export async function post(path, payload = {}) {
+/** A token gone stale (logged in again in another tab) is renewed once, for the same user only. */
+async function withToken(act) {
   try {
-    return await send("POST", path, payload);
+    return await act();
   } catch (refused) {
     if (refused.error !== "csrf") throw refused;
-    const before = session?.user.id;
-    const user = await whoami();
-    if (user.id !== before) throw new Refused(403, { error: "session" });
-    return send("POST", path, payload);
+    await renewToken();
+    return act();
   }
+}
+
+/** Asks anew for the token of the session; → it, for a form of the browser's own. */
+export async function renewToken() {
+  const before = session?.user.id;
+  const user = await whoami();
+  if (user.id !== before) throw new Refused(403, { error: "session" });
+  return session.csrf;
+}
+
+/** POST. */
+export const post = (path, payload = {}) => withToken(() => send("POST", path, payload));
+
+/** POST of a form with files: tells how much has gone, from 0 to 1; `signal` stops it. */
+export const upload = (path, form, tell, signal) => withToken(() => sendForm(path, form, tell, signal));
+
+function sendForm(path, form, tell, signal) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest(); // fetch can't say how much has gone
+    let waiting;
+    const wait = () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => request.abort(), STALLED);
+    };
+    const stop = () => request.abort();
+    const fail = () => reject(signal.aborted ? new Refused(0, { error: "cancelled" }) : refusal(0, null));
+    request.upload.addEventListener("progress", ({ loaded, total }) => {
+      wait();
+      tell(loaded / total);
+    });
+    request.addEventListener("load", () => {
+      if (request.status === 200 && request.response) resolve(request.response);
+      else reject(refusal(request.status, request.response, request.getResponseHeader("retry-after")));
+    });
+    request.addEventListener("error", fail);
+    request.addEventListener("abort", fail);
+    request.addEventListener("loadend", () => {
+      clearTimeout(waiting);
+      signal.removeEventListener("abort", stop);
+    });
+    signal.addEventListener("abort", stop);
+    request.open("POST", path);
+    request.responseType = "json";
+    request.setRequestHeader("x-csrf-token", session?.csrf ?? "");
+    wait();
+    request.send(form);
+  });
 }
 
 /** One of the ways in. → the user. */

@@ -1,0 +1,305 @@
+"""Shoebox's thumbnails: real processes, real pictures, and those that are made to harm."""
+
+import asyncio
+import hashlib
+import io
+import os
+import shutil
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+
+from tests.bombs import bombs, gif, photo, png
+from tests.conftest import SHOEBOX, Server, User
+
+sys.path.append(str(SHOEBOX))
+import thumbs  # of the example
+
+BOMBS = bombs()
+Work = Callable[[thumbs.Thumbs], Awaitable[None]]
+
+
+class Room:
+    """A folder with pictures and one with thumbnails."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.cache = folder / "thumbs"
+        self.looked_for = 0
+
+    def picture(self, content: bytes) -> tuple[Path, str]:
+        """A file, and its hash."""
+        hash = hashlib.sha256(content).hexdigest()
+        path = self.folder / hash
+        path.write_bytes(content)
+        return path, hash
+
+    def run(self, work: Work) -> None:
+        """Work with thumbnails; nothing of them is left."""
+
+        async def within() -> None:
+            made = thumbs.Thumbs(self.cache)
+            try:
+                await work(made)
+            finally:
+                await made.close()
+            assert not darkrooms()
+
+        asyncio.run(within())
+
+    def finds(self, path: Path) -> Callable[[], Awaitable[Path]]:
+        """What brings the picture, and counts how often."""
+
+        async def find() -> Path:
+            self.looked_for += 1
+            return path
+
+        return find
+
+
+def darkrooms(pid: int = os.getpid()) -> list[psutil.Process]:
+    """The processes that look at pictures, below one."""
+    family = psutil.Process(pid).children(recursive=True)
+    return [each for each in family if each.is_running() and "darkroom" in " ".join(each.cmdline())]
+
+
+def peak(process: psutil.Process) -> int:
+    """The most that a process has had in memory, in kB."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    return Room(tmp_path)
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_before_they_are_unpacked(room: Room, name: str) -> None:
+    content, sentence = BOMBS[name]
+    path, hash = room.picture(content)
+
+    async def work(made: thumbs.Thumbs) -> None:
+        with pytest.raises(thumbs.NoPicture) as refused:
+            await made.make(path, hash)
+        assert str(refused.value).startswith(sentence)
+        assert peak(darkrooms()[0]) < 100_000  # Python and Pillow themselves have 35,000
+
+    room.run(work)
+    assert not list(room.cache.rglob("*.webp*"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP"])
+def test_every_format_that_browsers_show(room: Room, kind: str) -> None:
+    path, hash = room.picture(photo(kind, 1000, 500))
+
+    async def work(made: thumbs.Thumbs) -> None:
+        assert await made.make(path, hash) == (1000, 500)
+        with Image.open(io.BytesIO(await made.get(hash, room.finds(path)))) as thumb:
+            assert (thumb.format, thumb.size) == ("WEBP", (320, 160))
+        assert room.looked_for == 0
+
+    room.run(work)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_every_way_to_write_a_colour(room: Room, mode: str) -> None:
+    made_of = io.BytesIO()
+    Image.new(mode, (50, 400)).save(made_of, "JPEG" if mode == "CMYK" else "PNG")
+    path, hash = room.picture(made_of.getvalue())
+
+    async def work(made: thumbs.Thumbs) -> None:
+        assert await made.make(path, hash) == (50, 400)
+        with Image.open(io.BytesIO(await made.get(hash, room.finds(path)))) as thumb:
+            assert thumb.size == (40, 320) and (thumb.mode == "RGBA") is (mode in ("LA", "RGBA"))
+
+    room.run(work)
+
+
+def test_it_stands_upright_and_says_nothing_of_its_owner(room: Room) -> None:
+    left_red = Image.new("RGB", (400, 200), "blue")
+    left_red.paste("red", (0, 0, 200, 200))
+    said = Image.Exif()
+    said[0x0112], said[0x010E] = 6, "my address"  # turned by a quarter, to the right
+    content = io.BytesIO()
+    left_red.save(content, "JPEG", exif=said)
+    path, hash = room.picture(content.getvalue())
+
+    async def work(made: thumbs.Thumbs) -> None:
+        assert await made.make(path, hash) == (200, 400)
+        raw = await made.get(hash, room.finds(path))
+        assert b"my address" in path.read_bytes() and b"my address" not in raw and b"EXIF" not in raw
+        with Image.open(io.BytesIO(raw)) as thumb:
+            assert thumb.size == (160, 320)
+            red, blue = thumb.getpixel((80, 40)), thumb.getpixel((80, 280))
+            assert red[0] > 200 > 100 > red[2] and blue[2] > 200 > 100 > blue[0]
+
+    room.run(work)
+
+
+def test_the_cache_can_be_deleted_and_is_filled_once_for_all_who_wait(room: Room) -> None:
+    path, hash = room.picture(photo())
+
+    async def work(made: thumbs.Thumbs) -> None:
+        await made.make(path, hash)
+        first = await made.get(hash, room.finds(path))
+        shutil.rmtree(room.cache)
+        again = await asyncio.gather(*(made.get(hash, room.finds(path)) for _ in range(20)))
+        assert set(again) == {first} and room.looked_for == 1
+
+    room.run(work)
+
+
+def test_whoever_goes_away_takes_nobody_s_answer(room: Room) -> None:
+    """One that waits is given up in the middle: the next one gets its own picture's size."""
+    slow, small = room.picture(photo("PNG", 3000, 2000)), room.picture(photo("PNG", 10, 20))
+
+    async def work(made: thumbs.Thumbs) -> None:
+        for pause in (0, 0.01, 0.05, 0.2):
+            going = asyncio.create_task(made.make(*slow))
+            await asyncio.sleep(pause)
+            going.cancel()
+            assert await made.make(*small) == (10, 20)
+
+    room.run(work)
+
+
+def test_a_darkroom_that_dies_is_followed_by_another(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, hash = room.picture(photo())
+
+    async def work(made: thumbs.Thumbs) -> None:
+        await made.make(path, hash)
+        (first,) = darkrooms()
+        first.kill()
+        assert await made.make(path, hash) == (600, 400)
+        (second,) = darkrooms()
+        second.suspend()  # and one that hangs
+        monkeypatch.setattr(thumbs, "PATIENCE", 0.3)
+        with pytest.raises(thumbs.NoPicture, match="too much"):
+            await made.make(path, hash)
+        monkeypatch.undo()
+        assert await made.make(path, hash) == (600, 400)
+
+    room.run(work)
+
+
+def bounded(room: Room, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    """From here on the darkroom has this bound."""
+    script = room.folder / "darkroom.py"
+    lines = ["import runpy, sys", f"darkroom = runpy.run_path({str(thumbs.DARKROOM)!r})"]
+    lines += [f"darkroom['main'].__globals__.update({bound})", "darkroom['main']()"]
+    script.write_text("\n".join(lines))
+    monkeypatch.setattr(thumbs, "DARKROOM", script)
+
+
+def test_what_takes_too_long_is_ended_by_the_system(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounded(room, monkeypatch, "SECONDS=1")
+    endless, fine = room.picture(gif(1_500_000)), room.picture(photo())
+
+    async def work(made: thumbs.Thumbs) -> None:
+        assert await made.make(*fine) == (600, 400)
+        with pytest.raises(thumbs.NoPicture, match="too much"):
+            await made.make(*endless)
+        assert await made.make(*fine) == (600, 400)
+
+    room.run(work)
+
+
+def test_what_takes_too_much_memory_is_refused(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounded(room, monkeypatch, "MEMORY=200 << 20")
+    large = io.BytesIO()
+    Image.new("RGBA", (7900, 7900)).save(large, "PNG", compress_level=1)  # 250 MB unpacked, within the allowed pixels
+    big, fine = room.picture(large.getvalue()), room.picture(photo())
+
+    async def work(made: thumbs.Thumbs) -> None:
+        with pytest.raises(thumbs.NoPicture, match="too much"):
+            await made.make(*big)
+        assert await made.make(*fine) == (600, 400)
+
+    room.run(work)
+
+
+def test_the_darkroom_ends_when_nobody_asks(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thumbs, "IDLE", 0.05)
+    path, hash = room.picture(photo())
+
+    async def work(made: thumbs.Thumbs) -> None:
+        await made.make(path, hash)
+        until = time.monotonic() + 10
+        while darkrooms():
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+        assert await made.make(path, hash) == (600, 400)
+
+    room.run(work)
+
+
+def test_a_cache_that_can_t_be_written_is_no_fault_of_the_picture(room: Room) -> None:
+    path, hash = room.picture(photo())
+    (room.cache / hash[:2]).mkdir(parents=True)
+    (room.cache / hash[:2] / f"{hash}.webp").mkdir()
+
+    async def work(made: thumbs.Thumbs) -> None:
+        with pytest.raises(OSError):
+            await made.make(path, hash)
+
+    room.run(work)
+    assert [each.name for each in room.cache.rglob("*")] == [hash[:2], f"{hash}.webp"]
+
+
+@pytest.fixture
+def ann(shoebox: Server) -> Iterator[User]:
+    with User(shoebox, f"ann{time.time_ns()}@example.com") as user:
+        yield user.sign_up()
+
+
+def bring(user: User, content: bytes, name: str = "a.jpg", **fields: Any) -> Any:
+    return user.post("/pictures", files={"file": (name, content, "image/jpeg")}, data=fields)
+
+
+def test_many_at_once_all_have_names_of_their_own(ann: User) -> None:
+    """The same name thirty times at once, with tags changed and pictures deleted and had back meanwhile."""
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda number: bring(ann, png(8 + number, 8)), range(30)))
+    assert {each.status_code for each in got} == {200}, {each.text for each in got if each.status_code != 200}
+    made = [each.json() for each in got]
+    assert len({each["name"] for each in made}) == 30 == len({each["id"] for each in made})
+
+    def change(number: int) -> set[int]:
+        path = f"/pictures/{made[number % 5]['id']}"
+        acts = [("/tags", {"tags": [f"t{number % 3}", "all"]}), ("/delete", {}), ("/undelete", {})]
+        return {ann.post(path + act, json=body).status_code for act, body in acts}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set().union(*pool.map(change, range(60))) <= {200, 404}
+    for each in made[:5]:
+        ann.post(f"/pictures/{each['id']}/undelete", json={})
+    shown = ann.get("/pictures", params={"limit": 100}).json()["pictures"]
+    assert {each["id"] for each in shown} == {each["id"] for each in made}
+    assert {each["name"] for each in shown} == {each["name"] for each in ann.get("/files").json()["files"]}
+    counts: dict[str, int] = {}
+    for each in shown:
+        for tag in each["tags"]:
+            counts[tag] = counts.get(tag, 0) + 1
+    assert {each["tag"]: each["count"] for each in ann.get("/pictures/tags").json()["tags"]} == counts
+
+
+def test_bombs_leave_the_server_as_it_was(shoebox: Server, ann: User) -> None:
+    """Every one by every route that takes files; then a good picture as if nothing had been."""
+    for name, (content, sentence) in BOMBS.items():
+        refused = bring(ann, content)
+        assert refused.status_code == 415 and refused.json()["why"].startswith(sentence), name
+        assert ann.post("/files", files={"file": (name, content)}).status_code == 200
+    assert ann.get("/pictures").json()["pictures"] == [] and ann.get("/pictures/tags").json()["tags"] == []
+    id = bring(ann, photo()).json()["id"]
+    assert ann.get(f"/pictures/{id}/thumb").headers["content-type"] == "image/webp"
+    for each in shoebox.workers():
+        assert each.memory_info().rss < 200 << 20
+    assert not list((shoebox.data / "uploads").iterdir())
