@@ -11,7 +11,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 DARKROOM = Path(__file__).with_name("darkroom.py")
@@ -39,26 +40,31 @@ class Thumbs:
         thumb.parent.mkdir(parents=True, exist_ok=True)
         return await self._darkroom.develop(picture, thumb)
 
-    async def get(self, hash: str, find: Callable[[], Awaitable[Path]]) -> bytes:
-        """The thumbnail, a WebP; `find` gives the picture if it has to be made. Raises NoPicture, OSError."""
+    async def get(self, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> bytes:
+        """The thumbnail, a WebP; `read` brings the picture if it has to be made. Raises NoPicture, OSError."""
         thumb = self._place(hash)
         if not thumb.exists():
-            await self._make_once(hash, find)
+            await self._make_once(hash, read)
         return await asyncio.to_thread(thumb.read_bytes)
 
     async def close(self) -> None:
         """End the darkroom."""
         await self._darkroom.end()
 
-    async def _make_once(self, hash: str, find: Callable[[], Awaitable[Path]]) -> None:
-        async def make() -> Size:
-            return await self.make(await find(), hash)
-
+    async def _make_once(self, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> None:
         task = self._making.get(hash)
         if task is None:
-            task = self._making[hash] = asyncio.create_task(make())
+            task = self._making[hash] = asyncio.create_task(self._make_of(hash, read))
             task.add_done_callback(lambda _: self._making.pop(hash, None))
         await asyncio.shield(task)  # whoever goes away doesn't stop it for the others
+
+    async def _make_of(self, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> Size:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".picture") as copy:
+            async for piece in read():
+                await asyncio.to_thread(copy.write, piece)
+            copy.flush()
+            return await self.make(Path(copy.name), hash)
 
     def _place(self, hash: str) -> Path:
         return self._folder / hash[:2] / f"{hash}.webp"

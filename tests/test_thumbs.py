@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,14 +54,15 @@ class Room:
 
         asyncio.run(within())
 
-    def finds(self, path: Path) -> Callable[[], Awaitable[Path]]:
+    def reads(self, path: Path) -> Callable[[], AsyncIterator[bytes]]:
         """What brings the picture, and counts how often."""
+        content = path.read_bytes()
 
-        async def find() -> Path:
+        async def read() -> AsyncIterator[bytes]:
             self.looked_for += 1
-            return path
+            yield content
 
-        return find
+        return read
 
 
 def darkrooms(pid: int = os.getpid()) -> list[psutil.Process]:
@@ -102,7 +103,7 @@ def test_every_format_that_browsers_show(room: Room, kind: str) -> None:
 
     async def work(made: thumbs.Thumbs) -> None:
         assert await made.make(path, hash) == (1000, 500)
-        with Image.open(io.BytesIO(await made.get(hash, room.finds(path)))) as thumb:
+        with Image.open(io.BytesIO(await made.get(hash, room.reads(path)))) as thumb:
             assert (thumb.format, thumb.size) == ("WEBP", (320, 160))
         assert room.looked_for == 0
 
@@ -117,7 +118,7 @@ def test_every_way_to_write_a_colour(room: Room, mode: str) -> None:
 
     async def work(made: thumbs.Thumbs) -> None:
         assert await made.make(path, hash) == (50, 400)
-        with Image.open(io.BytesIO(await made.get(hash, room.finds(path)))) as thumb:
+        with Image.open(io.BytesIO(await made.get(hash, room.reads(path)))) as thumb:
             assert thumb.size == (40, 320) and (thumb.mode == "RGBA") is (mode in ("LA", "RGBA"))
 
     room.run(work)
@@ -134,7 +135,7 @@ def test_it_stands_upright_and_says_nothing_of_its_owner(room: Room) -> None:
 
     async def work(made: thumbs.Thumbs) -> None:
         assert await made.make(path, hash) == (200, 400)
-        raw = await made.get(hash, room.finds(path))
+        raw = await made.get(hash, room.reads(path))
         assert b"my address" in path.read_bytes() and b"my address" not in raw and b"EXIF" not in raw
         with Image.open(io.BytesIO(raw)) as thumb:
             assert thumb.size == (160, 320)
@@ -149,9 +150,9 @@ def test_the_cache_can_be_deleted_and_is_filled_once_for_all_who_wait(room: Room
 
     async def work(made: thumbs.Thumbs) -> None:
         await made.make(path, hash)
-        first = await made.get(hash, room.finds(path))
+        first = await made.get(hash, room.reads(path))
         shutil.rmtree(room.cache)
-        again = await asyncio.gather(*(made.get(hash, room.finds(path)) for _ in range(20)))
+        again = await asyncio.gather(*(made.get(hash, room.reads(path)) for _ in range(20)))
         assert set(again) == {first} and room.looked_for == 1
 
     room.run(work)
