@@ -65,7 +65,7 @@ class Pictures:
         app.identity.on_destroy.append(self.erase_all)
 
     async def add_picture(self, request: Request, body: NewPicture):
-        """Keep a picture, under another name if it has one's that is there.
+        """Keep a picture, under another name if its own is taken.
 
         200 {"id": str, "name": str, "size": int, "width": int, "height": int, "tags": [str], "created": int}; 400;
         409 `exists`, `quota`; 415 `picture` {where, why}; 507 `disk`.

@@ -156,7 +156,7 @@ NOTES = (
 def test_markdown_of_shoebox() -> None:
     lines = backlore("routes", "--app", SHOEBOX, "--format", "markdown").stdout.splitlines()
     assert lines[:2] == ["| stage | route | payload | reply |", "| --- | --- | --- | --- |"]
-    assert lines[2] == "| public | GET / |  | A file. |" and NOTES in lines and len(lines) == 10
+    assert lines[2] == "| public | GET / |  | A file. |" and NOTES in lines and len(lines) == 19
     query = next(line for line in lines if "GET /notes |" in line)
     assert "`?tag`: a word without spaces and commas, 1 to 30 characters, optional;" in query
     assert "`?limit`: a whole number from 1 to 100, by default 20 |" in query

@@ -41,7 +41,7 @@ class Row(NamedTuple):
     method: str
     path: str
     payload: list[Field]
-    reply: str  # the first line of the docstring
+    reply: str  # what the docstring says
 
 
 @click.command()
@@ -118,12 +118,12 @@ def read_struct(place: str, kind: Any) -> Iterator[Field]:
 
 
 def read_reply(route: Route) -> str:
-    """The first line of the handler's docstring."""
+    """The handler's docstring, as one line."""
     if route.mounted is not None:
         return "Another application answers."
     if isinstance(route.handler, Files):
         return "Files." if route.names else "A file."
-    return (inspect.getdoc(route.handler) or "").partition("\n")[0]
+    return " ".join((inspect.getdoc(route.handler) or "").split())
 
 
 def to_terminal(rows: list[Row]) -> str:

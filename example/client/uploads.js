@@ -11,11 +11,12 @@ import { showUsage, size } from "./usage.js";
 import { complain, join, user } from "./who.js";
 
 const AT_ONCE = 3;
-const LARGEST = 100 * 2 ** 20; // bytes: Backlore's `upload_limit`, with room for the rest of the form
+const LARGEST = 100 * 2 ** 20 - 4096; // bytes: Backlore's `upload_limit`, with room for the rest of the form
 const HOPELESS = ["picture", "size", "payload", "type"]; // errors that another try doesn't change
 
 const list = $("uploads-list");
 let uploads = []; // {file, tag, state, row, stop}; states: waiting, going, kept, failed
+let owner = null; // whose they are; outlives a session that ends
 let kept = () => {};
 let ended = () => {};
 
@@ -167,7 +168,13 @@ $("uploads-clear").addEventListener("click", () => {
   $("pictures-heading").focus();
 });
 
+function arrive() {
+  if (owner !== null && owner !== user.id) drop(uploads);
+  owner = user.id;
+}
+
 join({
+  arrive,
   forget: () => drop(uploads),
   typed: () => of("waiting", "going").length > 0,
 });
