@@ -77,7 +77,7 @@ class Pictures:
             return reply(415, error="picture", where="file", why=str(error))
         number = await self.redis.incr(key("lastpicture", user))
         tags = list(dict.fromkeys(body.tags))
-        look = {"number": number, "width": width, "height": height, "tags": encode(tags), "kept": ""}
+        look = {"number": number, "width": width, "height": height, "tags": encode(tags)}
         try:
             for name in names_for(body.file.name, number):
                 await self._enter(user, id, look | {"name": name})
@@ -221,11 +221,10 @@ class Pictures:
         return found[0] if found and found[0].id == id else None
 
     async def _enter(self, user: str, id: str, look: dict[str, Any]) -> None:
-        """Write down a picture before its file is there; should that never be, this ends by itself."""
+        """Write down a picture before its file is there, not yet its tags; should it never be, this ends by itself."""
         async with self.redis.pipeline() as pipe:
-            pipe.hset(key("picture", user, id), mapping=look).expire(key("picture", user, id), self.kept)
-            for tag in ("", *decode(look["tags"])):
-                pipe.zadd(gallery(user, tag), {id: look["number"]})
+            pipe.hset(key("picture", user, id), mapping=look | {"kept": ""}).expire(key("picture", user, id), self.kept)
+            pipe.zadd(gallery(user), {id: look["number"]})
             await pipe.execute()
 
     async def _settle(self, user: str, id: str, tags: list[str] | None = None) -> bool:

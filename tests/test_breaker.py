@@ -80,7 +80,7 @@ def test_nothing_is_found_in_shoebox_and_the_built_in_routes(app: str) -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_what_is_planted_is_found(name: str) -> None:
     with PLANTED.planted(PLANTED.DEFECTS[name]) as server:
-        assert PLANTED.hunt(server, 60).findings, name
+        assert PLANTED.hunt(server, 180).findings, name
 
 
 def test_every_edit_of_the_planted_fits(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_shrinking_leaves_what_shows_it() -> None:
 def crashing() -> Iterator[tuple[OwnServer, list[Finding]]]:
     """A server that crashes on one character, and what the breaker found there."""
     with PLANTED.planted(PLANTED.DEFECTS["500 on a Unicode edge"]) as server:
-        yield server, list(PLANTED.hunt(server, 90).findings.values())
+        yield server, list(PLANTED.hunt(server, 240).findings.values())
 
 
 def test_a_finding_is_small_and_its_command_shows_it(crashing: tuple[OwnServer, list[Finding]]) -> None:
