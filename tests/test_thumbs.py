@@ -180,10 +180,24 @@ def test_a_darkroom_that_dies_is_followed_by_another(room: Room, monkeypatch: py
         assert await made.make(path, hash) == (600, 400)
         (second,) = darkrooms()
         second.suspend()  # and one that hangs
-        monkeypatch.setattr(thumbs, "PATIENCE", 0.3)
-        with pytest.raises(thumbs.NoPicture, match="too much"):
-            await made.make(path, hash)
-        monkeypatch.undo()
+        monkeypatch.setattr(thumbs, "PATIENCE", 3)
+        assert await made.make(path, hash) == (600, 400)
+        assert second.pid not in {each.pid for each in darkrooms()}
+
+    room.run(work)
+
+
+def test_a_darkroom_that_never_answers_is_not_waited_for(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, hash = room.picture(photo())
+    silent = room.folder / "darkroom.py"
+    silent.write_text("import time\nwhile True: time.sleep(1)")
+
+    async def work(made: thumbs.Thumbs) -> None:
+        with monkeypatch.context() as changed:
+            changed.setattr(thumbs, "DARKROOM", silent)
+            changed.setattr(thumbs, "PATIENCE", 0.2)
+            with pytest.raises(thumbs.NoPicture, match="too much"):
+                await made.make(path, hash)
         assert await made.make(path, hash) == (600, 400)
 
     room.run(work)
