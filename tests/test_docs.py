@@ -136,16 +136,16 @@ def test_keyboard_and_filter(shoebox: Server, reader: Reader) -> None:
     field.send_keys(" nothing")
     assert reader.sees("#none")
     field.clear()
-    field.send_keys("get /tags")
+    field.send_keys("get /files/usage")
     # the next stop is the route; enter opens it, tab leads to its button
     field.send_keys(Keys.TAB)
     summary = reader.browser.switch_to.active_element
-    assert summary.tag_name == "summary" and "/tags" in summary.text
+    assert summary.tag_name == "summary" and "/files/usage" in summary.text
     summary.send_keys(Keys.ENTER)
-    reader.waits_for("[id='get-/tags'] .send")
+    reader.waits_for("[id='get-/files/usage'] .send")
     summary.send_keys(Keys.TAB)
     reader.browser.switch_to.active_element.send_keys(Keys.ENTER)
-    reader.reads("[id='get-/tags'] .status", "403")
+    reader.reads("[id='get-/files/usage'] .status", "403")
 
 
 def test_on_a_phone_by_night(shoebox: Server, reader: Reader) -> None:
