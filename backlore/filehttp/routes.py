@@ -20,9 +20,10 @@ class FileRoutes:
     def __init__(
         self, files: Files, notify: Notify, secret: str, accel: str | None, limit: int, is_draining: Callable[[], bool]
     ):
+        self.content = Content(files, secret, accel)
         self._parts = (
             Folder(files),
-            Content(files, secret, accel),
+            self.content,
             Zips(files),
             LineRoutes(files, is_draining),
             Tus(files.uploads, limit),

@@ -1,6 +1,7 @@
 """Where the bytes of a file lie, asked for as far as they are needed: what nobody looks at stays where it is."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from backlore.files.catalog import File
 from backlore.files.windows import Piece, Stretch, Text
@@ -37,7 +38,7 @@ class Places:
         new, at = [], start
         for part in await self._spans(self._user, self._file, start, end - start):
             if isinstance(part, FilePart):
-                new.append(Piece(at, part.length, part.path, part.start))
+                new.append(Piece(at, part.length, Path(part.path), part.start))
             else:
                 new.append(Piece(at, part.length, b"".join([piece async for piece in part.pieces()])))
             at += part.length
