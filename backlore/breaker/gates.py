@@ -215,7 +215,10 @@ def parameters(breaker: Breaker) -> None:
             breaker.attack(operation, too_long, refused(414, "query", kind="accepted"), "a query of 2,049", person)
         if operation.of("query"):
             name = operation.of("query")[0].name
-            for query in (f"{name}x=1", f"{name}=%ff", f"{name}=1&{name}=1", "=", "admin=true", "__proto__=1"):
+            queries = [f"{name}x=1", f"{name}=%ff", "=", "admin=true", "__proto__=1"]
+            single = [each.name for each in operation.of("query") if kind_of(each.schema).get("type") != "array"]
+            queries += [f"{each}=1&{each}=1" for each in single[:1]]  # a list may be given several times
+            for query in queries:
                 sent = replace(plain, path=f"{plain.path}?{query}")
                 breaker.attack(operation, sent, INVALID, f"the query {query}", person)
 
