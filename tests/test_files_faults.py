@@ -224,7 +224,7 @@ class Client:
 
 
 OVER_HTTP = ("upload", "overwrite", "again", "delete", "undelete", "erase")
-ROUNDS = 24  # in turn the worker, the engine and the master die
+ROUNDS = 15  # in turn the worker, the engine and the master die
 
 
 def test_worker_engine_and_master_killed_under_uploads(tmp_path: Path) -> None:
