@@ -124,7 +124,14 @@ def methods(breaker: Breaker) -> None:
                     )
                     breaker.keep(f"{method} {first.path}", wrong, "method", other, got)
         for operation in operations:
-            (reading if operation.method == "GET" else changing)(breaker, operation, actor(breaker, operation))
+            way = (
+                reading
+                if operation.method == "GET"
+                else blind
+                if operation.is_raw or not operation.changes
+                else changing
+            )
+            way(breaker, operation, actor(breaker, operation))
 
 
 def reading(breaker: Breaker, operation: Operation, person: Person) -> None:
@@ -148,8 +155,13 @@ def reading(breaker: Breaker, operation: Operation, person: Person) -> None:
         other = breaker.attack(operation, asked, ANY, f"{name}: DELETE", person)
         if other.status != got.status:
             breaker.keep(str(operation), Flaw("method", f"{name} changes the method."), name, asked, other)
+    strange_headers(breaker, operation, sent, person)
+
+
+def strange_headers(breaker: Breaker, operation: Operation, sent: Sent, person: Person) -> None:
+    """Headers that no client of ours sends; those that the HTTP parser refuses are not the route's."""
     for headers in HEADERS:
-        strange = replace(sent, headers=headers)
+        strange = replace(sent, headers={**sent.headers, **headers})
         got = breaker.wire.send(strange, breaker.wire.new_address())
         if got.status not in (400, 408, 413, 431, 417) and "cookie" not in headers:
             breaker.attack(operation, strange, ANY, f"header {next(iter(headers))}", person)
@@ -160,7 +172,7 @@ def reading(breaker: Breaker, operation: Operation, person: Person) -> None:
 def changing(breaker: Breaker, operation: Operation, person: Person) -> None:
     """A body of JSON that says it is something else; a transfer that is cut."""
     sent = breaker.compose(operation, person)
-    if operation.is_form or operation.is_raw or not operation.changes:
+    if operation.is_form:
         return
     for kind in TYPES:
         other = replace(sent, headers={"content-type": kind})
@@ -186,6 +198,19 @@ def changing(breaker: Breaker, operation: Operation, person: Person) -> None:
                 sent,
                 Got(500, {}, raw, 0),
             )
+
+
+def blind(breaker: Breaker, operation: Operation, person: Person) -> None:
+    """OPTIONS, and bodies that the route alone can read: whatever comes, the reply is one of the contract."""
+    sent = breaker.compose(operation, person)
+    strange_headers(breaker, operation, sent, person)
+    for name in OVERRIDES:
+        asked = replace(sent, headers={**sent.headers, name: "GET"})
+        breaker.attack(operation, asked, ANY, f"{name}: GET", person)
+    for kind in TYPES if operation.is_raw else ():
+        for body in (b"", b"{}", b"\x00\xff\r\n" * 1000):
+            other = replace(sent, headers={"content-type": kind}, body=body)
+            breaker.attack(operation, other, ANY, f"{len(body)} bytes of {kind!r}", person)
 
 
 def parameters(breaker: Breaker) -> None:
