@@ -11,6 +11,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -250,7 +252,7 @@ def test_worker_engine_and_master_killed_under_uploads(tmp_path: Path) -> None:
                 assert state == deed.after or (state == deed.before and not acknowledged), (client.name, kill, victim)
             ends.update(done)
         assert ends[False] > ROUNDS  # it did break something
-        asyncio.run(check_remains(server, ends[False]))
+        check_remains(server, ends[False])
 
 
 def arm(server: Server, kill: dict[str, int]) -> httpx.Response:
@@ -277,8 +279,25 @@ def revive(server: Server, victim: psutil.Process) -> None:
     until(lambda: healthy(server))
 
 
-async def check_remains(server: Server, unacknowledged: int) -> None:
-    """All was erased: the catalog names nothing, and of the disk's leavings each is one cut upload's."""
+def check_remains(server: Server, unacknowledged: int) -> None:
+    """All was erased: the catalog names nothing, and of the disk's leavings each is one cut upload's, and goes."""
+    asyncio.run(forgotten(server))
+    contents = list((server.data / "files" / "contents").glob("*/*"))
+    assert len(contents) <= unacknowledged
+    for path in [*contents, *(server.data / "files" / "drafts").iterdir(), *(server.data / "uploads").iterdir()]:
+        os.utime(path, (time.time() - 2 * DAY,) * 2)
+    checking = [sys.executable, "-m", "backlore.cli", "check", "--mend", "--insist", "--app", str(server.folder)]
+    checked = subprocess.run([*checking, "--data", str(server.data)], capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert not list((server.data / "files" / "contents").glob("*/*"))
+    for task in ("files.sweep", "_sweep_uploads"):
+        run_in_application(server, f"server.app.{task}()")
+    assert not list((server.data / "files" / "drafts").iterdir())
+    assert not list((server.data / "uploads").iterdir())
+
+
+async def forgotten(server: Server) -> None:
+    """Until the courier has taken away what was erased."""
     redis = Redis(unix_socket_path=str(server.data / "redis" / "engine.sock"), timeout=5)
     try:
         end = time.monotonic() + 20
@@ -289,11 +308,3 @@ async def check_remains(server: Server, unacknowledged: int) -> None:
             await asyncio.sleep(0.3)
     finally:
         await redis.aclose()
-    assert len(list((server.data / "files" / "contents").glob("*/*"))) <= unacknowledged
-    for folder in (server.data / "files" / "drafts", server.data / "uploads"):
-        for path in folder.iterdir():
-            os.utime(path, (time.time() - 2 * DAY,) * 2)
-    for task in ("files.sweep", "_sweep_uploads"):
-        run_in_application(server, f"server.app.{task}()")
-    assert not list((server.data / "files" / "drafts").iterdir())
-    assert not list((server.data / "uploads").iterdir())
