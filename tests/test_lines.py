@@ -28,9 +28,10 @@ from backlore.files.windows import Piece, Stretch, Text
 from backlore.web.delivery import FilePart, Part, StreamPart
 
 ANN = "annabcdefgh"
-MANY = settings(derandomize=True, deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+MANY = settings(derandomize=True, deadline=None, max_examples=1000, suppress_health_check=list(HealthCheck))
 SOME = [b"a", b"b", b"ab", b"\n", b"\n", b"\r\n", b"\r", b"\0", b"\xff", "ä".encode(), b"aaaaaaaaaaaa"]
-NEVER = threading.Event()
+NEVER, AT_ONCE = threading.Event(), threading.Event()
+AT_ONCE.set()  # a look covers one window
 
 
 # --- What is right, said simply ---------------------------------------------------------------------------------
@@ -45,14 +46,16 @@ def all_lines(content: bytes, longest: int) -> list[Line]:
     return found[:-1] if content.endswith(b"\n") or not content else found
 
 
-def look(text: Text, wanted: Wanted, newest: bool, stretch: Stretch, limit: int) -> list[Line]:
+def look(
+    text: Text, wanted: Wanted, newest: bool, stretch: Stretch, limit: int, stopped: threading.Event = NEVER
+) -> list[Line]:
     """All lines of a stretch, by looks that end at the limit or anywhere, each going on where the last one ended."""
     found, conditions = Found([], stretch), Conditions(wanted)
     lines: list[Line] = []
     for _ in range(10_000):
         if found.is_all:
             return lines
-        found, unknown = Look(conditions, newest, limit).at(text, found.left, NEVER)
+        found, unknown = Look(conditions, newest, limit).at(text, found.left, stopped)
         assert unknown is None and len(found.lines) <= limit
         lines += found.lines
     raise AssertionError("it never ends")
@@ -81,16 +84,17 @@ def in_pieces(content: bytes, cuts: Sequence[int], folder: Path, block: int, lon
 @given(
     content=st.lists(st.sampled_from(SOME), max_size=40).map(b"".join),
     cuts=st.lists(st.integers(0, 100), max_size=3),
-    block=st.integers(2, 9),
+    block=st.sampled_from([2, 3, 4, 5, 8, 40]),
     longest=st.integers(1, 9),
-    limit=st.integers(1, 5),
-    edges=st.tuples(st.integers(0, 90), st.integers(0, 90)),
+    limit=st.sampled_from([1, 2, 5, 100]),
+    edges=st.one_of(st.just((0, -1)), st.tuples(st.integers(0, 90), st.integers(0, 90))),
+    stopped=st.sampled_from([NEVER, AT_ONCE]),
     wanted=st.sampled_from(
         [Wanted(), Wanted(("ab",)), Wanted(("ab",), ("^a",)), Wanted((), ("b$",)), Wanted((), ("^$",)), Wanted(("\r",))]
     ),
 )
-@example(b"\n", [], 2, 1, 1, (0, 1), Wanted())
-@example(b"aa\r\n" * 5, [], 2, 2, 1, (1, 19), Wanted((), ("a$",)))
+@example(b"\n", [], 2, 1, 1, (0, 1), NEVER, Wanted())
+@example(b"aa\r\n" * 5, [], 2, 2, 1, (1, 19), AT_ONCE, Wanted((), ("a$",)))
 def test_windows_have_each_line_once(
     scratch: Path,
     content: bytes,
@@ -99,27 +103,26 @@ def test_windows_have_each_line_once(
     longest: int,
     limit: int,
     edges: tuple[int, int],
+    stopped: threading.Event,
     wanted: Wanted,
 ) -> None:
     text = in_pieces(content, cuts, scratch, block, longest)
-    stretch = Stretch(min(*edges, len(content)), min(max(edges), len(content)))
+    stretch = Stretch(*sorted(edge % (len(content) + 1) for edge in edges))
     right = [line for line in all_lines(content, longest) if stretch.after <= line.at < stretch.before]
     right = [line for line in right if all(each.encode() in line.data for each in wanted.contains)]
     right = [line for line in right if all(re.search(each.encode(), line.data) for each in wanted.matches)]
-    assert look(text, wanted, False, stretch, limit) == right
-    assert look(text, wanted, True, stretch, limit) == right[::-1]
+    assert look(text, wanted, False, stretch, limit, stopped) == right
+    assert look(text, wanted, True, stretch, limit, stopped) == right[::-1]
 
 
 def test_a_look_that_is_stopped_goes_on_anywhere(scratch: Path) -> None:
     """Also in the middle of a line that is longer than what one look covers."""
     content = b"first\n" + b"x" * 1000 + b"\nsecond\n" + b"y" * 500
-    stopped = threading.Event()
-    stopped.set()  # each look covers one window
     for newest in (True, False):
         text = in_pieces(content, [300, 700], scratch, 64, 100)
         found, lines, looks = Found([], Stretch(0, len(content))), [], 0
         while not found.is_all:
-            found, _ = Look(Conditions(Wanted()), newest, 100).at(text, found.left, stopped)
+            found, _ = Look(Conditions(Wanted()), newest, 100).at(text, found.left, AT_ONCE)
             lines += found.lines
             looks += 1
         assert looks > 15 and lines == all_lines(content, 100)[:: -1 if newest else 1]
@@ -478,20 +481,19 @@ def test_who_closes_it_ends_the_look(run, monkeypatch: pytest.MonkeyPatch) -> No
 
     async def test(files: Files) -> None:
         await files.put(ANN, "big", (b"x" * 99 + b"\n") * 3_000_000)
-        whole = 300_000_000 // (128 << 10)
 
         async def search() -> None:
             await files.lines.filter(ANN, "big", Wanted(("no such text",)), seconds=3600)
 
         task = asyncio.create_task(search())
-        while reads < 50:
+        while reads < 300:
             await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await files.lines.tail(ANN, "big", 1)
+        so_far = reads
         files.lines._threads.shutdown(wait=True)  # what was under way has ended
-        assert reads < whole
+        assert reads < so_far + 10  # of some 2,300
 
     run(test)
 
