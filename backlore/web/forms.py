@@ -18,7 +18,8 @@ from backlore.core.writeback import begin_writeback
 from backlore.web.limits import Limits, TooLarge
 from backlore.web.request import Request
 
-WRITE_SIZE = 1 << 20  # bytes gathered before the disk is bothered, in a thread
+WRITE_SIZE = 256 << 10  # bytes gathered before the disk is bothered, in a thread
+MOST = 2 << 20  # bytes gathered while it is busy; then we wait for it
 LIVES = 86400.0  # seconds without a write after which a file is no request's any more
 
 
@@ -88,7 +89,8 @@ class FormReader:
         if self._file:
             self._gathered.append(data)
             self._size += len(data)
-            if self._size >= WRITE_SIZE:
+            is_free = self._writing is None or self._writing.done()
+            if self._size >= (WRITE_SIZE if is_free else MOST):
                 await self._write()
             return
         self._text += data
