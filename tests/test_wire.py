@@ -138,6 +138,8 @@ def test_malformed_for_every_route_of_the_example(shoebox: Server) -> None:
         for raw in bad if "post" in methods else []:
             if path == "/auth/logout":
                 continue  # it would end our session; its body is that of every route without one
+            if "*/*" in methods["post"].get("requestBody", {}).get("content", {}):
+                continue  # it takes bytes of any kind, and says itself what is wrong with them: test_tus.py
             got = user.post(path.replace("{id}", "1"), content=raw, headers={"content-type": "application/json"})
             refused = {"admin"} if methods["post"]["tags"] == ["admin"] else {"json", "payload"}
             assert got.status_code == (403 if refused == {"admin"} else 400), (path, raw[:50], got.text)
