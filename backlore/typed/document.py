@@ -60,11 +60,18 @@ class Operation(NamedTuple):
         return not any(field.required for field in (self.query and self.query.fields) or [])
 
 
+def content_of(operation: Schema) -> dict[str, Any]:
+    """What its body may be: by media type, none if it has no body."""
+    content: dict[str, Any] = operation.get("requestBody", {}).get("content", {})
+    return content
+
+
 class Document:
     """An OpenAPI document (3.1, as web/openapi.py makes it) in the words of a language.
 
     `names` has words for operations by method and path. `operations` keep the order of the document, without those
-    that answer with something else than JSON; `shapes` are the types, by name.
+    that answer with something else than JSON, or take raw bytes and so have a protocol of their own; `shapes` are the
+    types, by name.
     """
 
     def __init__(self, document: dict[str, Any], language: Language, names: Mapping[tuple[str, str], str]):
@@ -78,7 +85,7 @@ class Document:
         members = set(language.members)
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
-                if (given := good_reply(operation)) is None:
+                if (given := good_reply(operation)) is None or "*/*" in content_of(operation):
                     continue
                 words = snake(f"{method} {path}")
                 wishes = [snake(names.get((method.upper(), path), "")), words]
@@ -92,7 +99,7 @@ class Document:
         for each in operation.get("parameters", []):
             fields[each["in"]].append(self._field(each["name"], each["schema"], each["required"], hint))
         query = self._keep(f"{hint}Query", "", fields["query"]) if fields["query"] else None
-        kinds = operation.get("requestBody", {}).get("content", {})
+        kinds = content_of(operation)
         body = None
         for kind in kinds.values():
             body = self._shapes[self._spell(kind["schema"], f"{hint}Body")]
