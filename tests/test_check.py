@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backlore.core.keys import key
 from backlore.filecheck import books
 from backlore.filecheck.books import recount_all
 from backlore.filecheck.check import Check
@@ -394,21 +395,26 @@ def test_what_grew_and_differs_is_left_to_people(run: Run) -> None:
 def test_orphans_have_time_and_uploads_keep_theirs(run: Run) -> None:
     async def test(desk: Desk) -> None:
         await desk.fill()
-        young, older, old, uploaded = [await orphan_on_disk(desk) for _ in range(4)]
+        young, older, old = [await orphan_on_disk(desk) for _ in range(3)]
+        uploads = desk.files.uploads
+
+        async def beginning() -> AsyncIterator[bytes]:
+            yield b"the beginning of it"
+
+        made = await uploads.create(ANN, "coming", 100)
+        async with uploads.receive(ANN, made.id) as receiver:
+            await receiver.take(beginning(), 100)
+        uploaded = desk.disk.path(receiver.transfer.pieces[0][0])
         await orphan_in_s3(desk)
         assert await desk.check(age=None, mend=True) == []
         now = young.stat().st_mtime
         for path, hours in ((older, 2), (old, 25), (uploaded, 25)):
             os.utime(path, (now - hours * 3600,) * 2)
 
-        async def uploads() -> AsyncIterator[str]:
-            yield uploaded.name
-
-        desk.files.held.append(uploads)
         found = await desk.check(age=None, mend=True)
         assert {(each.what, each.mended) for each in found} == {(older.name, False), (old.name, True)}
         assert [path.exists() for path in (young, older, old, uploaded)] == [True, True, False, True]
-        desk.files.held.clear()
+        await desk.redis.delete(key("upload", ANN, made.id))  # now nobody knows of it any more
         assert {each.what for each in await desk.check(age=None)} == {older.name, uploaded.name}
 
     run(test)

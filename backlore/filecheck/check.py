@@ -88,8 +88,7 @@ class Check:
     # What comes after is too young to be an orphan.
 
     async def _see(self) -> None:
-        for held in self._files.held:
-            self._spool.add_held([blob async for blob in held()])
+        self._spool.add_held([blob async for blob in self._files.uploads.blobs()])
         async for page in self._shelf.pages():
             self._spool.add_disk(page)
             self._progress("disk", self._spool.count("disk"), 0)

@@ -13,7 +13,6 @@ from backlore.web.request import Request
 from backlore.web.routes import Route
 from backlore.web.stages import private
 
-FILE = "{name, id, type, size, hash, created, changed}"
 Name = Annotated[str, length(1, 255)]
 Id = Annotated[str, length(1, 64)]
 Moment = Annotated[int, between(0, 2**53)]  # µs since the epoch

@@ -6,9 +6,8 @@ and the line. It ends after some minutes, so that a session that has ended is no
 drains.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -20,7 +19,7 @@ from backlore.files.conditions import LONGEST_PATTERN, LONGEST_TEXT, Wanted
 from backlore.files.files import Files
 from backlore.files.lines import Found, Line
 from backlore.files.windows import Stretch
-from backlore.web.delivery import StreamReply, send_watched
+from backlore.web.delivery import StreamReply, watched
 from backlore.web.reply import NO_STORE, SECURITY, Header, Reply, reply
 from backlore.web.request import Request
 from backlore.web.routes import Route
@@ -161,20 +160,6 @@ async def _ndjson(scan: AsyncGenerator[Found, None]) -> AsyncIterator[bytes]:
             if found.lines:
                 yield b"".join(encode(show(line)) + b"\n" for line in found.lines)
     yield encode(found.left._asdict()) + b"\n"
-
-
-async def watched(request: Request, work: Coroutine[Any, Any, Found]) -> Found:
-    """What the work finds, as long as the client is there. Raises Disconnected."""
-    found = asyncio.ensure_future(work)
-
-    async def wait() -> None:
-        await found
-
-    try:
-        await send_watched(request, wait())
-    finally:
-        found.cancel()
-    return found.result()
 
 
 def show(line: Line) -> dict[str, Any]:

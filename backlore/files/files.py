@@ -9,7 +9,7 @@ keeps it. The content of one user that is there already is kept once; another us
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,6 @@ class Files:
         self._durable = durable and bucket is not None
         transfers = Transfers(redis, quota, unfinished)
         self.uploads = Uploads(transfers, self.catalog, self.store, disk, self.keep, notify)
-        # who gives the blobs of what is under way: for the check they are not nobody's
-        self.held: list[Callable[[], AsyncIterator[str]]] = [self.uploads.blobs]
 
     async def start(self) -> None:
         """Before all else, in each process."""

@@ -9,7 +9,7 @@ from typing import Any
 from backlore.core.notify import Level, Notify
 from backlore.core.payload import Invalid, Malformed
 from backlore.web.body import UnknownType
-from backlore.web.delivery import send_watched
+from backlore.web.delivery import watched
 from backlore.web.limits import Limits, TooLarge, TooSlow
 from backlore.web.reply import NEXT, NO_STORE, REVALIDATE, SECURITY, Header, Reply, Send, etag_matches, etag_of, reply
 from backlore.web.request import Disconnected, Proxies, Receive, Request, Scope
@@ -111,7 +111,7 @@ class Application:
             headers = [*headers, CLOSE]
         sending = answer.send(send, headers, request.method == "HEAD")
         try:
-            await (send_watched(request, sending) if answer.is_long else sending)
+            await (watched(request, sending) if answer.is_long else sending)
         except Disconnected:
             self._notify("info", "client.disconnected", **_about(request))
         except Exception as error:

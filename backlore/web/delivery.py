@@ -9,12 +9,14 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from backlore.core.crypto import random_text
 from backlore.web.reply import Header, Reply, Send, etag_matches, reply
 from backlore.web.request import Disconnected, Request
+
+T = TypeVar("T")
 
 # Bytes read and sent at once. A whole file of more goes out by the server itself, without us: measured, the two are
 # equally fast there, and below it reading costs half of handing over.
@@ -109,18 +111,19 @@ def cut(parts: Iterable[Part], start: int, length: int) -> list[Part]:
     return found
 
 
-async def send_watched(request: Request, sending: Coroutine[Any, Any, None]) -> None:
-    """Send as long as the client is there: a server may never return from sending to one that has gone.
+async def watched(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What work gives, which goes on only as long as the client is there: a server may never return from sending to
+    one that has gone, and nobody wants what was found for him.
 
-    Raises what the sending raises, and Disconnected.
+    Raises what the work raises, and Disconnected.
     """
     gone = asyncio.ensure_future(request.wait_until_gone())  # first, or it may miss what it waits for
-    task = asyncio.ensure_future(sending)
+    task = asyncio.ensure_future(work)
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise Disconnected
-        task.result()
+        return task.result()
     finally:
         task.cancel()
         gone.cancel()
