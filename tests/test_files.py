@@ -531,6 +531,26 @@ def test_moves_cut_anywhere_are_done_at_last(run) -> None:
     run(test)
 
 
+def test_who_moves_a_blob_is_alone_with_it(run: Run) -> None:
+    """What changes meanwhile is nobody else's to move: a slower one would delete what the faster one has brought."""
+
+    async def test(house: House) -> None:
+        catalog = house.files.catalog
+        file = await house.files.put(ANN, "a", b"content")
+        (blob,) = await catalog.claim(ANN, 600, 10)
+        await house.files.delete(ANN, "a")
+        await house.files.undelete(ANN, file.id)
+        await house.files.delete(ANN, "a")
+        assert await catalog.claim(ANN, 600, 10) == []
+        await house.files.courier.move(ANN, blob)
+        (again,) = await catalog.claim(ANN, 600, 10)
+        assert (again.where, again.belongs) == ("files", "trash")
+        await house.files.courier.move(ANN, again)
+        assert await house.objects() == [f"trash/{ANN}/{blob.id}"]
+
+    run(test)
+
+
 def test_full_disk(run_on_disk) -> None:
     async def test(house: House) -> None:
         house.disk._free = 1 << 60  # more than there is

@@ -30,7 +30,8 @@ local function settle(id)
         if hash ~= '' then redis.call('HDEL', hashes, hash) end
         charge(-size)
     end
-    if belongs == '' or belongs ~= where or pushed ~= size then redis.call('ZADD', moves, now, id) end
+    -- who has claimed it goes on alone, and looks again when it is done
+    if belongs == '' or belongs ~= where or pushed ~= size then redis.call('ZADD', moves, 'NX', now, id) end
 end
 local function recount(text, from, to)
     for _, each in ipairs(cjson.decode(text).blobs) do
