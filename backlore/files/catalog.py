@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 from backlore.clients.script import Script
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
-from backlore.files.steps import APPEND, CLAIM, ERASE, LOOK_LATER, MOVED, PUT, RESTORE, TAKE
+from backlore.files.steps import APPEND, CLAIM, ERASE, FORGET, LOOK_LATER, MOVED, PUT, RESTORE, TAKE
 
 EVERYBODY = key("moves", "all")
 OF_ALL = key("usage", "all")
@@ -161,6 +161,10 @@ class Catalog:
         for start in range(0, len(ids), MOST_AT_ONCE):
             erased += (await self.change(ERASE, user, *ids[start : start + MOST_AT_ONCE]))[1]
         return erased
+
+    async def forget(self, user: str) -> None:
+        """Keep nothing of a user who has no files, also none in the trash."""
+        await self.run(FORGET, user)
 
     async def find(self, user: str, name: str) -> File | None:
         """The file of a name."""

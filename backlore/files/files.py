@@ -177,6 +177,7 @@ class Files:
                 await self.catalog.delete(user, file.name)
         while dead := await self.catalog.page_of_trash(user, 0, PAGE):
             await self.catalog.erase(user, [file.id for file, _ in dead])
+        await self.catalog.forget(user)
 
     async def spans(self, user: str, file: File, start: int = 0, length: int | None = None) -> Sequence[Part]:
         """Where the bytes lie, fetched from S3 if need be. Raises Lost, S3Error."""

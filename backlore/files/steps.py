@@ -157,6 +157,15 @@ return {'done', erased, charged}
 """
 )
 
+# The sums of who has nothing any more. ARGV: now, kept
+FORGET = Script(
+    PRELUDE
+    + """
+if redis.call('EXISTS', files, trash) == 0 then redis.call('DEL', usage) end
+return {'done', '', charged}
+"""
+)
+
 # Blobs that are due, now leased, with what is known of each. ARGV: now, lease (µs), how many
 CLAIM = Script(
     PRELUDE
