@@ -124,13 +124,12 @@ def methods(breaker: Breaker) -> None:
                     )
                     breaker.keep(f"{method} {first.path}", wrong, "method", other, got)
         for operation in operations:
-            way = (
-                reading
-                if operation.method == "GET"
-                else blind
-                if operation.is_raw or not operation.changes
-                else changing
-            )
+            if operation.method == "GET":
+                way = reading
+            elif operation.is_raw or not operation.changes:
+                way = blind
+            else:
+                way = changing
             way(breaker, operation, actor(breaker, operation))
 
 

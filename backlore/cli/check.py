@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backlore.cli.within import of_application, quietly, within
+from backlore.cli.within import of_application, reporting, within
 from backlore.core.config import Context
 
 if TYPE_CHECKING:
@@ -33,21 +33,12 @@ def check(context: Context, mend: bool, deep: bool, age: float | None, insist: b
 
     async def work(app: "Backend") -> None:
         nonlocal found
-        from rich.console import Console
-        from rich.progress import Progress, TextColumn
-
         from backlore.clients.s3 import S3Error
         from backlore.filecheck.check import Check
         from backlore.files.store import Away
 
-        quietly(app)
         await app.files.start()
-        with Progress(TextColumn("{task.description}"), console=Console(stderr=True)) as shown:
-            task = shown.add_task("")
-
-            def progress(what: str, done: int, of: int) -> None:
-                shown.update(task, description=f"{what}: {done:,}" + (f" of {of:,}" if of else ""))
-
+        with reporting(app) as (say_how_far, say):
             checking = Check(
                 app.redis,
                 app.files,
@@ -57,8 +48,8 @@ def check(context: Context, mend: bool, deep: bool, age: float | None, insist: b
                 deep=deep,
                 age=age,
                 insists=insist,
-                tell=lambda problem: shown.console.print(one_line(problem), markup=False, highlight=False),
-                progress=progress,
+                tell=lambda problem: say(one_line(problem)),
+                progress=lambda what, done, of: say_how_far(f"{what}: {done:,}" + (f" of {of:,}" if of else "")),
             )
             try:
                 found = await checking.run()

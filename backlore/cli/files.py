@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backlore.cli.within import of_application, quietly, within
+from backlore.cli.within import of_application, reporting, within
 from backlore.core.config import ConfigError, Context, Settings, enter, load
 from backlore.core.notify import Notify, console
 from backlore.process.engine import EngineError
@@ -214,20 +214,14 @@ def restore(context: Context, at_once: int) -> None:
 
     async def work(app: "Backend") -> None:
         nonlocal failed
-        from rich.console import Console
-        from rich.progress import Progress, TextColumn
-
         from backlore.filecheck.restore import Restore
         from backlore.files.store import Away
 
-        quietly(app)
         await app.files.start()
-        with Progress(TextColumn("{task.description}"), console=Console(stderr=True)) as shown:
-            task = shown.add_task("")
+        with reporting(app) as (say_how_far, _):
 
             def progress(seen: int, brought: int, size: int) -> None:
-                text = f"{seen:,} looked at, {brought:,} brought back, {size:,} bytes"
-                shown.update(task, description=text)
+                say_how_far(f"{seen:,} looked at, {brought:,} brought back, {size:,} bytes")
 
             restoration = Restore(app.redis, app.files, at_once, progress)
             try:

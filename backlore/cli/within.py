@@ -2,7 +2,8 @@
 
 import asyncio
 import importlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,19 @@ def within(context: Context, work: Work) -> None:
     app.notify.flush()
 
 
-def quietly(app: "Backend") -> None:
-    """Let what is of no interest to who reads a command's own report be untold."""
+@contextmanager
+def reporting(app: "Backend") -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
+    """For a long work with a report of its own: two functions, for how far it is and for what shall stand above that,
+    both on standard error. What the application tells meanwhile is left away, but for errors."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
     from backlore.core.notify import console
 
     app.notify.sinks[:] = [lambda record: console(record) if record["level"] == "error" else None]
+    with Progress(TextColumn("{task.description}"), console=Console(stderr=True)) as shown:
+        task = shown.add_task("")
+        yield (
+            lambda text: shown.update(task, description=text),
+            lambda text: shown.console.print(text, markup=False, highlight=False),
+        )
