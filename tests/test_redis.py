@@ -697,13 +697,13 @@ def test_a_stopped_server_then_recovery(mortal, run):
         redis = Redis(unix_socket_path=mortal.path, timeout=0.4)
         await redis.set("k", "v")
         mortal.signal(signal.SIGSTOP)
-        link = redis._node._link
+        link = redis.node._link
         sent = [redis.get("k") for _ in range(10)]
         for _ in range(12):  # through the stall, the abort and the attempts to reconnect
             answers = await outcomes([redis.incr("n"), redis.pipeline().incr("m").execute()])
             assert all(isinstance(answer, Interrupted | Unavailable) for answer in answers), answers
         assert all(isinstance(answer, Interrupted) for answer in await outcomes(sent))
-        assert redis._node._link is not link, "a silent connection is given up"
+        assert redis.node._link is not link, "a silent connection is given up"
         mortal.signal(signal.SIGCONT)
         assert await until(lambda: redis.get("k")) == "v"
         await redis.aclose()
@@ -763,7 +763,7 @@ def test_late_replies_keep_their_order(mortal, run):
     async def main():
         redis = Redis(unix_socket_path=mortal.path, timeout=0.6)
         await redis.ping()
-        link = redis._node._link
+        link = redis.node._link
         mortal.signal(signal.SIGSTOP)
         late = await outcomes([redis.echo(f"late{i}") for i in range(10)])
         assert all(isinstance(answer, Interrupted) for answer in late)
@@ -772,7 +772,7 @@ def test_late_replies_keep_their_order(mortal, run):
         mortal.signal(signal.SIGCONT)
         assert await until(lambda: redis.echo("new")) == "new"
         assert await outcomes([redis.echo(f"{i}") for i in range(100)]) == [str(i) for i in range(100)]
-        assert redis._node._link is link
+        assert redis.node._link is link
         assert await redis.get("held") is None
         await redis.aclose()
 

@@ -16,13 +16,11 @@ from __future__ import annotations
 import asyncio
 import builtins
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from typing import Any, Self, cast
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio import Redis as StockRedis
-from redis.asyncio.client import Pipeline as StockPipeline
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
@@ -31,73 +29,15 @@ from redis.exceptions import (
     AuthenticationError,
     ConnectionError,
     RedisError,
-    ResponseError,
     TimeoutError,
 )
 
+from backlore.clients.commands import FAMILIES, FOREVER, REFUSED, STREAMS, full_name, patience, split
 from backlore.clients.link import Arguments, Callback, Request, Unwritable
 from backlore.clients.node import Interrupted, Node, Unavailable
+from backlore.clients.pipeline import Pipeline, finish
 
 __all__ = ["Interrupted", "Node", "Pipeline", "Redis", "Unavailable", "Unwritable"]
-
-# Where the limit of a blocking command stands among its arguments, and its unit in seconds.
-BLOCKING: Mapping[str, tuple[int, float]] = {
-    "BLPOP": (-1, 1),
-    "BRPOP": (-1, 1),
-    "BLMOVE": (-1, 1),
-    "BRPOPLPUSH": (-1, 1),
-    "BZPOPMIN": (-1, 1),
-    "BZPOPMAX": (-1, 1),
-    "BLMPOP": (1, 1),
-    "BZMPOP": (1, 1),
-    "WAIT": (-1, 0.001),
-    "WAITAOF": (-1, 0.001),
-}
-# Block only if asked to; redis-py wants a coroutine from these two.
-STREAMS = frozenset({"XREAD", "XREADGROUP"})
-# Their second word decides.
-FAMILIES = frozenset({"CLIENT", "SCRIPT", "HIMPORT"})
-# They change the connection they come through, or end it, or turn it into a stream. On a connection that all
-# tasks share that would hit the others; on a random one of the pool, whoever takes it next.
-REFUSED = frozenset(
-    {"SELECT", "AUTH", "HELLO", "RESET", "QUIT", "MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH", "MONITOR"}
-    | {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE", "SYNC"}
-    | {"PSYNC", "READONLY", "READWRITE", "ASKING", "SCRIPT DEBUG", "CLIENT REPLY", "CLIENT TRACKING"}
-    | {"CLIENT CACHING"}
-    | {"CLIENT SETNAME", "CLIENT SETINFO", "CLIENT NO-EVICT", "CLIENT NO-TOUCH"}
-)
-FOREVER = 1e8  # seconds
-MULTI: Request = ("MULTI",), None, None, True
-EXEC: Request = ("EXEC",), None, None, True
-
-
-def full_name(args: Arguments) -> str:
-    """The command's name in capitals, with the second word if it needs one: `CLIENT REPLY`."""
-    words = args[0].decode() if isinstance(args[0], bytes) else str(args[0])
-    name = " ".join(words.upper().split())
-    if name in FAMILIES and len(args) > 1:
-        second = args[1].decode() if isinstance(args[1], bytes) else str(args[1])
-        return f"{name} {second.upper()}"
-    return name
-
-
-def split(args: Arguments) -> Arguments:
-    """redis-py writes `CONFIG GET` as one argument; the server wants two."""
-    first = args[0].split() if isinstance(args[0], str | bytes) else [args[0]]
-    return (*first, *args[1:])
-
-
-def patience(name: str, args: Arguments) -> float | None:
-    """How many seconds the command may block; None if it doesn't."""
-    if name in BLOCKING:
-        place, unit = BLOCKING[name]
-        return float(args[place]) * unit or FOREVER
-    if name in STREAMS:
-        words = [a.upper() if isinstance(a, bytes) else str(a).upper().encode() for a in args]
-        before = words[: words.index(b"STREAMS")] if b"STREAMS" in words else words
-        if b"BLOCK" in before[:-1]:
-            return float(args[before.index(b"BLOCK") + 1]) / 1000 or FOREVER
-    return None
 
 
 class Redis(StockRedis):
@@ -139,7 +79,7 @@ class Redis(StockRedis):
         # by dict.get: the keys are in capitals, and redis-py's own `get` is slower
         self._callbacks: dict[str, Callback] = self.response_callbacks  # type: ignore[assignment]  # it is a dict
         self._timeout = timeout
-        self._node = Node(timeout=timeout, limit=limit, notify=notify, **self._address())
+        self.node = Node(timeout=timeout, limit=limit, notify=notify, **self._address())
         # subscribing again does no harm
         self._listeners = self._pool(retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=1), 10))
 
@@ -180,8 +120,8 @@ class Redis(StockRedis):
             options.pop("keys", None)
             if NEVER_DECODE in options:
                 del options[NEVER_DECODE]
-                return self._node.send(args, callback, options, False)
-        return self._node.send(args, callback, options)
+                return self.node.send(args, callback, options, False)
+        return self.node.send(args, callback, options)
 
     def _uncommon(self, args: Arguments, options: dict[str, Any]) -> Awaitable[Any]:
         """A command seen for the first time, or one with a way of its own."""
@@ -199,11 +139,11 @@ class Redis(StockRedis):
             return cast(Awaitable[Any], stock.execute_command(*args, **options))
         request = self.request(args, dict(options))
         if name in STREAMS or inspect.iscoroutinefunction(request[1]):
-            (future,) = self._node.send_many([(request[0], None, None, request[3])])
+            (future,) = self.node.send_many([(request[0], None, None, request[3])])
             return finish(future, request)
         if name == args[0] and " " not in name and name not in FAMILIES:
             self._plain.add(name)
-        return self._node.send(*request)
+        return self.node.send(*request)
 
     def request(self, args: Arguments, options: dict[str, Any]) -> Request:
         """A command of redis-py as `Node` takes it. Takes out of `options` what isn't for the callback."""
@@ -254,105 +194,6 @@ class Redis(StockRedis):
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Wait for what is under way, at most `timeout`, and close all connections."""
-        await self._node.close()
+        await self.node.close()
         await super().aclose(close_connection_pool)
         await self._listeners.disconnect()
-
-
-async def finish(reply: Any, request: Request) -> Any:
-    """The result of a reply, or of the future of one, by a callback that may have to be awaited."""
-    _, callback, options, _ = request
-    if asyncio.isfuture(reply):
-        reply = await reply
-    result = callback(reply, **options or {}) if callback else reply
-    return await result if inspect.isawaitable(result) else result
-
-
-class Pipeline(StockPipeline):
-    """redis-py's pipeline over the shared connection.
-
-    After `watch` it needs a connection of its own and is redis-py's altogether; so too with commands that
-    change the connection, or block: those may block for less than `timeout`, and within MULTI not at all.
-    """
-
-    def __init__(self, client: Redis, transaction: bool, shard_hint: str | None) -> None:
-        super().__init__(client.connection_pool, client.response_callbacks, transaction, shard_hint)
-        self._client = client
-
-    async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send all commands in one write; returns their results, in order.
-
-        Raises the first error, or with `raise_on_error` off leaves errors in their places; raises
-        `Interrupted` if some may or may not have run, `Unavailable` if none did.
-        """
-        commands = self.command_stack
-        transaction = self.is_transaction or self.explicit_transaction
-        shared = all(shares(args, options, transaction) for args, options in commands)
-        if not commands or self.connection or not shared:
-            return await super().execute(raise_on_error)
-        try:
-            if self.scripts:
-                await self.load_scripts()
-            if transaction:
-                return await self._transact(commands, raise_on_error)
-            requests = [self._client.request(args, dict(options)) for args, options in commands]
-            replies = await self._exchange([(r[0], None, None, r[3]) for r in requests])
-            return await self._results(commands, requests, replies, raise_on_error)
-        finally:
-            await self.reset()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-
-    async def load_scripts(self) -> None:
-        """Load the scripts of this pipeline that the server doesn't know."""
-        scripts = list(self.scripts)
-        known = await self._client.script_exists(*(script.sha for script in scripts))
-        for script, exists in zip(scripts, known, strict=True):
-            if not exists:
-                script.sha = await self._client.script_load(script.script)
-
-    async def _exchange(self, requests: list[Request]) -> list[Any]:
-        """Send requests side by side; returns replies and errors of the server, raises if one is missing."""
-        futures = self._client._node.send_many(requests)
-        try:
-            with suppress(Exception):  # told below
-                await futures[-1]  # the last reply is the last to come
-        finally:
-            for future in futures:
-                future.cancel()
-        errors = [future.exception() for future in futures]
-        for error in errors:
-            if error and not isinstance(error, ResponseError):
-                raise error
-        return [error or future.result() for error, future in zip(errors, futures, strict=True)]
-
-    async def _transact(self, commands: Any, raise_on_error: bool) -> list[Any]:
-        """Send the commands between MULTI and EXEC."""
-        requests = [self._client.request(args, dict(options)) for args, options in commands]
-        plain: list[Request] = [(args, None, None, True) for args, *_ in requests]
-        replies = await self._exchange([MULTI, *plain, EXEC])
-        outcome = replies.pop()
-        if isinstance(outcome, ResponseError):
-            for number, reply in enumerate(replies):
-                if isinstance(reply, ResponseError):
-                    if number:
-                        self.annotate_exception(reply, number, commands[number - 1][0])
-                    raise reply from outcome
-            raise outcome
-        return await self._results(commands, requests, outcome, raise_on_error)
-
-    async def _results(
-        self, commands: Any, requests: list[Request], replies: list[Any], raise_on_error: bool
-    ) -> list[Any]:
-        if raise_on_error:
-            self.raise_first_error(commands, replies)
-        return [
-            reply if isinstance(reply, Exception) else await finish(reply, request)
-            for reply, request in zip(replies, requests, strict=True)
-        ]
-
-
-def shares(args: Arguments, options: Mapping[str, Any], transaction: bool) -> bool:
-    """May this command of a pipeline go over the shared connection? Within MULTI nothing blocks."""
-    name = full_name(args)
-    if name in REFUSED or name.startswith("HIMPORT") or EMPTY_RESPONSE in options:
-        return False
-    return transaction or patience(name, args) is None
