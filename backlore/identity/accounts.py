@@ -23,6 +23,7 @@ from backlore.identity.sessions import Known, Sessions
 from backlore.identity.strength import check_password
 from backlore.identity.tokens import Tokens
 from backlore.identity.users import Account, Users
+from backlore.identity.whitelist import Whitelist
 from backlore.identity.words import now, printable
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
@@ -90,17 +91,6 @@ class Attached(Protocol):
 
     async def forget(self, user: str) -> None:
         """Erase all of it."""
-
-
-class Whitelist:
-    """Who may sign up: addresses, and domains whose every address may; None: everybody."""
-
-    def __init__(self, entries: list[str] | None):
-        self._entries = None if entries is None else {normalize(entry).removeprefix("@") for entry in entries}
-
-    def admits(self, email: str) -> bool:
-        """Whether a normalized address is one of them, or of one of the domains (not of a sub-domain)."""
-        return self._entries is None or email in self._entries or email.rpartition("@")[2] in self._entries
 
 
 class Accounts:

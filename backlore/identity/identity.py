@@ -5,7 +5,7 @@ from typing import Any
 from backlore.clients.oidc import Provider
 from backlore.core.crypto import Passwords
 from backlore.core.notify import Notify
-from backlore.identity.accounts import Accounts, Whitelist
+from backlore.identity.accounts import Accounts
 from backlore.identity.admins import Admins
 from backlore.identity.ceremony import RelyingParty
 from backlore.identity.login import Login
@@ -16,6 +16,7 @@ from backlore.identity.sessions import Sessions
 from backlore.identity.tokens import Tokens
 from backlore.identity.totp import Totp
 from backlore.identity.users import Users
+from backlore.identity.whitelist import Whitelist
 from backlore.web.cookie import SignedCookie
 from backlore.web.routes import Route
 from backlore.web.stages import Keeper

@@ -22,10 +22,11 @@ from backlore.core.crypto import random_text
 from backlore.core.keys import key
 from backlore.core.notify import Notify
 from backlore.core.payload import Malformed, Payload, length, parse_urlencoded
-from backlore.identity.accounts import Accounts, Whitelist
+from backlore.identity.accounts import Accounts
 from backlore.identity.login import Given, Login
 from backlore.identity.tokens import Tokens
 from backlore.identity.users import Account, Users, user_key
+from backlore.identity.whitelist import Whitelist
 from backlore.identity.words import now
 from backlore.web.cookie import SignedCookie
 from backlore.web.reply import Reply, reply
