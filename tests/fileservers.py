@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.buckets import KEYS, S3Server
-from tests.conftest import ROOT, Server
+from tests.conftest import KEEPING, Server
 
-KEEPING = ROOT / "tests" / "keeping"
 TOKEN = "only for the file servers of tests"
 
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,13 @@ from backlore.filecheck.judge import Copy
 from backlore.filecheck.restore import Restore
 from backlore.files.catalog import Blob, Exists, File, NoFile, Quota, new_id
 from backlore.files.store import Away
-from tests.buckets import S3Server, s3_server
+from tests.buckets import S3Server
+from tests.engines import Engine
 from tests.fileservers import file_servers
-from tests.test_files import ANN, BOB, House, engine, reach, read, runs
-
-assert engine  # a fixture
+from tests.test_files import ANN, BOB, House, reach, read, runs
 
 GONE = "k3fgoneabcdefgh2"  # a user's id, and no user
 CONTENTS = {"one": b"1" * 5000, "two": b"2" * 5000, "three": os.urandom(20_000), "empty": b""}
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 class Desk:
@@ -105,7 +98,7 @@ Run = Callable[..., None]
 
 
 @pytest.fixture
-def run(engine: str, tmp_path: Path, bucket: S3Server) -> Run:
+def run(engine: Engine, tmp_path: Path, bucket: S3Server) -> Run:
     """Runs a test's coroutine with a desk of its own."""
     run_with_house = runs(engine, tmp_path, reach(bucket, prefix=tmp_path.name))
     return lambda test, **limits: run_with_house(lambda house: test(Desk(house)), **limits)
@@ -699,7 +692,7 @@ def test_the_trash_that_empties_itself_frees_the_total(run: Run) -> None:
     run(test, kept=0.2)
 
 
-def test_on_file_servers(engine: str, tmp_path: Path, bucket: S3Server) -> None:
+def test_on_file_servers(engine: Engine, tmp_path: Path, bucket: S3Server) -> None:
     """All of them are as one disk."""
     with file_servers(tmp_path / "servers", 2, bucket, tmp_path.name) as servers:
 

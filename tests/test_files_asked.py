@@ -10,10 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import ROOT, Server, User, serving
+from tests.conftest import KEEPING, Server, User, serving
 from tests.raw import ask, form, head, listed, put, upload
 
-KEEPING = ROOT / "tests" / "keeping"
 SEED = 5
 SECRET = b"what is outside"
 

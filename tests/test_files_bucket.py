@@ -18,29 +18,15 @@ from backlore.clients.s3 import S3, S3Error
 from backlore.core.keys import key
 from backlore.files import courier as courier_module
 from backlore.files.store import Lost
-from tests.buckets import BUCKET, KEYS, S3Server, s3_server
-from tests.conftest import ROOT, Server, User
+from tests.buckets import BUCKET, KEYS, S3Server
+from tests.conftest import KEEPING, Server, User
 from tests.engines import Engine
 from tests.proxy import Proxy
 from tests.test_faults import until
 from tests.test_files import ANN, House, read
 
-KEEPING = ROOT / "tests" / "keeping"
 UPLOADS = 1000
 CLIENTS = 8
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    made = Engine(tmp_path_factory.mktemp("engine"))
-    yield made
-    made.stop()
 
 
 @pytest.fixture
@@ -136,7 +122,7 @@ def run(
 
     def runs(test: Callable[[House], Awaitable[None]]) -> None:
         async def within() -> None:
-            redis = Redis(unix_socket_path=engine.socket, timeout=5)
+            redis = Redis(unix_socket_path=engine.path, timeout=5)
             await redis.flushall()
             house = House(redis, tmp_path / "files", open_s3(proxy.endpoint, tmp_path.name), quota=1 << 30)
             try:

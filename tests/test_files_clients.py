@@ -21,11 +21,10 @@ from backlore.clients.redis import Redis
 from backlore.core.notify import Notify
 from backlore.files.catalog import File, new_id, now
 from backlore.files.files import Files
-from tests.conftest import ROOT, Server, User, serving
+from tests.conftest import KEEPING, Server, User, serving
 from tests.raw import ask, connect, form, head, listed, put, reset, sha256, upload
 from tests.test_faults import healthy, until
 
-KEEPING = ROOT / "tests" / "keeping"
 SEED = 5
 PATIENCE = 2  # seconds between two chunks
 

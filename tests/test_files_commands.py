@@ -14,17 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.buckets import KEYS, S3Server, s3_server
-from tests.conftest import ROOT, Server, User, engine_cli
+from tests.buckets import KEYS, S3Server
+from tests.conftest import KEEPING, Server, User, engine_cli
 
-KEEPING = ROOT / "tests" / "keeping"
 SETTINGS = {"admins": ["admin@example.com"], "files": {"free": 0, "total": 3 << 20}}
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, ROOT, Server, User, run_in_application, serving
+from tests.conftest import KEEPING, PASSWORD, Server, User, run_in_application, serving
 from tests.test_faults import healthy, until
 
-KEEPING = ROOT / "tests" / "keeping"
 SIZE = 32 << 20  # bytes of the disk
 LARGE = os.urandom(6 << 20)
 

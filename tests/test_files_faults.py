@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from backlore.core.keys import key
 from backlore.files.catalog import EVERYBODY
 from backlore.files.store import FOLDERS
 from tests import points
-from tests.buckets import S3Server, s3_server
+from tests.buckets import S3Server
 from tests.conftest import ROOT, Server, User, run_in_application, serving
 from tests.engines import Engine
 from tests.points import DEEDS, NEW, OLD, Place, State
@@ -38,19 +37,6 @@ from tests.test_faults import healthy, until
 BREAKING = ROOT / "tests" / "breaking"
 SEED = 5
 DAY = 86_400
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    made = Engine(tmp_path_factory.mktemp("engine"))
-    yield made
-    made.stop()
 
 
 class Loop:
@@ -85,7 +71,7 @@ class Loop:
     def _act(self, name: str, at: int, victim: int, only: str) -> tuple[Any, int]:
         self._number += 1
         user = f"u{self._number:02d}abcdefgh"
-        self._place = Place(self.engine.socket, self._folder / user, self._bucket.endpoint, user)
+        self._place = Place(self.engine.path, self._folder / user, self._bucket.endpoint, user)
         hears, tells = self._processes.Pipe(duplex=False)
         process = self._processes.Process(target=points.act, args=(name, self._place, at, victim, only, tells))
         process.start()

@@ -13,16 +13,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.conftest import ROOT, Server, User, serving
+from tests.conftest import Server, User
 
-KEEPING = ROOT / "tests" / "keeping"
 CONTENT = bytes(range(256)) * 5000  # 1,280,000 bytes
-
-
-@pytest.fixture(scope="module")
-def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(KEEPING, tmp_path_factory.mktemp("keeping")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

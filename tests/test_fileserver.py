@@ -27,20 +27,13 @@ from backlore.files.append import Appender
 from backlore.files.catalog import Catalog, Changed, File
 from backlore.files.remote import RemoteStore, order
 from backlore.files.store import Away, Lost
-from tests.buckets import S3Server, s3_server
-from tests.conftest import ROOT, Server, User
-from tests.fileservers import KEEPING, TOKEN, FileServer, file_servers, write_secret
-from tests.test_files import ANN, House, engine, reach, read
-
-assert engine  # a fixture
+from tests.buckets import S3Server
+from tests.conftest import KEEPING, ROOT, Server, User
+from tests.engines import Engine
+from tests.fileservers import TOKEN, FileServer, file_servers, write_secret
+from tests.test_files import ANN, House, reach, read
 
 LOCK = {"authorization": f"Bearer {TOKEN}"}
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +44,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer]:
 
 
 @contextlib.asynccontextmanager
-async def living(socket: str, folder: Path, s3: Any, servers: list[FileServer], **limits: Any) -> Any:
+async def living(engine: Engine, folder: Path, s3: Any, servers: list[FileServer], **limits: Any) -> Any:
     """A node's files, on an empty redis."""
-    redis = Redis(unix_socket_path=socket, timeout=5)
+    redis = Redis(unix_socket_path=engine.path, timeout=5)
     await redis.flushall()
     house = House(redis, folder / "node", s3, servers, **limits)
     try:
@@ -152,7 +145,7 @@ def test_contents_over_http(alone: FileServer) -> None:
         assert not list((alone.data / "files" / "drafts").iterdir())
 
 
-def test_all_names_page_by_page(engine: str, alone: FileServer, tmp_path: Path) -> None:
+def test_all_names_page_by_page(engine: Engine, alone: FileServer, tmp_path: Path) -> None:
     made = set(blobs(2500))
     for name in made:
         alone.path(name).parent.mkdir(exist_ok=True)
@@ -270,7 +263,7 @@ def test_a_server_killed_in_the_middle_of_uploads(tmp_path: Path) -> None:
             assert ann.get("/files/content/none").content == b"again"
 
 
-def test_a_wiped_disk(engine: str, tmp_path: Path, bucket: S3Server) -> None:
+def test_a_wiped_disk(engine: Engine, tmp_path: Path, bucket: S3Server) -> None:
     """Everything is read again: from the sibling, without one from S3."""
 
     async def test(servers: list[FileServer]) -> None:
@@ -307,13 +300,13 @@ def test_a_wiped_disk(engine: str, tmp_path: Path, bucket: S3Server) -> None:
         asyncio.run(test(servers))
 
 
-def test_a_third_server_comes_and_the_first_goes(engine: str, tmp_path: Path, bucket: S3Server) -> None:
+def test_a_third_server_comes_and_the_first_goes(engine: Engine, tmp_path: Path, bucket: S3Server) -> None:
     async def test(servers: list[FileServer]) -> None:
         s3 = reach(bucket, prefix="third")
         async with living(engine, tmp_path, s3, servers[:2]) as house:
             files = {number: await house.files.put(ANN, f"{number}", b"%d" % number * 50) for number in range(200)}
             await house.settle()
-        redis = Redis(unix_socket_path=engine, timeout=5)
+        redis = Redis(unix_socket_path=engine.path, timeout=5)
         wider = House(redis, tmp_path / "node", s3, servers)
         for number, file in files.items():
             assert await read(wider.files, ANN, file) == b"%d" % number * 50
@@ -344,7 +337,7 @@ def spread(folder: Path, servers: list[FileServer], *words: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_spread(engine: str, tmp_path: Path) -> None:
+def test_spread(engine: Engine, tmp_path: Path) -> None:
     """Without S3: a third server gets its share, and one goes after it has given its own away."""
 
     async def test(servers: list[FileServer]) -> None:
@@ -393,11 +386,11 @@ def test_spread(engine: str, tmp_path: Path) -> None:
         asyncio.run(test(servers))
 
 
-def test_from_a_disk_to_file_servers(engine: str, tmp_path: Path) -> None:
+def test_from_a_disk_to_file_servers(engine: Engine, tmp_path: Path) -> None:
     """A node's own contents are served by a file server that is started over them."""
 
     async def fill() -> File:
-        redis = Redis(unix_socket_path=engine, timeout=5)
+        redis = Redis(unix_socket_path=engine.path, timeout=5)
         await redis.flushall()
         house = House(redis, tmp_path / "server0" / "data" / "files", None)
         await house.files.put(ANN, "a", b"put before")
@@ -407,7 +400,7 @@ def test_from_a_disk_to_file_servers(engine: str, tmp_path: Path) -> None:
         return log
 
     async def test(servers: list[FileServer]) -> None:
-        redis = Redis(unix_socket_path=engine, timeout=5)
+        redis = Redis(unix_socket_path=engine.path, timeout=5)
         house = House(redis, tmp_path / "node", None, servers)
         assert await read(house.files, ANN, await house.files.find(ANN, "a")) == b"put before"
         grown = await house.files.append(ANN, "log", b"two\n")
@@ -422,7 +415,7 @@ def test_from_a_disk_to_file_servers(engine: str, tmp_path: Path) -> None:
         asyncio.run(test(servers))
 
 
-def test_a_reader_goes_on_where_a_server_broke_off(engine: str, tmp_path: Path) -> None:
+def test_a_reader_goes_on_where_a_server_broke_off(engine: Engine, tmp_path: Path) -> None:
     async def test(servers: list[FileServer]) -> None:
         async with living(engine, tmp_path, None, servers, quota=1 << 30) as house:
             content = os.urandom(64 << 20)
@@ -439,7 +432,7 @@ def test_a_reader_goes_on_where_a_server_broke_off(engine: str, tmp_path: Path) 
         asyncio.run(test(servers))
 
 
-def test_a_server_that_hangs(engine: str, tmp_path: Path) -> None:
+def test_a_server_that_hangs(engine: Engine, tmp_path: Path) -> None:
     """It takes connections and answers nothing: found out once, then nobody waits for it."""
 
     async def test(servers: list[FileServer]) -> None:
@@ -469,7 +462,7 @@ def test_a_server_that_hangs(engine: str, tmp_path: Path) -> None:
         asyncio.run(test(servers))
 
 
-def test_a_node_with_a_wrong_token(engine: str, tmp_path: Path, alone: FileServer) -> None:
+def test_a_node_with_a_wrong_token(engine: Engine, tmp_path: Path, alone: FileServer) -> None:
     async def test() -> None:
         async with living(engine, tmp_path, None, [alone], token="not the one of the server") as house:
             with pytest.raises(Away) as refused:
@@ -482,7 +475,7 @@ def test_a_node_with_a_wrong_token(engine: str, tmp_path: Path, alone: FileServe
     asyncio.run(test())
 
 
-def test_full_disks(engine: str, tmp_path: Path) -> None:
+def test_full_disks(engine: Engine, tmp_path: Path) -> None:
     """A full server is passed over; when all are, it is as with a disk of one's own."""
 
     async def test(servers: list[FileServer]) -> None:
@@ -521,7 +514,7 @@ class At:
     def __init__(self, url): self.url = url
 
 async def main(socket, folder, name, *urls):
-    redis = Redis(unix_socket_path=socket, timeout=5)
+    redis = Redis(unix_socket_path=engine.path, timeout=5)
     house = House(redis, Path(folder), None, [At(url) for url in urls], quota=1 << 30)
     for number in range(150):
         batch = [f"{{name}} {{number}}.{{each}}\\n".encode() for each in range(3)]
@@ -611,7 +604,7 @@ def alike(file: File, folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_adding_over_bad_ways(engine: str, tmp_path: Path, seed: int) -> None:
+def test_adding_over_bad_ways(engine: Engine, tmp_path: Path, seed: int) -> None:
     """Three nodes, three servers, each seen differently by each node: acknowledged once is there once, everywhere
     alike; what was cut in between is there once or not at all."""
     chance = random.Random(seed)
@@ -645,7 +638,7 @@ def test_adding_over_bad_ways(engine: str, tmp_path: Path, seed: int) -> None:
     async def test() -> None:
         for each in range(3):
             Disk(tmp_path / f"server{each}").prepare()
-        redis = Redis(unix_socket_path=engine, timeout=5)
+        redis = Redis(unix_socket_path=engine.path, timeout=5)
         await redis.flushall()
         acknowledged: list[bytes] = []
         unknown: list[bytes] = []
@@ -662,11 +655,11 @@ def test_adding_over_bad_ways(engine: str, tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("killing", [False, True])
-def test_two_nodes_add_to_one_file(engine: str, tmp_path: Path, killing: bool) -> None:
+def test_two_nodes_add_to_one_file(engine: Engine, tmp_path: Path, killing: bool) -> None:
     """Every line that was acknowledged is there once, in its node's order; also when a server dies meanwhile."""
 
     async def look(servers: list[FileServer]) -> tuple[File, bytes]:
-        redis = Redis(unix_socket_path=engine, timeout=5)
+        redis = Redis(unix_socket_path=engine.path, timeout=5)
         house = House(redis, tmp_path / "reader", None, servers)
         file = await house.files.find(ANN, "log")
         content = await read(house.files, ANN, file)
@@ -675,14 +668,14 @@ def test_two_nodes_add_to_one_file(engine: str, tmp_path: Path, killing: bool) -
         return file, content
 
     async def empty() -> None:
-        redis = Redis(unix_socket_path=engine, timeout=5)
+        redis = Redis(unix_socket_path=engine.path, timeout=5)
         await redis.flushall()
         await redis.aclose()
 
     asyncio.run(empty())
     with file_servers(tmp_path, 2) as servers:
         program = APPENDER.format(root=str(ROOT))
-        words = [sys.executable, "-c", program, engine]
+        words = [sys.executable, "-c", program, engine.path]
         urls = [each.url for each in servers]
         nodes = [
             subprocess.Popen(

