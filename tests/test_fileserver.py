@@ -137,6 +137,9 @@ def test_contents_over_http(alone: FileServer) -> None:
         assert append("growing0", 3, b" two").json() == {}
         assert client.get("/contents/growing0").content == b"one two"
         assert append("growing1", 0, bytes((8 << 20) + 1)).json() == {"error": "size"}
+        for length in (1000, 2000, 1500):  # of what is alike the longest stays
+            assert put("contentfour", content[:length]).json() == {}
+        assert client.get("/contents/contentfour").content == content[:2000]
         for name in ("../../../etc/passwd", "..%2f..%2flock", "Contentone", "short", "contentone%00", "x" * 65):
             assert client.get(f"/contents/{name}").status_code == 404
         assert client.delete("/contents/growing0").json() == {} == client.delete("/contents/growing0").json()
@@ -367,10 +370,14 @@ def test_spread(engine: Engine, tmp_path: Path) -> None:
         log = await wide.files.append(ANN, "log", b"two\n")
         blobs.append(log.blobs[-1][0])
         await wide.close()
+        longer = next(servers[0].path(blob) for blob in blobs if blob in servers[0].names())
+        longer.chmod(0o644)
+        longer.write_bytes(content := longer.read_bytes() + b"added, and never acknowledged")
         grow_old()
         said = await asyncio.to_thread(spread, tmp_path / "less", servers[1:], "--from", servers[0].url, "--trim")
         assert "taken away\n" in said and not servers[0].names(), said
         check(servers[1:])
+        assert all(each.path(longer.name).read_bytes() == content for each in servers[1:])
         servers[0].kill()
         said = await asyncio.to_thread(spread, tmp_path / "away", servers)
         assert "Error: " in said and "must be reached" in said

@@ -84,7 +84,7 @@ class Draft:
             yield piece
 
     async def keep(self, name: str) -> None:
-        """Make it the content of this name, for good, unless that is there already. Raises OSError."""
+        """Make it the content of this name, for good, unless one as long is there already. Raises OSError."""
         await self._disk.run(self._keep, name)
 
     async def discard(self) -> None:
@@ -216,13 +216,19 @@ class Disk:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def link(self, path: Path, name: str) -> None:
-        """Give a written file its name among the contents, durably; for threads."""
+        """Give a written file its name among the contents, durably; for threads.
+
+        One that is there already, and shorter, is the beginning of it, and gives way.
+        """
         target = self.path(name)
         if not target.parent.is_dir():
             target.parent.mkdir(exist_ok=True)
             fsync_folder(self._contents)
-        with contextlib.suppress(FileExistsError):
+        try:
             os.link(path, target)
+        except FileExistsError:
+            if target.stat().st_size < path.stat().st_size:
+                os.replace(path, target)
         fsync_folder(target.parent)
 
     def _draft(self) -> Draft:

@@ -1,7 +1,7 @@
 """Bringing copies to the servers where they belong: after one was added, came back, or before one goes.
 
-Laws: a copy is made before another is taken away; what may still grow is left alone; cut anywhere, it goes on when it
-is called again.
+Laws: a copy is made before another is taken away; what may still grow is left alone; of copies that differ the longest
+is right, for the others are its beginnings; cut anywhere, it goes on when it is called again.
 """
 
 import asyncio
@@ -71,12 +71,10 @@ class Spreader:
         homes = [self._servers[place] for place in order(self._urls, name)[: self._copies]]
         source = max(holders, key=lambda server: holders[server].size)
         size = holders[source].size
-        lacking = [server for server in homes if server not in holders]
+        lacking = [server for server in homes if server not in holders or holders[server].size < size]
         if lacking:
             await self._copy(name, source, size, lacking)
-        # whoever has less than another is not yet what that one may be needed for
-        alike = all(server in lacking or holders[server].size == size for server in homes)
-        others = [server for server in holders if server not in homes] if trim and alike else []
+        others = [server for server in holders if server not in homes] if trim else []
         for server in others:
             await server.delete(name)
         return Spread(1, len(lacking), len(others))
