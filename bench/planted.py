@@ -226,8 +226,8 @@ def planted(edits: list[Edit]) -> Iterator[OwnServer]:
             yield server
 
 
-def hunt(server: OwnServer, seconds: float, first: bool = True) -> Breaker:
-    """A run against a server; `first`: until the first finding."""
+def hunt(server: OwnServer, seconds: float, first: bool = True, phase: str = "") -> Breaker:
+    """A run against a server; `first`: until the first finding; `phase`: of this one alone, once there are people."""
     breaker = Breaker(
         Wire(server.url), fetch(server.url), seconds=seconds, make_admin=server.make_admin, heal=server.heal
     )
@@ -237,7 +237,7 @@ def hunt(server: OwnServer, seconds: float, first: bool = True) -> Breaker:
             raise TimeOver
 
     breaker.on_progress = stop
-    breaker.run(plan(server.process.pid))
+    breaker.run(each for each in plan(server.process.pid) if not phase or each[0] in ("people", phase))
     return breaker
 
 

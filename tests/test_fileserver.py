@@ -521,7 +521,7 @@ class At:
     def __init__(self, url): self.url = url
 
 async def main(socket, folder, name, *urls):
-    redis = Redis(unix_socket_path=engine.path, timeout=5)
+    redis = Redis(unix_socket_path=socket, timeout=5)
     house = House(redis, Path(folder), None, [At(url) for url in urls], quota=1 << 30)
     for number in range(150):
         batch = [f"{{name}} {{number}}.{{each}}\\n".encode() for each in range(3)]

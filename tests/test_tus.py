@@ -27,13 +27,12 @@ from backlore.files.catalog import Exists, Quota
 from backlore.files.receiver import WRITE
 from backlore.files.transfers import LEASE, Locked, NoUpload
 from tests.conftest import KEEPING, PASSWORD, ROOT, Server, User, engine_cli, run_in_application, serving
+from tests.engines import Engine
 from tests.fileservers import file_servers
 from tests.test_clients import NODE
 from tests.test_faults import until
-from tests.test_files import ANN, House, engine, read
+from tests.test_files import ANN, House, read
 from tests.test_fileserver import living
-
-assert engine  # a fixture
 
 LIMIT = 300 << 20
 SPOKEN = {"tus-resumable": "1.0.0"}
@@ -699,11 +698,11 @@ async def pieces(*content: bytes) -> AsyncIterator[bytes]:
         yield each
 
 
-def run(redis_socket: str, folder: Path, story) -> None:
+def run(engine: Engine, folder: Path, story) -> None:
     async def tell() -> None:
         from backlore.clients.redis import Redis
 
-        async with Redis(unix_socket_path=redis_socket) as redis:
+        async with Redis(unix_socket_path=engine.path) as redis:
             await redis.flushall()
             await story(House(redis, folder, None))
 
@@ -711,7 +710,7 @@ def run(redis_socket: str, folder: Path, story) -> None:
 
 
 @pytest.mark.parametrize("junk", [b"", b"evil"])
-def test_cut_before_the_file_was_kept(engine: str, tmp_path: Path, junk: bytes) -> None:
+def test_cut_before_the_file_was_kept(engine: Engine, tmp_path: Path, junk: bytes) -> None:
     async def story(house: House) -> None:
         uploads = house.files.uploads
         made = await uploads.create(ANN, "cut", 10, "*")
@@ -729,7 +728,7 @@ def test_cut_before_the_file_was_kept(engine: str, tmp_path: Path, junk: bytes) 
     run(engine, tmp_path, story)
 
 
-def test_cut_after_the_file_was_kept(engine: str, tmp_path: Path) -> None:
+def test_cut_after_the_file_was_kept(engine: Engine, tmp_path: Path) -> None:
     async def story(house: House) -> None:
         uploads = house.files.uploads
         made = await uploads.create(ANN, "cut", 10, "*")
@@ -750,7 +749,7 @@ def test_cut_after_the_file_was_kept(engine: str, tmp_path: Path) -> None:
     run(engine, tmp_path, story)
 
 
-def test_ended_while_bytes_come(engine: str, tmp_path: Path) -> None:
+def test_ended_while_bytes_come(engine: Engine, tmp_path: Path) -> None:
     async def story(house: House) -> None:
         uploads, append = house.files.uploads, house.files.store.append
 
@@ -772,7 +771,7 @@ def test_ended_while_bytes_come(engine: str, tmp_path: Path) -> None:
     run(engine, tmp_path, story)
 
 
-def test_taken_over_just_before_it_writes(engine: str, tmp_path: Path) -> None:
+def test_taken_over_just_before_it_writes(engine: Engine, tmp_path: Path) -> None:
     """It has asked, it is its own still, and then it hangs: what it writes at last must not count."""
 
     async def story(house: House) -> None:
@@ -801,7 +800,7 @@ def test_taken_over_just_before_it_writes(engine: str, tmp_path: Path) -> None:
     run(engine, tmp_path, story)
 
 
-def test_too_much_is_not_written(engine: str, tmp_path: Path) -> None:
+def test_too_much_is_not_written(engine: Engine, tmp_path: Path) -> None:
     async def story(house: House) -> None:
         uploads = house.files.uploads
         made = await uploads.create(ANN, "much", -1)
@@ -815,7 +814,7 @@ def test_too_much_is_not_written(engine: str, tmp_path: Path) -> None:
     run(engine, tmp_path, story)
 
 
-def test_on_file_servers(engine: str, tmp_path: Path) -> None:
+def test_on_file_servers(engine: Engine, tmp_path: Path) -> None:
     """One of them dies between two requests; a node dies between writing and saying so; the server is back."""
     content = os.urandom(3 * WRITE)
 
@@ -848,7 +847,7 @@ def test_on_file_servers(engine: str, tmp_path: Path) -> None:
         asyncio.run(story())
 
 
-def test_nobody_begins_too_many(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_begins_too_many(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from backlore.files import transfers
 
     monkeypatch.setattr(transfers, "MOST", 3)
