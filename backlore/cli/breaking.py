@@ -23,7 +23,7 @@ from backlore.testing.server import NoServer, OwnServer
 @click.argument("url", default="")
 @click.option("--app", "folder", default=".", metavar="FOLDER", help="The application to start, without URL.")
 @click.option("--seed", default=1, help="Decides every choice: the same seed, the same run. Default: 1.")
-@click.option("--seconds", default=60.0, help="When to stop, done or not. Default: 60.")
+@click.option("--seconds", default=180.0, help="When to stop, done or not. Default: 180.")
 @click.option("--admin", metavar="EMAIL", help="An admin of the server at URL; its password in BACKLORE_PASSWORD.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as rows of a suite.")
 def breaking(url: str, folder: str, seed: int, seconds: float, admin: str | None, save: Path | None) -> None:
