@@ -1,24 +1,42 @@
 """The command `backlore VERB`."""
 
+from importlib import import_module
+
 import click
 
-from backlore.cli.breaking import breaking
-from backlore.cli.check import check
-from backlore.cli.client import client
-from backlore.cli.files import files
-from backlore.cli.new import new
-from backlore.cli.routes import routes
-from backlore.cli.run import run
-from backlore.cli.shell import completion, shell
-from backlore.cli.test import test
-from backlore.cli.user import user
+# Where each verb is: `backlore.cli.MODULE`, and its name there.
+VERBS = {
+    "break": ("breaking", "breaking"),
+    "check": ("check", "check"),
+    "client": ("client", "client"),
+    "completion": ("shell", "completion"),
+    "files": ("files", "files"),
+    "new": ("new", "new"),
+    "routes": ("routes", "routes"),
+    "run": ("run", "run"),
+    "shell": ("shell", "shell"),
+    "test": ("test", "test"),
+    "user": ("user", "user"),
+}
 
 
-@click.group()
+class Verbs(click.Group):
+    """The verbs, each imported when it is called: who runs a server carries none of the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb of a name."""
+        if cmd_name not in VERBS:
+            return None
+        module, name = VERBS[cmd_name]
+        command: click.Command = getattr(import_module(f"backlore.cli.{module}"), name)
+        return command
+
+
+@click.command(cls=Verbs)
 @click.version_option(package_name="backlore")
 def main() -> None:
     """The whole backend of a web application."""
-
-
-for verb in (breaking, check, client, completion, files, new, routes, run, shell, test, user):
-    main.add_command(verb)
