@@ -216,7 +216,7 @@ COMMANDS = [
     lambda r: r.lpush("s", 1),
     lambda r: r.execute_command("NOSUCH", 1),
     lambda r: r.dump("s"),
-    lambda r: r.slowlog_len(),
+    lambda r: r.slowlog_reset(),
 ]
 
 

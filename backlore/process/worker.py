@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 Served: TypeAlias = "Backend | Alone"
 
-QUIET = 0.3  # seconds without a request after which nobody is thought to use a draining worker
-HASTE = 0.05  # the same when somebody who has just written new code waits for it
-LINGER = 1.0  # seconds at most that a draining worker tells its clients to connect anew
+# A draining worker looks again and again whether it is still asked. What follows is counted in looks, not in seconds:
+# on a machine that is so busy that we come late, clients come late too.
+LOOK = 0.02  # seconds from one to the next
+QUIET = 15  # looks without a request after which nobody is thought to use it
+HASTE = 3  # the same when somebody who has just written new code waits for it
+LINGER = 50  # looks at most while it tells its clients to connect anew
 
 
 class Worker:
@@ -93,18 +96,19 @@ async def serve(worker: Worker) -> None:
     await asyncio.wait([serving], timeout=app.settings.config.drain)
 
 
-async def drain(app: Served, quiet: float) -> None:
-    """Ask clients to connect anew until none has asked for `quiet` seconds; then let requests under way end."""
+async def drain(app: Served, quiet: int) -> None:
+    """Ask clients to connect anew until none has asked for `quiet` looks; then let requests under way end."""
     loop = asyncio.get_running_loop()
     app.web.draining = True
-    began = last = loop.time()
-    served = app.web.served
-    while loop.time() < began + LINGER and loop.time() < last + quiet:
-        await asyncio.sleep(0.02)
-        if app.web.served != served:
-            served, last = app.web.served, loop.time()
+    began, served, still = loop.time(), app.web.served, 0
+    for _ in range(LINGER):
+        await asyncio.sleep(LOOK)
+        still = still + 1 if app.web.served == served else 0
+        served = app.web.served
+        if still == quiet:
+            break
     while app.web.under_way and loop.time() < began + app.settings.config.drain:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(LOOK)
 
 
 async def tasks(worker: Worker) -> None:
