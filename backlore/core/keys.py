@@ -12,7 +12,8 @@ OURS = frozenset(WORDS.split())
 
 def key(kind: str, owner: str, *rest: str | int) -> str:
     """The key of something of `owner`, a user's id or a session: `note:{k3f}x9…:12` for ("note", "k3fx9…", 12)."""
-    return ":".join((f"{kind}:{{{owner[:TAG]}}}{owner[TAG:]}", *map(str, rest)))
+    first = f"{kind}:{{{owner[:TAG]}}}{owner[TAG:]}"
+    return ":".join((first, *map(str, rest))) if rest else first
 
 
 def owner_of(text: str) -> str:

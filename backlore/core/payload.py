@@ -93,6 +93,8 @@ class Codec(Generic[T]):
         fields = structs[0].fields if structs else ()
         self.has_uploads = any(_is_upload(shape) for shape in shapes)
         self._lists = {f.encode_name for f in fields if isinstance(f.type, inspect.ListType)}
+        # what nothing at all stands for, as most queries are
+        self._blank = type if structs and shapes[0] is structs[0] and not any(f.required for f in fields) else None
 
     def from_json(self, raw: bytes) -> T:
         """The value of the JSON text `raw`. Raises Malformed or Invalid."""
@@ -138,6 +140,8 @@ class Codec(Generic[T]):
 
     def from_urlencoded(self, text: str) -> T:
         """The value of a query or an urlencoded body. Raises Malformed or Invalid."""
+        if self._blank and not text:
+            return self._blank()
         return self.from_fields(parse_urlencoded(text))
 
 

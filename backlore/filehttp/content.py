@@ -7,6 +7,7 @@ nowhere, and ends with the file.
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated
 from urllib.parse import quote
 
@@ -89,17 +90,23 @@ class Content:
 
     async def send(self, request: Request, user: str, file: File, download: bool = False) -> Reply:
         """The reply to a GET of a file. Raises Lost, S3Error."""
-        shown = is_shown(file.type) and not download
-        kind = f"{file.type}; charset=utf-8" if file.type == "text/plain" else file.type
-        headers = [(b"content-type", kind.encode()), *SECURITY, SANDBOX, OWN, disposition(file.name, shown)]
+        headers = _headers(file.name, file.type, download)
         etag = f'"{file.etag}"'.encode()
         parts = await self._files.spans(user, file)
         path = _path_below(self._accel, parts) if self._accel and request.by_proxy else ""
         if path and b"if-match" not in request.headers:  # that nginx would compare with a tag of its own, and refuse
-            headers.append((b"etag", etag))
+            headers = [*headers, (b"etag", etag)]
             sent_by_nginx = Reply(200, b"", [*headers, (b"x-accel-redirect", path.encode())])
             return judge_conditions(request, headers, etag) or sent_by_nginx
         return deliver(request, parts, headers, etag)
+
+
+@lru_cache(1000)
+def _headers(name: str, kind: str, download: bool) -> list[Header]:
+    """Of a file of this name and type; never changed in place."""
+    shown = is_shown(kind) and not download
+    said = f"{kind}; charset=utf-8" if kind == "text/plain" else kind
+    return [(b"content-type", said.encode()), *SECURITY, SANDBOX, OWN, disposition(name, shown)]
 
 
 def _signed(user: str, id: str, until: int, name: str) -> str:

@@ -75,7 +75,13 @@ class Route:
         self.query: Codec[Any] | None = None
         self.body: Body | RawBody | None = None
         self.limits: Limits  # given by the table's owner
-        self.names = [s[1:-1].removesuffix("...") for s in self.segments if s.startswith("{")]
+        # where in the path each parameter stands, and whether it has all the rest of it
+        self.places = [
+            (s[1:-1].removesuffix("..."), place, s.endswith("...}"))
+            for place, s in enumerate(self.segments)
+            if s.startswith("{")
+        ]
+        self.names = [name for name, _, _ in self.places]
         if not path.startswith("/"):
             raise RouteError(f"{self}: a path begins with /")
         if mounted is None:
@@ -233,10 +239,7 @@ def decode_path(raw: bytes) -> str:
 def read_parameters(route: Route, raw_path: bytes) -> dict[str, str]:
     """The parts of the path by the names that the route gives them, an escaped slash being no separator."""
     parts = raw_path.removeprefix(b"/").split(b"/")
-    found: dict[str, str] = {}
-    for place, segment in enumerate(route.segments):
-        if segment.endswith("...}"):
-            found[segment[1:-4]] = decode_path(b"/".join(parts[place:]))
-        elif segment.startswith("{"):
-            found[segment[1:-1]] = decode_path(parts[place])
-    return found
+    return {
+        name: decode_path(b"/".join(parts[place:]) if takes_rest else parts[place])
+        for name, place, takes_rest in route.places
+    }
