@@ -25,8 +25,14 @@ from tests.engines import KEPT, Engine, free_port, redis_engine
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
+# They take minutes: begun last, all other processes would wait for them.
+LONG = {"test_breaker", "test_tutorial", "test_vagrant"}
 # The tests are many users at one address, who sign up and log in all the time.
 MANY_USERS = {"rates": dict.fromkeys(("signup", "login", "login-account", "verify", "recover", "mail"), (10000, 60))}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 class Server:

@@ -230,6 +230,7 @@ def test_errors_tell_nothing(kinds: Server, anyone: User) -> None:
     assert got.json() == {"error": "server"}
     said = kinds.wait_said("the secret of the universe")
     assert "Traceback" in said and "handler.failed" in said
+    assert anyone.get("/nothing").json() == {"error": "server"}
     kinds.wait_said("handler.noreply")
 
 
