@@ -25,6 +25,11 @@ http {
     client_body_temp_path $folder/nginx-body; proxy_temp_path $folder/nginx-proxy;
     fastcgi_temp_path $folder/nginx-fastcgi; uwsgi_temp_path $folder/nginx-uwsgi; scgi_temp_path $folder/nginx-scgi;
     upstream ours { server 127.0.0.1:$ours; keepalive 64; }
+    upstream constant { server 127.0.0.1:$constant; keepalive 64; }
+    server {
+        listen 127.0.0.1:$constant;
+        location / { add_header X-Accel-Redirect /contents$$uri; return 200; }
+    }
     server {
         listen 127.0.0.1:$port;
         location /static/ { alias $data/files/contents/; }
@@ -35,6 +40,9 @@ http {
             add_header X-Content-Type-Options $$upstream_http_x_content_type_options;
             add_header X-Frame-Options $$upstream_http_x_frame_options;
             add_header Referrer-Policy $$upstream_http_referrer_policy;
+        }
+        location /limit/ {
+            proxy_pass http://constant/; proxy_http_version 1.1; proxy_set_header Connection "";
         }
         location / {
             proxy_pass http://ours; proxy_bind $proxy; proxy_http_version 1.1;
@@ -94,10 +102,13 @@ def start_filing(ground: Ground, core: int | None = SERVER_CORE) -> Filing:
 
 
 def start_nginx(ground: Ground, filing: Filing, core: int | None = SERVER_CORE) -> tuple[str, int]:
-    """nginx before our server; its address, and the pid of the process that serves."""
+    """nginx before our server; its address, and the pid of the process that serves.
+
+    Below `/limit/` it answers itself, who may be sent what: it is its own backend, which looks for nothing.
+    """
     port, file = free_port(), ground.folder / "nginx.conf"
-    ours = filing.base.rpartition(":")[2]
-    file.write_text(NGINX.substitute(folder=ground.folder, data=filing.data, ours=ours, port=port, proxy=PROXY))
+    ports = {"ours": filing.base.rpartition(":")[2], "constant": free_port(), "port": port}
+    file.write_text(NGINX.substitute(folder=ground.folder, data=filing.data, proxy=PROXY, **ports))
     process = ground.start(["nginx", "-e", ground.folder / "nginx.log", "-c", file], core=core)
     ground.wait(process, lambda: listens(("127.0.0.1", port)))
     return f"http://127.0.0.1:{port}", family_of(process.pid)[-1].pid
