@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 import threading
 import time
 from typing import Annotated, Any
@@ -210,3 +212,23 @@ def test_an_application_cannot_take_a_key_of_ours() -> None:
         # as code has them, and as the lists at the top of a service have them
         found |= set(re.findall(r'\bkey\(\s*"([a-z-]+)"', text)) | set(re.findall(r"^ {4}([a-z]+):\{", text, re.M))
     assert found <= OURS and len(found) > 20, found - OURS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_memory_of_passwords_goes_back() -> None:
+    """A hash takes 19 MiB, also when there were others before it."""
+    program = (
+        "import asyncio\nfrom pathlib import Path\nfrom backlore.core import crypto\n"
+        "crypto.REST = 0.1\n"
+        "def held(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4 // 1024\n"
+        "async def main():\n"
+        "    passwords, before = crypto.Passwords(), held()\n"
+        "    for _ in range(3): await passwords.hash('a long password')\n"
+        "    print(held() - before)\n"
+        "    await asyncio.sleep(1)\n"
+        "    print(held() - before)\n"
+        "asyncio.run(main())"
+    )
+    got = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    after, rested = map(int, got.stdout.split())
+    assert after >= 19 > 5 > rested, got.stdout

@@ -20,6 +20,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 T = TypeVar("T")
 
 SIGNATURE_BYTES = 16
+TRIM_THRESHOLD = -1  # of mallopt: bytes at the end of a heap that are kept for the next who asks
 REST = 5.0  # seconds after the last password: its memory goes back to the system then
 
 
@@ -107,9 +108,15 @@ class Passwords:
 
 def _give_back() -> None:
     """Return freed memory. At once would cost each hash 10 ms more, for the system hands out cleared pages."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim:
-        trim(0)
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim"):  # not glibc
+        return
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+    # malloc_trim spares the end of a thread's own heap, where ours lies: it goes when something is freed there
+    libc.mallopt(TRIM_THRESHOLD, 0)
+    libc.free(libc.malloc(128 << 10))
+    libc.mallopt(TRIM_THRESHOLD, 64 << 20)
+    libc.malloc_trim(0)
 
 
 def _be_nice() -> None:
