@@ -21,7 +21,7 @@ from proof import prove
 from rich.progress import Progress
 from rich.table import Table
 
-SETTLE = 3  # seconds that a server is left alone before it counts as idle
+SETTLE = 6  # seconds that a server is left alone before it counts as idle: longer than memory of passwords is kept
 EVERY = 0.5  # seconds between two looks
 ROLES = {"serve": "worker", "tasks": "tasks"}  # by an argument of the process
 
