@@ -140,7 +140,7 @@ class Backend:
         # a convenience for who sits before it; what goes into files and pipes is for logs, not for each request
         self.web.tells_all = self.settings.env == "dev" and sys.stderr.isatty()
         self._cookie_name = cookie.name
-        self._document: msgspec.Raw | None = None
+        self._described: Reply | None = None
         services = (Health(self.redis), self.identity)
         self.routes(
             public.get("/openapi.json", self._openapi), *(route for service in services for route in service.routes())
@@ -162,7 +162,7 @@ class Backend:
             if isinstance(route.handler, static.Files):
                 route.handler.settle(self.settings.folder)
         self.web.add(*routes)
-        self._document = None
+        self._described = None
 
     def file_routes(self, prefix: str = "/files") -> list[Route]:
         """The routes by which users handle their files, for `routes`."""
@@ -210,11 +210,10 @@ class Backend:
 
     async def _openapi(self, request: Request) -> Reply:
         """This document. 200 {"openapi": str, "paths": dict}."""
-        if self._document is None:  # which takes long, and anybody may ask for it
+        if self._described is None:  # which takes long, and anybody may ask for it
             name = self.settings.config.name
-            described = describe(name, __version__, self.web.table.routes, self._cookie_name)
-            self._document = msgspec.Raw(msgspec.json.encode(described))
-        return reply(200, self._document)
+            self._described = reply(200, describe(name, __version__, self.web.table.routes, self._cookie_name))
+        return self._described
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.web(scope, receive, send)

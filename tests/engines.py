@@ -45,11 +45,11 @@ class Engine:
             time.sleep(0.005)
 
     def _answers(self) -> bool:
-        """Whether it has read its data: before, it refuses every command."""
+        """Whether it takes commands; not before it has read its data. One with a password asks for that first."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(self.path)
             probe.sendall(b"PING\r\n")
-            return not probe.recv(100).startswith(b"-LOADING")
+            return probe.recv(100).startswith((b"+PONG", b"-NOAUTH"))
         return False
 
     def signal(self, number: int) -> None:

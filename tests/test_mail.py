@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from backlore.clients.smtp import Outbox, Refused, Smtp, Unreachable
 from backlore.core.notify import Notify
 from backlore.services import mail as service
 from backlore.services.mail import ATTEMPTS, DUE, LETTERS, Mail
+from tests.engines import free_port
 
 LONG = 20.0  # seconds in which anything here must have happened
 LINK = "https://shoebox.example/verify?token=aB3&x=" + "y" * 60
@@ -31,9 +31,7 @@ class Postmaster:
     """An SMTP server that asks for STARTTLS and a login. `answers` are given before it accepts again."""
 
     def __init__(self, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
         self.arrived = []

@@ -251,3 +251,10 @@ def test_bash_completes() -> None:
     """
     got = subprocess.run([bash, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert got.stdout.splitlines()[-1] == "completes: routes", got.stdout + got.stderr
+
+
+def test_a_verb_carries_no_other() -> None:
+    """The master of a server runs as long as it does: it has what `run` needs, and no more."""
+    program = "import sys, backlore.cli, backlore.cli.run; print([n for n in ('asyncio', 'redis') if n in sys.modules])"
+    got = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert got.stdout == "[]\n"

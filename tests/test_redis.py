@@ -21,7 +21,8 @@ from redis.exceptions import (
     WatchError,
 )
 
-from backlore.clients.node import PART, Interrupted, Node, Unavailable
+from backlore.clients.failures import Interrupted, Unavailable
+from backlore.clients.node import PART, Node
 from backlore.clients.redis import Redis
 from tests.engines import redis_engine
 

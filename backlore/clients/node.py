@@ -22,24 +22,14 @@ from ssl import SSLContext
 from typing import Any
 
 from hiredis import pack_command
-from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 
+from backlore.clients.failures import Interrupted, full, interrupted, refused, unavailable
 from backlore.clients.link import Arguments, Callback, Entry, Future, Link, Request, fail, keep_alive, pack
 
 PART = 12  # commands after which a turn doesn't wait for its end: server and worker then work side by side (+30 %)
 TICK = 0.1  # seconds between two looks of the watchdog
 PAUSE = 0.02, 1.0  # seconds between two attempts to connect: the first, and the most
-
-
-class Interrupted(ConnectionError):
-    """The command was sent and its reply did not come: it may or may not have run.
-
-    Read the state before you repeat it; repeat it blindly only if running twice does no harm.
-    """
-
-
-class Unavailable(ConnectionError):
-    """The command was never sent: it certainly did not run, and it is safe to repeat it later."""
 
 
 class Node:
@@ -111,7 +101,7 @@ class Node:
             self._begin()
         unsent = self._unsent
         if len(unsent) >= self._mark and not self._write_part():
-            future.set_exception(self._full())
+            future.set_exception(full(self.address, self.limit))
             return future
         self._packed.append(packed)
         unsent.append((future, callback, options, decode, self._since))
@@ -128,7 +118,7 @@ class Node:
             if not self._turn:
                 self._begin()
             if len(self._unsent) + len(requests) > self._room:
-                raise self._full()
+                raise full(self.address, self.limit)
         except Exception as error:
             for future in futures:
                 future.set_exception(error)
@@ -222,7 +212,7 @@ class Node:
             for entry in link.pending:
                 if entry[4] > latest:
                     break
-                fail(entry, self._interrupted(f"no reply within {self.timeout:g} s"))
+                fail(entry, interrupted(self.address, f"no reply within {self.timeout:g} s"))
             age = link.age(now)
             link.stalled = bool(link.pending) and link.pending[0][4] <= latest
             if age > 3 * self.timeout:
@@ -245,7 +235,7 @@ class Node:
         """Give up the unsent commands issued before this time. Those of one stretch have one time."""
         late = 0
         while late < len(self._unsent) and self._unsent[late][4] <= before:
-            fail(self._unsent[late], self._unavailable(why))
+            fail(self._unsent[late], unavailable(self.address, why))
             late += 1
         del self._unsent[:late], self._packed[:late]
 
@@ -270,7 +260,7 @@ class Node:
         """Forget the link; what it was asked has no answer."""
         link, self._link = self._link, None
         for entry in link.pending if link else ():
-            fail(entry, self._interrupted(why))
+            fail(entry, interrupted(self.address, why))
 
     def _connect(self) -> None:
         if self._connecting is None:
@@ -328,7 +318,7 @@ class Node:
             self._worry(str(error) or f"no connection within {self.timeout:g} s")
         if isinstance(error, AuthenticationError | ResponseError):
             for entry in self._unsent:
-                fail(entry, type(error)(f"redis at {self.address} refuses us: {error}. {advice(error)}"))
+                fail(entry, refused(self.address, error))
             self._unsent.clear()
             self._packed.clear()
 
@@ -337,38 +327,9 @@ class Node:
             self._notify("error", "redis.lost", address=self.address, why=why)
         self._trouble = why
 
-    # What to say
-
-    def _interrupted(self, why: str) -> Interrupted:
-        return Interrupted(
-            f"redis at {self.address}: {why}. The command was sent and may or may not have run: "
-            "look before you repeat it"
-        )
-
-    def _unavailable(self, why: str) -> Unavailable:
-        return Unavailable(
-            f"redis at {self.address} can't be reached: {why or 'not connected yet'}. "
-            "The command did not run: repeat it later, and see that the server runs"
-        )
-
-    def _full(self) -> Unavailable:
-        return Unavailable(
-            f"redis at {self.address}: {self.limit} commands wait already. "
-            "The command did not run: issue fewer at once, or raise the limit"
-        )
-
 
 def hello(username: str | None, password: str | None, name: str, db: int) -> list[Arguments]:
     """What a new connection says first."""
     auth = ("AUTH", username or "default", password or "") if username or password else ()
     first = ("HELLO", "3", *auth, "SETNAME", name)
     return [first, ("SELECT", db)] if db else [first]
-
-
-def advice(error: Exception) -> str:
-    """What to do about a server that refuses the first words."""
-    if isinstance(error, AuthenticationError):
-        return "Check the username and the password"
-    if "HELLO" in str(error) or "NOPROTO" in str(error):
-        return "It needs redis 6.0 or newer, or valkey"
-    return "Check the database number and the rights of the user"

@@ -33,8 +33,9 @@ from redis.exceptions import (
 )
 
 from backlore.clients.commands import FAMILIES, FOREVER, REFUSED, STREAMS, full_name, patience, split
+from backlore.clients.failures import Interrupted, Unavailable
 from backlore.clients.link import Arguments, Callback, Request, Unwritable
-from backlore.clients.node import Interrupted, Node, Unavailable
+from backlore.clients.node import Node
 from backlore.clients.pipeline import Pipeline, finish
 
 __all__ = ["Interrupted", "Node", "Pipeline", "Redis", "Unavailable", "Unwritable"]
