@@ -21,6 +21,7 @@ from redis.exceptions import (
     WatchError,
 )
 
+from backlore.clients.address import Address
 from backlore.clients.failures import Interrupted, Unavailable
 from backlore.clients.node import PART, Node
 from backlore.clients.redis import Redis
@@ -284,7 +285,7 @@ def test_a_thousand_at_once_keep_their_order(server, run):
 
 def test_one_turn_is_one_write_or_a_few(server, run):
     async def main():
-        node = Node(path=server.path)
+        node = Node(Address(path=server.path))
         await node.send(("PING",))
         writes, write = [], node._link.transport.write
 

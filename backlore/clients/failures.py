@@ -2,6 +2,8 @@
 
 from redis.exceptions import AuthenticationError, ConnectionError
 
+from backlore.clients.address import Address
+
 
 class Interrupted(ConnectionError):
     """The command was sent and its reply did not come: it may or may not have run.
@@ -14,14 +16,14 @@ class Unavailable(ConnectionError):
     """The command was never sent: it certainly did not run, and it is safe to repeat it later."""
 
 
-def interrupted(address: str, why: str) -> Interrupted:
+def interrupted(address: Address, why: str) -> Interrupted:
     """With its words."""
     return Interrupted(
         f"redis at {address}: {why}. The command was sent and may or may not have run: look before you repeat it"
     )
 
 
-def unavailable(address: str, why: str) -> Unavailable:
+def unavailable(address: Address, why: str) -> Unavailable:
     """With its words."""
     return Unavailable(
         f"redis at {address} can't be reached: {why or 'not connected yet'}. "
@@ -29,7 +31,7 @@ def unavailable(address: str, why: str) -> Unavailable:
     )
 
 
-def full(address: str, limit: int) -> Unavailable:
+def full(address: Address, limit: int) -> Unavailable:
     """More commands wait than may."""
     return Unavailable(
         f"redis at {address}: {limit} commands wait already. "
@@ -37,7 +39,7 @@ def full(address: str, limit: int) -> Unavailable:
     )
 
 
-def refused(address: str, error: Exception) -> Exception:
+def refused(address: Address, error: Exception) -> Exception:
     """The server's own error at the first words of a connection, with what to do about it."""
     if isinstance(error, AuthenticationError):
         advice = "Check the username and the password"

@@ -18,14 +18,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
-from ssl import SSLContext
 from typing import Any
 
 from hiredis import pack_command
 from redis.exceptions import AuthenticationError, ResponseError
 
+from backlore.clients.address import Address
 from backlore.clients.failures import Interrupted, full, interrupted, refused, unavailable
-from backlore.clients.link import Arguments, Callback, Entry, Future, Link, Request, fail, keep_alive, pack
+from backlore.clients.link import Arguments, Callback, Entry, Future, Link, Request, fail, pack
 
 PART = 12  # commands after which a turn doesn't wait for its end: server and worker then work side by side (+30 %)
 TICK = 0.1  # seconds between two looks of the watchdog
@@ -35,32 +35,22 @@ PAUSE = 0.02, 1.0  # seconds between two attempts to connect: the first, and the
 class Node:
     """A server, reached through one connection that is opened by the first command and kept alive.
 
-    Takes `path` of a unix socket, or `host` and `port`; `ssl`, a context, for TLS; `timeout`, the seconds
-    that a command may take, and that connecting may take; `limit`, how many commands may wait at once;
-    `notify`, called like core's `Notify` with `redis.lost` (why) and `redis.back`. Belongs to one event loop,
-    the one of the first command.
+    `timeout`: the seconds that a command may take, and that connecting may take; `limit`: how many commands may
+    wait at once; `notify` is called like core's `Notify` with `redis.lost` (why) and `redis.back`. Belongs to one
+    event loop, the one of the first command.
     """
 
     def __init__(
         self,
+        address: Address,
         *,
-        path: str | None = None,
-        host: str = "localhost",
-        port: int = 6379,
-        username: str | None = None,
-        password: str | None = None,
-        ssl: SSLContext | None = None,
-        db: int = 0,
-        name: str = "backlore",
         timeout: float = 0.8,
         limit: int = 10_000,
         notify: Callable[..., object] | None = None,
     ) -> None:
-        self.address = path or f"{host}:{port}"
+        self.address = address
         self.timeout = timeout
         self.limit = limit
-        self._path, self._host, self._port, self._ssl = path, host, port, ssl
-        self._hello = hello(username, password, name, db)
         self._notify = notify
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: Link | None = None
@@ -290,20 +280,17 @@ class Node:
         """Connect, introduce ourselves, write what waits."""
         assert self._loop
         link = Link(self.flush, self.lost)
-        if self._path:
-            await self._loop.create_unix_connection(lambda: link, self._path, ssl=self._ssl)
-        else:
-            await self._loop.create_connection(lambda: link, self._host, self._port, ssl=self._ssl)
-            keep_alive(link.transport)
+        await self.address.connect(link)
         link.since = now = self._loop.time()
         self._link = link
-        hello = [(self._loop.create_future(), None, None, True, now) for _ in self._hello]
-        link.write(b"".join(map(pack_command, self._hello)), hello)
-        for entry in hello:
+        greeting = self.address.greeting()
+        greeted = [(self._loop.create_future(), None, None, True, now) for _ in greeting]
+        link.write(b"".join(map(pack_command, greeting)), greeted)
+        for entry in greeted:
             await entry[0]
         link.ready = True
         if self._trouble and self._notify:
-            self._notify("info", "redis.back", address=self.address)
+            self._notify("info", "redis.back", address=str(self.address))
         self._trouble = ""
         self.flush()
 
@@ -324,12 +311,5 @@ class Node:
 
     def _worry(self, why: str) -> None:
         if not self._trouble and self._notify:
-            self._notify("error", "redis.lost", address=self.address, why=why)
+            self._notify("error", "redis.lost", address=str(self.address), why=why)
         self._trouble = why
-
-
-def hello(username: str | None, password: str | None, name: str, db: int) -> list[Arguments]:
-    """What a new connection says first."""
-    auth = ("AUTH", username or "default", password or "") if username or password else ()
-    first = ("HELLO", "3", *auth, "SETNAME", name)
-    return [first, ("SELECT", db)] if db else [first]

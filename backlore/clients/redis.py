@@ -32,6 +32,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
+from backlore.clients.address import Address
 from backlore.clients.commands import FAMILIES, FOREVER, REFUSED, STREAMS, full_name, patience, split
 from backlore.clients.failures import Interrupted, Unavailable
 from backlore.clients.link import Arguments, Callback, Request, Unwritable
@@ -80,7 +81,7 @@ class Redis(StockRedis):
         # by dict.get: the keys are in capitals, and redis-py's own `get` is slower
         self._callbacks: dict[str, Callback] = self.response_callbacks  # type: ignore[assignment]  # it is a dict
         self._timeout = timeout
-        self.node = Node(timeout=timeout, limit=limit, notify=notify, **self._address())
+        self.node = Node(self._address(), timeout=timeout, limit=limit, notify=notify)
         # subscribing again does no harm
         self._listeners = self._pool(retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=1), 10))
 
@@ -94,22 +95,22 @@ class Redis(StockRedis):
         pool = self.connection_pool
         return ConnectionPool(connection_class=pool.connection_class, **pool.connection_kwargs | changes)
 
-    def _address(self) -> dict[str, Any]:
-        """What the pool knows of the server, in the words of `Node`."""
+    def _address(self) -> Address:
+        """What the pool knows of the server."""
         pool = self.connection_pool
         known = pool.connection_kwargs
         connection = pool.connection_class(**known)
         context = getattr(connection, "ssl_context", None)
-        return {
-            "path": known.get("path"),
-            "host": known.get("host", "localhost"),
-            "port": known.get("port", 6379),
-            "username": known.get("username"),
-            "password": known.get("password"),
-            "db": int(known.get("db") or 0),
-            "name": known.get("client_name") or "backlore",
-            "ssl": context.get() if context else None,
-        }
+        return Address(
+            path=known.get("path"),
+            host=known.get("host", "localhost"),
+            port=known.get("port", 6379),
+            username=known.get("username"),
+            password=known.get("password"),
+            ssl=context.get() if context else None,
+            db=int(known.get("db") or 0),
+            name=known.get("client_name") or "backlore",
+        )
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command now; returns an awaitable of its result, as all commands of redis-py do."""
