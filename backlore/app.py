@@ -25,6 +25,7 @@ from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import Settings, settle
 from backlore.core.crypto import Busy
 from backlore.core.notify import Notify, console
+from backlore.core.temporary import sweep
 from backlore.filehttp.routes import FileRoutes
 from backlore.files.catalog import Changed, Exists, File, NoFile, Quota
 from backlore.files.files import Files
@@ -39,7 +40,6 @@ from backlore.services.rates import Rates
 from backlore.web import static
 from backlore.web.application import Application, Refusals
 from backlore.web.cookie import SignedCookie
-from backlore.web.forms import sweep
 from backlore.web.limits import Limits, Patience
 from backlore.web.openapi import describe
 from backlore.web.reply import Reply, Send, reply
@@ -206,7 +206,7 @@ class Backend:
 
     async def _sweep_uploads(self) -> None:
         """Delete what the requests of killed workers have left."""
-        await asyncio.to_thread(sweep, self.settings.data / "uploads")
+        await asyncio.to_thread(sweep, self.settings.temporary)
 
     async def _openapi(self, request: Request) -> Reply:
         """This document. 200 {"openapi": str, "paths": dict}."""
@@ -282,7 +282,7 @@ def limits(settings: Settings) -> Limits:
     """What clients may send."""
     known = settings.config
     return Limits(
-        folder=settings.data / "uploads",
+        folder=settings.temporary,
         patience=Patience(known.body_timeout),
         body=known.body_limit,
         upload=known.upload_limit,

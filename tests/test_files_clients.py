@@ -19,6 +19,7 @@ import pytest
 from backlore.clients.disk import Disk
 from backlore.clients.redis import Redis
 from backlore.core.notify import Notify
+from backlore.core.temporary import FOLDER
 from backlore.files.catalog import File, new_id, now
 from backlore.files.files import Files
 from tests.conftest import KEEPING, Server, User, serving
@@ -45,7 +46,7 @@ def ann(keeping: Server, request: pytest.FixtureRequest) -> Iterator[User]:
 
 
 def nothing_is_left(server: Server) -> bool:
-    folders = server.data / "uploads", server.data / "files" / "drafts"
+    folders = server.data / FOLDER, server.data / "files" / "drafts"
     return not any(path for folder in folders for path in folder.glob("*"))
 
 

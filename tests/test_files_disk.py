@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from backlore.core.temporary import FOLDER
 from tests.conftest import KEEPING, PASSWORD, Server, User, run_in_application, serving
 from tests.test_faults import healthy, until
 
@@ -63,7 +64,7 @@ def check(user: User, kept: dict[str, bytes]) -> None:
 
 def no_uploads(server: Server) -> None:
     """Nothing is left of what was refused."""
-    until(lambda: not list((server.data / "uploads").glob("*")), 5)
+    until(lambda: not list((server.data / FOLDER).glob("*")), 5)
     assert not list((server.data / "files" / "drafts").iterdir())
 
 

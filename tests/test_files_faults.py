@@ -25,6 +25,7 @@ import pytest
 
 from backlore.clients.redis import Redis
 from backlore.core.keys import key
+from backlore.core.temporary import FOLDER
 from backlore.files.catalog import EVERYBODY
 from backlore.files.store import FOLDERS
 from tests import points
@@ -270,7 +271,7 @@ def check_remains(server: Server, unacknowledged: int) -> None:
     asyncio.run(forgotten(server))
     contents = list((server.data / "files" / "contents").glob("*/*"))
     assert len(contents) <= unacknowledged
-    for path in [*contents, *(server.data / "files" / "drafts").iterdir(), *(server.data / "uploads").iterdir()]:
+    for path in [*contents, *(server.data / "files" / "drafts").iterdir(), *(server.data / FOLDER).iterdir()]:
         os.utime(path, (time.time() - 2 * DAY,) * 2)
     checking = [sys.executable, "-m", "backlore.cli", "check", "--mend", "--insist", "--app", str(server.folder)]
     checked = subprocess.run([*checking, "--data", str(server.data)], capture_output=True, text=True, timeout=60)
@@ -279,7 +280,7 @@ def check_remains(server: Server, unacknowledged: int) -> None:
     for task in ("files.sweep", "_sweep_uploads"):
         run_in_application(server, f"server.app.{task}()")
     assert not list((server.data / "files" / "drafts").iterdir())
-    assert not list((server.data / "uploads").iterdir())
+    assert not list((server.data / FOLDER).iterdir())
 
 
 async def forgotten(server: Server) -> None:

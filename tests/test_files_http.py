@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from backlore.core.temporary import FOLDER
 from tests.conftest import Server, User
 
 CONTENT = bytes(range(256)) * 5000  # 1,280,000 bytes
@@ -282,7 +283,7 @@ def test_strangers(keeping: Server, ann: User) -> None:
 def test_nothing_of_an_upload_is_left(keeping: Server, ann: User) -> None:
     for _ in range(3):
         put(ann, "again", os.urandom(1000))
-    folders = (keeping.data / "uploads", keeping.data / "files" / "drafts")
+    folders = (keeping.data / FOLDER, keeping.data / "files" / "drafts")
     until = time.monotonic() + 3  # they are deleted after the reply
     while left := [each.name for folder in folders for each in folder.iterdir()]:
         assert time.monotonic() < until, left

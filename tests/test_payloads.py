@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from backlore.core.temporary import FOLDER
 from tests.conftest import Server, User
 
 TEXT = b'{"text":"a"'
@@ -149,7 +150,7 @@ def test_upload(kinds: Server, anyone: User) -> None:
 def leftovers(server: Server) -> list[str]:
     """Files of uploads that are still there a moment after the reply."""
     until = time.monotonic() + 3
-    while (left := [p.name for p in (server.data / "uploads").iterdir()]) and time.monotonic() < until:
+    while (left := [p.name for p in (server.data / FOLDER).iterdir()]) and time.monotonic() < until:
         time.sleep(0.02)
     return left
 

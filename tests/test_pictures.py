@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from backlore.core.temporary import FOLDER
 from tests.bombs import bombs, photo, png
 from tests.conftest import SHOEBOX, Server, User, serving
 
@@ -125,4 +126,4 @@ def test_bombs_leave_the_server_as_it_was(shoebox: Server, ann: User) -> None:
     assert ann.get(f"/pictures/{id}/thumb").headers["content-type"] == "image/webp"
     for each in shoebox.workers():
         assert each.memory_info().rss < 200 << 20
-    assert not list((shoebox.data / "uploads").iterdir())
+    assert not list((shoebox.data / FOLDER).iterdir())

@@ -16,12 +16,13 @@ from backlore.breaker.breaker import Breaker
 from backlore.breaker.plan import plan
 from backlore.breaker.report import to_rows, to_table, to_text
 from backlore.breaker.wire import Wire
+from backlore.cli import options
 from backlore.testing.server import NoServer, OwnServer
 
 
 @click.command("break")
 @click.argument("url", default="")
-@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application to start, without URL.")
+@options.app
 @click.option("--seed", default=1, help="Decides every choice: the same seed, the same run. Default: 1.")
 @click.option("--seconds", default=180.0, help="When to stop, done or not. Default: 180.")
 @click.option("--admin", metavar="EMAIL", help="An admin of the server at URL; its password in BACKLORE_PASSWORD.")

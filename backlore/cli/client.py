@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from backlore import __version__
+from backlore.cli import options
 from backlore.cli.routes import is_ours, load
 from backlore.core.config import Context
 from backlore.typed import python, typescript
@@ -18,7 +19,7 @@ LANGUAGES = {"ts": typescript.write, "py": python.write}
 
 @click.command()
 @click.argument("language", type=click.Choice(list(LANGUAGES)))
-@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
+@options.app
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The file. Default: standard output.")
 def client(language: str, folder: str, output: Path | None) -> None:
     """Write a client in TypeScript (ts) or Python (py)."""

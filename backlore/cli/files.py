@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backlore.cli import options
 from backlore.cli.within import of_application, reporting, within
 from backlore.core.config import ConfigError, Context, Settings, enter, load
 from backlore.core.notify import Notify, console
@@ -28,11 +29,18 @@ def files() -> None:
 
 @files.command()
 @click.argument("env", default="dev")
-@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
-@click.option("--host", help="Address to listen on.")
+@options.app
+@options.host
 @click.option("--port", type=int, default=8001, show_default=True, help="Port to listen on.")
 @click.option("--workers", type=int, help="How many processes serve; 0: one per CPU.")
-@click.option("--data", default=".data/fileserver", show_default=True, metavar="FOLDER", help="Where the contents are.")
+@click.option(
+    "--data",
+    default=".data/fileserver",
+    show_default=True,
+    metavar="FOLDER",
+    callback=options.filled,
+    help="Where the contents are.",
+)
 def serve(env: str, folder: str, **flags: str | int | None) -> None:
     """Keep contents for the nodes of an application that name this server in files.servers.
 
@@ -48,8 +56,8 @@ def serve(env: str, folder: str, **flags: str | int | None) -> None:
 
 @files.command()
 @click.argument("env", default="dev")
-@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
-@click.option("--data", metavar="FOLDER", help="Folder of all state on this machine; of drafts, while it lasts.")
+@options.app
+@options.data
 @click.option("--from", "leaving", multiple=True, metavar="URL", help="A server that shall go, and is in no list more.")
 @click.option("--trim", is_flag=True, help="Take away what belongs to other servers, once they have it.")
 def spread(env: str, folder: str, data: str | None, leaving: tuple[str, ...], trim: bool) -> None:

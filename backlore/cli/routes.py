@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from backlore.cli import options
 from backlore.core.config import ConfigError, Context, enter
 from backlore.core.words import amount, describe
 from backlore.web.body import Body
@@ -46,7 +47,7 @@ class Row(NamedTuple):
 
 @click.command()
 @click.argument("env", default="dev")
-@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
+@options.app
 @click.option("--all", "with_ours", is_flag=True, help="Backlore's own routes too, behind the application's.")
 @click.option(
     "--format", "form", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", help="Of what is said."

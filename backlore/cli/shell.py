@@ -13,6 +13,7 @@ from click.shell_completion import get_completion_class
 from redis.exceptions import RedisError
 
 from backlore import __version__
+from backlore.cli import options
 from backlore.cli.routes import load
 from backlore.core.config import Context
 from backlore.core.keys import key
@@ -54,8 +55,8 @@ class Prompt(code.InteractiveConsole):
 
 @click.command()
 @click.argument("env", default="dev")
-@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
-@click.option("--data", metavar="FOLDER", help="Folder of all state on this machine.")
+@options.app
+@options.data
 def shell(env: str, folder: str, data: str | None) -> None:
     """A Python prompt within the application, while it (or its redis) runs.
 

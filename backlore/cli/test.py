@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from backlore.cli import options
 from backlore.testing import Report, SuiteError, run
 from backlore.testing.plan import plan
 from backlore.testing.server import NoServer, OwnServer
@@ -24,7 +25,7 @@ class WrongSuite(click.ClickException):
 
 @click.command()
 @click.argument("url", default="")
-@click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
+@options.app
 @click.option("--all", "all_", is_flag=True, help="Go on after a failure.")
 @click.option("--only", default="", metavar="TEXT", help="The rows whose path contains TEXT, and what they need.")
 def test(url: str, folder: str, all_: bool, only: str) -> None:

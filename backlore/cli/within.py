@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backlore.cli import options
 from backlore.core.config import ConfigError, Context, enter
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def of_application(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say which application; the command gets them as its `context`."""
 
     @click.option("--env", default="dev", help="The environment. Default: dev.")
-    @click.option("--app", "folder", default=".", metavar="FOLDER", help="The application. Default: this folder.")
-    @click.option("--data", metavar="FOLDER", help="Folder of all state on this machine.")
+    @options.app
+    @options.data
     @wraps(command)
     def wrapped(env: str, folder: str, data: str | None, **given: Any) -> Any:
         return command(context=Context(folder=folder, env=env, flags={"data": data} if data else {}), **given)

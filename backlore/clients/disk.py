@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 THREADS = 8  # of a process, for the disk alone
 NAME = re.compile("[a-z0-9]{8,64}")
+DRAFT = re.compile("[a-z0-9]{26}")  # as random_text(128) makes them: what has another name is none of ours
 PIECE = 1 << 20  # bytes read or written at once
 DRAFTS_LIVE = 86400.0  # seconds
 SEALED = 0o444  # the mode of a content that came whole
@@ -291,19 +292,23 @@ class Disk:
 
     def _names(self, after: str) -> Iterator[Kept]:
         now = time.time()
-        folders = (each.name for each in os.scandir(self._contents) if each.is_dir() and each.name >= after[:2])
-        for folder in sorted(folders):
+        folders = (each.name for each in os.scandir(self._contents) if each.is_dir(follow_symlinks=False))
+        for folder in sorted(name for name in folders if name >= after[:2]):
             for each in sorted(os.scandir(self._contents / folder), key=lambda entry: entry.name):
                 if each.name > after:
                     with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                        status = each.stat()
+                        status = each.stat(follow_symlinks=False)
                         yield Kept(each.name, status.st_size, now - status.st_mtime)
 
     def _sweep(self) -> int:
-        old = [each for each in self._drafts.iterdir() if time.time() - each.stat().st_mtime > DRAFTS_LIVE]
-        for each in old:
-            each.unlink(missing_ok=True)
-        return len(old)
+        count = 0
+        for each in os.scandir(self._drafts):
+            with contextlib.suppress(FileNotFoundError):  # its writer has just ended
+                is_ours = DRAFT.fullmatch(each.name) and each.is_file(follow_symlinks=False)
+                if is_ours and time.time() - each.stat().st_mtime > DRAFTS_LIVE:
+                    os.unlink(each.path)
+                    count += 1
+        return count
 
 
 def _open_to_grow(path: Path, at: int) -> int:

@@ -4,6 +4,7 @@ Laws: one environment name, `dev` by default, is the only outside input; an unkn
 refused with its name and what was expected; a flag wins over `config.py`; a secret is never a default one.
 """
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -11,18 +12,21 @@ import re
 import secrets
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from backlore.core.payload import Codec, Invalid, Payload, between, length, matching
+from backlore.core.temporary import FOLDER
 
 Port = Annotated[int, between(1, 65535)]
 Seconds = Annotated[float, between(0.01, 10 * 365 * 86400)]
 # Without TLS a provider is believed on this machine alone.
 ISSUER = r"https://[^\s?#@]+|http://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(/[^\s?#@]*)?"
 Name = Annotated[str, matching("[a-z][a-z0-9_-]{0,30}", "lower-case letters, digits, - and _")]
+Filled = Annotated[str, matching(r"[^\0]*\S[^\0]*", "a text that is not empty")]
 Size = Annotated[int, between(1, 1 << 40)]  # bytes
 Server = Annotated[str, matching(r"https?://[^/\s@]+", "like http://10.0.0.5:8001")]
 
@@ -30,19 +34,19 @@ Server = Annotated[str, matching(r"https?://[^/\s@]+", "like http://10.0.0.5:800
 class RedisConfig(Payload):
     """A redis or valkey that we don't start ourselves. Its password is `redis_password` in `secret.py`."""
 
-    host: str = "127.0.0.1"
+    host: Filled = "127.0.0.1"
     port: Port = 6379
-    path: str | None = None  # of a unix socket; wins over host and port
+    path: Filled | None = None  # of a unix socket; wins over host and port
     username: str | None = None
     tls: bool = False
-    ca: str | None = None  # file with the certificate authority to trust, else the system's
+    ca: Filled | None = None  # file with the certificate authority to trust, else the system's
     db: Annotated[int, between(0, 15)] = 0
 
 
 class MailConfig(Payload):
     """An SMTP server to send by, Amazon SES's for one. Its password is `smtp_password` in `secret.py`."""
 
-    host: str
+    host: Filled
     sender: Annotated[str, length(3, 254)]  # what mails come from: "Shoebox <hello@shoebox.example>"
     port: Port = 587
     username: str | None = None
@@ -89,7 +93,7 @@ class Config(Payload):
     """All keys of `CONFIG` in `config.py`, with their defaults."""
 
     name: Name  # of the application
-    host: str = "127.0.0.1"
+    host: Filled = "127.0.0.1"
     port: Port = 8000
     address: Annotated[str, matching(r"https?://[^/\s]+", "like https://app.example")] | None = (
         None  # as users see it; https: Secure cookies
@@ -97,7 +101,7 @@ class Config(Payload):
     cookie: Annotated[str, matching("[A-Za-z0-9_-]{1,50}", "letters, digits, - and _")] | None = (
         None  # its name; by default that of the app
     )
-    data: str = ".data"  # folder of all state on this machine
+    data: Filled = ".data"  # folder of all state on this machine
     workers: Annotated[int, between(0, 512)] = 0  # 0: one per CPU
     redis: RedisConfig | None = None  # None: embedded, in the data folder
     redis_timeout: Seconds = 0.8  # how long a command may wait; then 503
@@ -149,7 +153,12 @@ class Settings(Payload):
     @property
     def data(self) -> Path:
         """The data folder, absolute."""
-        return (self.folder / self.config.data).resolve()
+        return real(self.folder / self.config.data)
+
+    @property
+    def temporary(self) -> Path:
+        """Where files of requests are for as long as these last."""
+        return self.data / FOLDER
 
     @property
     def verify_email(self) -> bool:
@@ -196,7 +205,9 @@ def environment() -> str:
 def enter(context: Context) -> None:
     """Make `context` the one that this process works in, its application importable, its secrets made."""
     global _context
-    folder = Path(context.folder).resolve()
+    if not context.folder.strip():
+        raise ConfigError("The application's folder is empty: name it with --app.")
+    folder = real(Path(context.folder))
     if not re.fullmatch("[a-z][a-z0-9_-]{0,30}", context.env):
         raise ConfigError(f"{context.env!r} is no name of an environment: use letters, digits, - and _.")
     if not (folder / "config.py").is_file():
@@ -220,11 +231,13 @@ def settle(config: dict[str, Any]) -> Settings:
     if not isinstance(config, dict):
         raise ConfigError("config.py: CONFIG should be a dict.")
     settings = Settings(
-        folder=Path(_context.folder).resolve(),
+        folder=Path(_context.folder),
         env=_context.env,
-        config=_convert({**config, **_context.flags}, Config, "config.py"),
+        config=_convert({**config, **_context.flags}, Config, "config.py", _context.flags),
         secret=_convert(getattr(secret, "SECRET", {}), Secret, "secret.py"),
     )
+    if settings.data in (settings.folder, *settings.folder.parents):
+        raise ConfigError(f"The data folder {settings.data} holds the application: choose one of its own with --data.")
     servers = settings.config.files.servers
     if len(set(servers)) < len(servers):
         raise ConfigError("config.py: files.servers: each is named once, or copies would lie on one disk.")
@@ -233,14 +246,20 @@ def settle(config: dict[str, Any]) -> Settings:
     return settings
 
 
-def _convert(value: Any, type: type[Any], file: str) -> Any:
+def _convert(value: Any, type: type[Any], file: str, flags: Collection[str] = ()) -> Any:
     try:
         return Codec(type).from_object(value)
     except Invalid as error:
         known = ", ".join(type.__struct_fields__)
         hint = f" Known are: {known}." if error.why == "Is not known here." else ""
         # of secret.py only the key's name is shown, never a value
-        raise ConfigError(f"{file}: {error.where or 'the whole'}: {error.why}{hint}") from None
+        place = f"--{error.where}" if error.where in flags else f"{file}: {error.where or 'the whole'}"
+        raise ConfigError(f"{place}: {error.why}{hint}") from None
+
+
+def real(path: Path) -> Path:
+    """The absolute path without links. One that can't be followed stays, and fails when it is used."""
+    return Path(os.path.realpath(path))
 
 
 def make_secret(file: Path) -> None:
@@ -252,16 +271,12 @@ def make_secret(file: Path) -> None:
         f'SECRET = {{\n    "cookie": "{secrets.token_urlsafe(48)}",\n'
         f'    "files_token": "{secrets.token_urlsafe(48)}",\n}}\n'
     )
-    draft = file.with_name(f".secret.{os.getpid()}")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.link(draft, file)  # atomic, and never over one that another process made meanwhile
-    except FileExistsError:
-        return
+        with tempfile.NamedTemporaryFile("w", prefix=".secret.", dir=file.parent) as draft:  # of mode 600
+            draft.write(text)
+            draft.flush()
+            os.fsync(draft.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(draft.name, file)  # atomic, and never over one that another process made meanwhile
     except OSError as error:
         raise ConfigError(f"{file} can't be written ({error.strerror}): make the folder writable.") from None
-    finally:
-        draft.unlink(missing_ok=True)

@@ -4,10 +4,8 @@ Laws: signal handlers set flags only; a worker is replaced by starting the new o
 engine is stopped last; one master to a data folder.
 """
 
-import fcntl
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +17,8 @@ import msgspec
 
 from backlore.core.config import ConfigError, Context, Settings, enter, load
 from backlore.core.notify import Notify, console
+from backlore.core.temporary import sweep
+from backlore.process.datafolder import hold
 from backlore.process.engine import Engine, EngineError
 from backlore.process.watch import Watch
 
@@ -97,8 +97,8 @@ class Master:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError, EngineError."""
-        self._lock = lock(self.settings)
-        shutil.rmtree(self.settings.data / "uploads", ignore_errors=True)  # of requests that no longer are
+        self._lock = hold(self.settings)
+        sweep(self.settings.temporary, lives=0)  # no request is under way
         self._listener = listen(self.settings.config.host, self.settings.config.port)
         try:
             self._start_redis()
@@ -277,29 +277,6 @@ class Master:
         while self._leaving:
             self._selector.select(timeout=0.05)
             self._look_at_leaving()
-
-
-def lock(settings: Settings) -> IO[str]:
-    """The data folder's lock, held as long as the file is open. Raises ConfigError when another master holds it."""
-    try:
-        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = (settings.data / "lock").open("a+")
-    except OSError as error:
-        raise ConfigError(
-            f"The data folder {settings.data} can't be written ({error.strerror}): choose another with --data."
-        ) from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        raise ConfigError(
-            f"The data folder {settings.data} is in use by process {file.read().strip()}: "
-            "stop it, or choose another folder with --data."
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
 
 
 def listen(host: str, port: int) -> socket.socket:

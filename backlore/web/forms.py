@@ -1,17 +1,14 @@
 """Multipart bodies, streamed: files go to the disk as they arrive, fields stay in memory, all within limits."""
 
 import asyncio
-import contextlib
 import hashlib
-import tempfile
-import time
 from functools import partial
 from io import FileIO
-from pathlib import Path
 from typing import Any
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
+from backlore.core import temporary
 from backlore.core.payload import Malformed, Upload
 from backlore.core.room import need_room
 from backlore.core.writeback import begin_writeback
@@ -20,7 +17,6 @@ from backlore.web.request import Request
 
 WRITE_SIZE = 256 << 10  # bytes gathered before the disk is bothered, in a thread
 MOST = 2 << 20  # bytes gathered while it is busy; then we wait for it
-LIVES = 86400.0  # seconds without a write after which a file is no request's any more
 
 
 class FormReader:
@@ -78,12 +74,10 @@ class FormReader:
         self._segment = segment
         self._text.clear()
         if segment.filename is not None:
-            folder = self._limits.folder
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, path = tempfile.mkstemp(dir=folder)
+            handle, path = temporary.make(self._limits.folder)
             self._file = FileIO(handle, "wb")
             self._hash = hashlib.sha256()
-            self._request.uploads.append(Path(path))
+            self._request.uploads.append(path)
 
     async def _take(self, data: bytes | bytearray) -> None:
         if self._file:
@@ -154,11 +148,3 @@ def _close_after(file: FileIO, writing: asyncio.Future[None]) -> None:
     """Close what a thread had until now; what went wrong there no longer matters to anybody."""
     writing.exception()
     file.close()
-
-
-def sweep(folder: Path) -> None:
-    """Delete the files of requests that no longer are, since the worker was killed; for threads."""
-    for path in folder.glob("*"):
-        with contextlib.suppress(FileNotFoundError):  # its request has just ended
-            if time.time() - path.stat().st_mtime > LIVES:
-                path.unlink()
