@@ -1,17 +1,26 @@
 """What a run stands on: its data folder, its standard streams, its terminal, the CPUs and folders it is given."""
 
+import contextlib
+import fcntl
 import os
+import signal
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
+import psutil
 import pytest
 
 from backlore.clients.disk import Disk
 from backlore.core import temporary
 from backlore.core.config import make_secret
-from tests.conftest import ROOT, serving
+from backlore.core.notify import Notify
+from tests.conftest import ROOT, Server, serving
 
 APPLICATION = """
 from backlore import Backend
@@ -145,3 +154,132 @@ def test_a_secret_is_made_beside_what_a_killed_process_left(source: Path) -> Non
     make_secret(source / "secret.py")
     assert (source / "secret.py").stat().st_mode & 0o777 == 0o600
     assert left.exists() and len(list(source.iterdir())) == 4
+
+
+# Standard streams: the loss of one ends nothing
+
+
+@pytest.fixture
+def server(source: Path, tmp_path: Path) -> Iterator[Server]:
+    """Not started yet."""
+    made = Server(source, tmp_path, workers=1)
+    yield made
+    if hasattr(made, "process"):
+        made.kill()
+
+
+def answers(server: Server) -> None:
+    """Until it serves."""
+    until = time.monotonic() + 30
+    while True:
+        assert server.process.poll() is None and time.monotonic() < until, server.said()
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{server.url}/health").status_code == 200:
+                return
+        time.sleep(0.05)
+
+
+def reloads(master: psutil.Process) -> None:
+    """It takes SIGHUP for a reload."""
+    workers = [each for each in master.children() if "serve" in each.cmdline()]
+    master.send_signal(signal.SIGHUP)
+    _, alive = psutil.wait_procs(workers, 20)
+    assert workers and not alive and master.is_running()
+
+
+@pytest.mark.parametrize("streams", ["2>&-", "1>&-", "0<&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full", "2>/dev/full"])
+def test_it_serves_whatever_becomes_of_its_streams(server: Server, streams: str) -> None:
+    server.process = subprocess.Popen(["sh", "-c", f'exec "$@" {streams}', "sh", *server.words], start_new_session=True)
+    answers(server)
+    reloads(psutil.Process(server.process.pid))  # which is told
+    answers(server)
+    assert (server.data / "lock").read_text() == str(server.process.pid)  # no stream has become this file
+    assert server.stop() == 0
+
+
+def test_a_reader_that_goes_away_ends_nothing(server: Server) -> None:
+    reader, writer = os.pipe()
+    server.process = subprocess.Popen(server.words, stdout=writer, stderr=writer, start_new_session=True)
+    os.close(writer)
+    os.close(reader)
+    answers(server)
+    assert server.stop() == 0
+
+
+def test_each_sink_survives_itself_and_the_others() -> None:
+    """Also where standard error, on which it would be told, is full."""
+    program = (
+        "import os, sys; from backlore.core.notify import Notify, console\n"
+        "def leaves(record): sys.exit(1)\n"
+        "heard = []; notify = Notify(console, leaves, heard.append)\n"
+        "for number in range(3): notify('info', 'x', number=number); notify.flush()\n"
+        "os.write(1, str([each['number'] for each in heard]).encode()); os._exit(0)"
+    )
+    with open("/dev/full", "wb") as full:
+        got = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, timeout=20)
+    assert got.stdout == b"[0, 1, 2]"
+
+
+def test_notify_never_raises_whatever_it_is_given() -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    records: list[dict[str, Any]] = []
+    notify = Notify(records.append)
+    notify("info", "x", fields={Mute(): 1})
+    notify.flush()
+    assert records[0]["event"] == "x" and records[0]["unreadable"] == "RuntimeError"
+
+
+# The terminal
+
+
+def start_at_terminal(server: Server, leader: str, *, hangup: Any = signal.SIG_DFL) -> int:
+    """Start it at a terminal of its own, as what a shell runs; the other end of the terminal."""
+    ours, theirs = os.openpty()
+
+    def own_it() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, hangup)
+
+    words = ["sh", "-c", leader, "sh", *server.words]
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    server.process = subprocess.Popen(words, **streams, start_new_session=True, preexec_fn=own_it)
+    os.close(theirs)
+    answers(server)
+    return ours
+
+
+def master_of(server: Server) -> psutil.Process:
+    """The process of `backlore run`, be it the shell's child or in its place."""
+    family = [psutil.Process(server.process.pid), *server.family()]
+    return next(each for each in family if "run" in each.cmdline() and "sh" not in each.cmdline()[0][-2:])
+
+
+@pytest.mark.parametrize("leader", ['exec "$@"', '"$@"; true'])
+def test_closing_the_terminal_ends_the_run(server: Server, leader: str) -> None:
+    terminal = start_at_terminal(server, leader)
+    family = server.family()
+    reloads(master_of(server))  # the terminal is there: SIGHUP means what it did
+    family += server.family()
+    os.close(terminal)
+    server.process.wait(20)
+    _, alive = psutil.wait_procs(family, 20)
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    ("leader", "hangup"), [('exec "$@"', signal.SIG_IGN), ('set -m; "$@" & wait', signal.SIG_DFL)], ids=["nohup", "&"]
+)
+def test_what_was_told_to_outlive_its_terminal_does(server: Server, leader: str, hangup: Any) -> None:
+    terminal = start_at_terminal(server, leader, hangup=hangup)
+    master = master_of(server)
+    os.close(terminal)
+    try:
+        reloads(master)
+    finally:
+        family = master.children(recursive=True)
+        master.terminate()
+        _, alive = psutil.wait_procs([master, *family], 20)
+    assert not alive

@@ -4,6 +4,8 @@ from importlib import import_module
 
 import click
 
+from backlore.core.streams import hold
+
 # Where each verb is: `backlore.cli.MODULE`, and its name there.
 VERBS = {
     "break": ("breaking", "breaking"),
@@ -40,3 +42,4 @@ class Verbs(click.Group):
 @click.version_option(package_name="backlore")
 def main() -> None:
     """The whole backend of a web application."""
+    hold()

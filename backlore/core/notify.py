@@ -1,9 +1,11 @@
 """notify: the one funnel through which passes all that may concern us.
 
-Laws: it never raises and never blocks its caller (a thread of its own feeds the sinks); what is named like a
-secret is redacted at any depth before it is kept; what could not be passed on is counted, and said.
+Laws: it never raises and never blocks its caller (a thread of its own feeds the sinks, and survives each of them);
+what is named like a secret is redacted at any depth before it is kept; what could not be passed on is counted, and
+said.
 """
 
+import contextlib
 import json
 import queue
 import re
@@ -38,7 +40,11 @@ class Notify:
 
     def __call__(self, level: Level, event: str, **fields: Any) -> None:
         """Pass an event on. Returns at once, whatever the sinks do."""
-        record = {"time": time.time(), "level": level, "event": event, **_redact(fields, 0)}
+        record: Record = {"time": time.time(), "level": level, "event": event}
+        try:
+            record |= _redact(fields, 0)
+        except Exception as error:  # a key without text, a dict that changes meanwhile
+            record["unreadable"] = type(error).__name__
         try:
             if self._dropped:
                 lost, self._dropped = self._dropped, 0
@@ -47,9 +53,11 @@ class Notify:
         except queue.Full:
             self._dropped += 1 + record.get("dropped_before", 0)
             return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._feed, name="notify", daemon=True)
-            self._thread.start()
+        if self._thread is None or not self._thread.is_alive():  # a fork leaves it behind
+            thread = threading.Thread(target=self._feed, name="notify", daemon=True)
+            with contextlib.suppress(RuntimeError):  # there can be no more threads now: the next event tries again
+                thread.start()
+                self._thread = thread
 
     def flush(self, seconds: float = 2.0) -> None:
         """Wait until the sinks have what was passed so far, but no longer than `seconds`."""
@@ -71,8 +79,9 @@ class Notify:
             for sink in list(self.sinks):
                 try:
                     sink(record)
-                except Exception:
-                    traceback.print_exc(file=sys.stderr)
+                except BaseException:
+                    with contextlib.suppress(Exception):  # standard error may be what has failed
+                        traceback.print_exc(file=sys.stderr)
 
 
 def console(record: Record) -> None:
@@ -92,7 +101,7 @@ def _compact(value: Any) -> str:
 
 
 def _redact(value: Any, depth: int) -> Any:
-    """A copy of `value` of plain types without secrets. Never raises."""
+    """A copy of `value` of plain types without secrets."""
     if isinstance(value, bool | int | float | None):
         return value
     if depth > 8:

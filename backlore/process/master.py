@@ -17,9 +17,11 @@ import msgspec
 
 from backlore.core.config import ConfigError, Context, Settings, enter, load
 from backlore.core.notify import Notify, console
+from backlore.core.streams import say
 from backlore.core.temporary import sweep
 from backlore.process.datafolder import hold
 from backlore.process.engine import Engine, EngineError
+from backlore.process.terminal import Terminal
 from backlore.process.watch import Watch
 
 BACKLOG = 4096  # connections that wait to be accepted
@@ -84,7 +86,7 @@ class Master:
         self._coming: dict[int, Child] = {}  # replacements of the slots' children, not ready yet
         self._renew: list[int] = []  # slots whose children a reload has still to replace
         self._stop = False
-        self._reload = False
+        self._hangup = False  # SIGHUP has come
         self._serves = False
         self._failed = False
         # in dev, new code is served at once when it is written
@@ -137,12 +139,13 @@ class Master:
         for end in (ours, theirs):
             end.setblocking(False)
         self._wakeup = ours, theirs
+        self._terminal = Terminal()
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         self._selector.register(ours, selectors.EVENT_READ)
         for number, handler in {
             signal.SIGTERM: self._on_stop,
             signal.SIGINT: self._on_stop,
-            signal.SIGHUP: self._on_reload,
+            signal.SIGHUP: self._on_hangup,
             signal.SIGCHLD: lambda *_: None,  # it only wakes us
         }.items():
             signal.signal(number, handler)
@@ -150,8 +153,8 @@ class Master:
     def _on_stop(self, *_: Any) -> None:
         self._stop = True
 
-    def _on_reload(self, *_: Any) -> None:
-        self._reload = True
+    def _on_hangup(self, *_: Any) -> None:
+        self._hangup = True
 
     # One turn: look at everything, then do what is due.
 
@@ -159,12 +162,16 @@ class Master:
         for key, _ in self._selector.select(timeout=0.2 if self._idle() else 0.05):
             if key.fileobj is self._wakeup[0]:
                 self._wakeup[0].recv(1000)
+        hangup, self._hangup = self._hangup, False
+        if hangup and self._terminal.has_left_us():
+            self._stop = True
+            return
+        self._terminal.look()
         written = self._watch is not None and self._watch.changed()
-        if self._reload or written:
-            self._hurry = not self._reload
-            if self._watch and self._reload:
+        if hangup or written:
+            self._hurry = not hangup
+            if self._watch and hangup:
                 self._watch.settle()
-            self._reload = False
             self._renew = list(range(len(self._roles)))
             self.notify("info", "master.reload")
         self._look_at_engine()
@@ -267,7 +274,7 @@ class Master:
         known = self.settings.config
         host = f"[{known.host}]" if ":" in known.host else known.host
         name = known.name.capitalize() + SUFFIXES[self._context.serves]
-        print(f"{name} serves on http://{host}:{known.port}", flush=True)
+        say(f"{name} serves on http://{host}:{known.port}")
         self.notify("info", "server.started", environment=self.settings.env, workers=len(self._roles) - 1)
 
     def _end_children(self) -> None:
