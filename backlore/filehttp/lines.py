@@ -2,8 +2,7 @@
 
 Laws: whoever goes away ends the look for what he asked. A stream of new lines says nothing twice and leaves nothing
 out, however often it is cut: what a browser sends when it comes back, `Last-Event-ID`, names the version of the file
-and the line. It ends after some minutes, so that a session that has ended is not served for ever, and when the worker
-drains.
+and the line. It ends with the session, when the worker drains, and after some minutes.
 """
 
 import time
@@ -129,7 +128,7 @@ class LineRoutes:
             user, name, query.wanted, count=query.lines, version=version, at=place
         )
         headers = [(b"content-type", b"text/event-stream"), *SECURITY, NO_STORE, UNBUFFERED]
-        return StreamReply(200, headers, self._events(version, lines))
+        return StreamReply(200, headers, self._events(version, lines), may_end=True)
 
     async def _events(self, version: str, stream: AsyncGenerator[list[Line], None]) -> AsyncIterator[bytes]:
         until, said = time.monotonic() + LASTS, time.monotonic()

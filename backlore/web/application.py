@@ -9,10 +9,11 @@ from typing import Any
 from backlore.core.notify import Level, Notify
 from backlore.core.payload import Invalid, Malformed
 from backlore.web.body import UnknownType
-from backlore.web.delivery import watched
+from backlore.web.delivery import StreamReply, watched
 from backlore.web.limits import Limits, TooLarge, TooSlow
+from backlore.web.mounted import Handover
 from backlore.web.reply import NEXT, NO_STORE, REVALIDATE, SECURITY, Header, Reply, Send, etag_matches, etag_of, reply
-from backlore.web.request import Disconnected, Proxies, Receive, Request, Scope
+from backlore.web.request import Disconnected, Proxies, Receive, Refused, Request, Scope
 from backlore.web.routes import Gate, NoSuchPath, Route, Table, read_parameters
 from backlore.web.stages import Keeper
 
@@ -22,17 +23,6 @@ UNREAD = [("connection", "close")]  # answered before the body was read: the ser
 
 Hook = Callable[[], Awaitable[None]]
 Refusals = Mapping[type[Exception], tuple[int, str]]  # status and word
-
-
-class Handover(Reply):
-    """The answer of a mounted ASGI application, which sends it itself."""
-
-    __slots__ = ("application", "scope")
-
-    def __init__(self, application: Any, scope: Scope):
-        super().__init__(200, b"", [])
-        self.application = application
-        self.scope = scope
 
 
 class Application:
@@ -72,6 +62,7 @@ class Application:
         """Add routes to the table, behind those of the same stage."""
         for route in routes:
             route.limits = self._limits
+            route.keeper = self._keeper
         self.table.add(list(routes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,6 +105,11 @@ class Application:
             await (watched(request, sending) if answer.is_long else sending)
         except Disconnected:
             self._notify("info", "client.disconnected", **_about(request))
+        except Refused as refused:
+            self._notify("info", "reply.refused", error=str(refused), **_about(request))
+            if not (isinstance(answer, StreamReply) and answer.may_end):
+                raise  # as below
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         except Exception as error:
             self._notify("error", "reply.failed", error=error, **_about(request))
             raise  # the server breaks the connection, so that nobody takes a part for the whole
@@ -131,6 +127,8 @@ class Application:
 
     def _refuse(self, request: Request, error: Exception) -> Reply:
         match error:
+            case Refused():
+                return error.answer
             case Invalid():
                 return reply(400, error="payload", where=error.where, why=error.why)
             case Malformed():
@@ -167,6 +165,9 @@ class Application:
         for route in routes:
             if route.method != method and route.method != "*":
                 continue
+            request.route = route
+            if route.stage.again:
+                request.ask_for_body()
             gates = route.stage.gates
             if len(gates) > len(passed):  # a later stage has the gates of the earlier ones, and more
                 for gate in gates[len(passed) :]:
@@ -177,29 +178,20 @@ class Application:
             if route.names:
                 request.parameters = read_parameters(route, request.scope["raw_path"])
             if route.mounted is not None:
-                return Handover(route.handler, _scope_below(request, route.mounted))
+                return Handover(request, route.handler, route.mounted, route.limits)
             answer = await route.run(request)
             if answer is not NEXT:
                 return answer
         return _no_route(request, routes)
 
     async def _hand_over(self, request: Request, answer: Handover, send: Send) -> None:
-        began = False
-
-        async def watch(message: dict[str, Any]) -> None:
-            nonlocal began
-            began = True
-            await send(message)
-
         try:
-            await answer.application(answer.scope, request.receive, watch)
+            await answer.run(send)
         except Exception as error:
-            self._notify("error", "handler.failed", error=error, **_about(request))
-            if not began:
-                failed = reply(500, error="server")
-                await failed.send(send, failed.headers, request.method == "HEAD")
-            else:
+            failed = self._refuse(request, error)
+            if answer.began:
                 raise
+            await failed.send(send, failed.headers, request.method == "HEAD")
 
     def _tell(self, request: Request, answer: Reply) -> None:
         level: Level = "error" if answer.status >= 500 else "info"
@@ -233,14 +225,6 @@ def _no_route(request: Request, routes: list[Route]) -> Reply:
     if request.method == "OPTIONS":
         return Reply(204, b"", [*SECURITY, (b"allow", allow[0][1].encode())])
     return reply(405, error="method", headers=allow)
-
-
-def _scope_below(request: Request, prefix: str) -> Scope:
-    """The scope for an application mounted at `prefix` (ASGI: root_path), with the user of the session."""
-    state = dict(request.scope.get("state") or {})
-    if hasattr(request, "user"):
-        state["user"] = request.user
-    return {**request.scope, "root_path": request.scope.get("root_path", "") + prefix, "state": state}
 
 
 def _about(request: Request) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Reads a route's body and decodes it into the route's type: JSON, urlencoded or multipart."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,7 +8,8 @@ from multipart import parse_options_header
 
 from backlore.core.payload import Codec, Invalid, Malformed, Payload, parse_urlencoded
 from backlore.web.forms import FormReader
-from backlore.web.limits import Limits, TooLarge
+from backlore.web.incoming import Incoming
+from backlore.web.limits import Limits
 from backlore.web.request import Request
 
 Raw = bytes | list[tuple[str, Any]]  # of JSON, of a form
@@ -93,7 +93,7 @@ class Stream:
     """The bytes of a body as they come, of any content-type: `async for chunk in body`.
 
     `declared` is their number as the client says it, -1 when it doesn't. While iterating raises TooLarge (over
-    `upload_limit`), TooSlow, Disconnected.
+    `upload_limit`), TooSlow, Disconnected, Refused.
     """
 
     __slots__ = ("_limits", "_request")
@@ -108,16 +108,9 @@ class Stream:
         return self._request.declared
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self.declared > self._limits.upload:
-            raise TooLarge
-        received, more = 0, self.declared != 0
-        while more:
-            chunk, more = await self._limits.patience.wait(self._request.chunk())
-            received += len(chunk)
-            if received > self._limits.upload:
-                raise TooLarge
-            if chunk:
-                yield chunk
+        body = Incoming(self._request, self._limits, self._limits.upload)
+        while chunk := await body.chunk():
+            yield chunk
 
 
 class RawBody:
@@ -156,24 +149,10 @@ async def receive(request: Request, limits: Limits) -> Raw:
 
 
 async def gather(request: Request, limits: Limits) -> bytes:
-    """The whole body in memory.
-
-    Raises TooLarge: at once by its declared length, else when it gets too long; TooSlow, Disconnected.
-    """
-    declared = request.declared
-    if declared > limits.body:
-        raise TooLarge
-    since = asyncio.get_running_loop().time()
-    parts: list[bytes] = []
-    received = 0
-    while received != declared:  # a known length spares the wait for the message that says "no more"
-        chunk, more = await limits.patience.wait(request.chunk(), since)
+    """The whole body in memory. Raises what `Incoming` raises."""
+    body, parts = Incoming(request, limits, limits.body), []
+    while chunk := await body.chunk():
         parts.append(chunk)
-        received += len(chunk)
-        if received > limits.body:
-            raise TooLarge
-        if not more:
-            break
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

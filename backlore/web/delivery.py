@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from backlore.core.crypto import random_text
 from backlore.web.reply import Header, Reply, Send, etag_matches, reply
-from backlore.web.request import Disconnected, Request
+from backlore.web.request import AGAIN, Request
 
 T = TypeVar("T")
 
@@ -115,18 +115,31 @@ async def watched(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """What work gives, which goes on only as long as the client is there: a server may never return from sending to
     one that has gone, and nobody wants what was found for him.
 
-    Raises what the work raises, and Disconnected.
+    Raises what the work raises, Disconnected, and Refused when the session ends.
     """
-    gone = asyncio.ensure_future(request.wait_until_gone())  # first, or it may miss what it waits for
+    return await held(request, work, asyncio.ensure_future(request.wait_until_gone()))
+
+
+async def held(request: Request, work: Coroutine[Any, Any, T], end: asyncio.Future[Exception]) -> T:
+    """What work gives, which goes on only as long as the session holds and `end` tells no reason to raise."""
     task = asyncio.ensure_future(work)
+    task.add_done_callback(_forget)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Disconnected
+        while not task.done():
+            if end.done():
+                raise end.result()
+            if not (await asyncio.wait((task, end), timeout=AGAIN, return_when=asyncio.FIRST_COMPLETED))[0]:
+                await request.look_again()
         return task.result()
     finally:
         task.cancel()
-        gone.cancel()
+        end.cancel()
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    """What becomes of work that was given up, nobody asks: else the loop would tell it as lost."""
+    if not task.cancelled():
+        task.exception()
 
 
 class PartsReply(Reply):
@@ -180,15 +193,16 @@ class PartsReply(Reply):
 
 
 class StreamReply(Reply):
-    """What comes as it comes, of unknown length."""
+    """What comes as it comes, of unknown length. `may_end`: it is no part of a whole, wherever it ends."""
 
-    __slots__ = ("stream",)
+    __slots__ = ("may_end", "stream")
 
     is_long = True
 
-    def __init__(self, status: int, headers: list[Header], stream: AsyncIterator[bytes]):
+    def __init__(self, status: int, headers: list[Header], stream: AsyncIterator[bytes], may_end: bool = False):
         super().__init__(status, b"", headers)
         self.stream = stream
+        self.may_end = may_end
 
     async def send(self, send: Send, headers: list[Header], bodiless: bool) -> None:
         """Send by ASGI, chunk by chunk; when the stream raises, the connection breaks."""
@@ -213,7 +227,8 @@ def deliver(request: Request, parts: Sequence[Part], headers: list[Header], etag
         spans = parse_ranges(asked, size)
         if spans is not None:
             return _partial(parts, headers, spans, size)
-    by_server = "http.response.pathsend" in (request.scope.get("extensions") or ())
+    # the server, once told, sends to the end: also for a session that has ended meanwhile
+    by_server = not request.session and "http.response.pathsend" in (request.scope.get("extensions") or ())
     return PartsReply(200, headers, parts, by_server)
 
 

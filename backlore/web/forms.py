@@ -6,12 +6,13 @@ from functools import partial
 from io import FileIO
 from typing import Any
 
-from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, StrictParserError
 
 from backlore.core import temporary
 from backlore.core.payload import Malformed, Upload
 from backlore.core.room import need_room
 from backlore.core.writeback import begin_writeback
+from backlore.web.incoming import Incoming
 from backlore.web.limits import Limits, TooLarge
 from backlore.web.request import Request
 
@@ -43,14 +44,10 @@ class FormReader:
 
     async def read(self) -> list[tuple[str, Any]]:
         """The fields in their order, files as Upload. Raises Malformed, TooLarge, TooSlow, Disconnected."""
-        received, more = 0, True
+        body = Incoming(self._request, self._limits, self._limits.upload)
         try:
-            while more:
-                chunk, more = await self._limits.patience.wait(self._request.chunk())
-                received += len(chunk)
-                if received > self._limits.upload:
-                    raise TooLarge
-                if chunk:
+            while chunk := await body.chunk():
+                if not self._parser.closed:
                     await self._feed(chunk)
             self._parser.close()
         except ParserLimitReached:
@@ -62,13 +59,16 @@ class FormReader:
         return self.fields
 
     async def _feed(self, chunk: bytes) -> None:
-        for event in self._parser.parse(chunk):
-            if isinstance(event, MultipartSegment):
-                self._begin(event)
-            elif event is not None:
-                await self._take(event)
-            else:
-                await self._end()
+        try:
+            for event in self._parser.parse(chunk):
+                if isinstance(event, MultipartSegment):
+                    self._begin(event)
+                elif event is not None:
+                    await self._take(event)
+                else:
+                    await self._end()
+        except StrictParserError:
+            self._parser.close()  # raises, unless all parts have come: what follows them is no part (RFC 2046, §5.1.1)
 
     def _begin(self, segment: MultipartSegment) -> None:
         self._segment = segment

@@ -67,9 +67,11 @@ class Limits(msgspec.Struct, frozen=True):
     """Sizes in bytes."""
 
     folder: Path  # where uploads are while their request lasts
-    patience: Patience  # for a whole JSON or urlencoded body; between two chunks of an upload
-    body: int = 1 << 20  # JSON, urlencoded, and all text fields of a form together
-    upload: int = 100 << 20  # a multipart body, all parts together
+    patience: Patience  # for a whole body that fits `body`; for each `stretch` of an upload
+    body: int = 1 << 20  # JSON, forms without files, and all text fields of one with files together
+    upload: int = 100 << 20  # a body with files, all parts together; a Stream
+    stretch: int = 30 << 10
+    longest: float = 10800.0  # seconds for a whole upload
     parts: int = 100
     query: int = 2048  # characters
     free: int = 0  # of the disk, that no upload may take

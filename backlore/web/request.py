@@ -1,13 +1,19 @@
 """One request: what the client sent, and who it is once the gatekeeper has passed it."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+
+from backlore.web.reply import Reply
+
+AGAIN = 5.0  # seconds after which the session of what lasts is looked at again
+UNASKED = 64 << 10  # bytes of a body that nobody takes
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Scope = dict[str, Any]
@@ -41,15 +47,34 @@ class Disconnected(Exception):
     """The client went away before its request was complete: nobody is left to reply to."""
 
 
+class Refused(Exception):
+    """A gate that had let the request pass refuses it now; `answer` is the gate's."""
+
+    def __init__(self, answer: Reply):
+        super().__init__(answer.error)
+        self.answer = answer
+
+
+class Gated(Protocol):
+    """A route, as far as a request needs it."""
+
+    async def look_again(self, request: "Request") -> None:
+        """See Request."""
+
+
 class Request:
-    """What handlers take first. `user` and `session` are set behind the gatekeeper, `parameters` by the route."""
+    """What handlers take first. `user` and `session` are set behind the gatekeeper, `parameters` by the route.
+
+    `is_late`: bytes of the body have come after the session was looked at.
+    """
 
     __slots__ = (
-        "_proxies", "content", "headers", "method", "parameters", "path", "raw", "receive", "scope", "session",
-        "started", "uploads", "user",
+        "_first", "_proxies", "_received", "content", "headers", "is_late", "method", "parameters", "path", "raw",
+        "receive", "route", "scope", "session", "started", "uploads", "user",
     )  # fmt: skip
 
     user: User
+    route: Gated  # whose gates it has passed
 
     def __init__(self, scope: Scope, receive: Receive, proxies: Proxies):
         self.started = time.time()  # seconds since the epoch
@@ -63,6 +88,9 @@ class Request:
         self.raw: Any = None  # the body as sent, once it was read
         self.content: Any = None  # the body as the csrf gate decoded it, and by which type
         self.uploads: list[Path] = []  # files of this request, deleted with it
+        self.is_late = False
+        self._first: asyncio.Future[dict[str, Any]] | None = None  # the first part of the body, once asked for
+        self._received = 0  # bytes
         self._proxies = proxies
 
     def header(self, name: str) -> str | None:
@@ -105,14 +133,41 @@ class Request:
         """The length of the body as its header says it, in bytes; -1 when it doesn't."""
         return int(self.headers.get(b"content-length", -1))
 
+    async def look_again(self) -> None:
+        """See that the session still holds; where none is needed, nothing happens. One command to redis.
+
+        Call it after whatever takes long, before what must not be done for somebody who has been logged out
+        meanwhile. It is done for you after a body that came late, and every few seconds while a body or a reply
+        lasts. Raises Refused, which the application answers.
+        """
+        self.is_late = False
+        await self.route.look_again(self)
+
+    def ask_for_body(self) -> None:
+        """Before the session is looked at: what has come by now was there, what comes later is late."""
+        headers = self.headers
+        if self._first is None and headers.get(b"content-length", b"0") != b"0" and b"expect" not in headers:
+            self._first = asyncio.ensure_future(self.receive())
+
     async def chunk(self) -> tuple[bytes, bool]:
         """The next part of the body, and whether more may come. Raises Disconnected when the client has gone."""
-        message = await self.receive()
+        message = await self.message()
         if message["type"] == "http.disconnect":
             raise Disconnected
         return message.get("body", b""), message.get("more_body", False)
 
-    async def wait_until_gone(self) -> None:
-        """Until the client has gone away, its body being read."""
-        while (await self.receive())["type"] != "http.disconnect":
+    async def message(self) -> dict[str, Any]:
+        """What ASGI's receive gives."""
+        first, self._first = self._first, None
+        if (first is None or not first.done()) and self._received != self.declared:
+            self.is_late = True
+        message = await (first or self.receive())
+        self._received += len(message.get("body", b""))
+        return message
+
+    async def wait_until_gone(self) -> Disconnected:
+        """Until the client has gone away; one that goes on sending what nobody takes counts as gone."""
+        before = self._received
+        while (await self.message())["type"] != "http.disconnect" and self._received - before < UNASKED:
             pass
+        return Disconnected()

@@ -12,7 +12,7 @@ from backlore.core.payload import Codec, Invalid, Payload
 from backlore.web.body import Body, Nothing, RawBody, Stream
 from backlore.web.limits import Limits
 from backlore.web.reply import Next, Reply
-from backlore.web.request import Request
+from backlore.web.request import Refused, Request
 
 Handler = Callable[..., Awaitable[Reply | Next]]
 Answer = Any  # a Reply or NEXT; the application checks it, for handlers are not ours
@@ -31,11 +31,12 @@ class Stage:
     In a path `{id}` is one segment and `{path...}` all the rest; a handler takes them by name and type.
     """
 
-    def __init__(self, name: str, rank: int, gates: tuple[Gate, ...] = (), has_session: bool = False):
+    def __init__(self, name: str, rank: int, gates: tuple[Gate, ...] = (), again: tuple[Gate, ...] = ()):
         self.name = name
         self.rank = rank
         self.gates = gates
-        self.has_session = has_session  # whether a request that is here belongs to a user
+        self.again = again  # those of the gates that look at the session: what they have let pass may end
+        self.has_session = bool(again)  # whether a request that is here belongs to a user
 
     def get(self, path: str, handler: Handler) -> "Route":
         """A route that reads; it answers HEAD too."""
@@ -74,7 +75,8 @@ class Route:
         self.parameters: dict[str, Codec[Any]] = {}
         self.query: Codec[Any] | None = None
         self.body: Body | RawBody | None = None
-        self.limits: Limits  # given by the table's owner
+        self.limits: Limits  # given by the table's owner, like the keeper
+        self.keeper: Any
         # where in the path each parameter stands, and whether it has all the rest of it
         self.places = [
             (s[1:-1].removesuffix("..."), place, s.endswith("...}"))
@@ -125,6 +127,13 @@ class Route:
         if self._takes_body:
             return await self.handler(request, body=body, **arguments)
         return await self.handler(request, **arguments)
+
+    async def look_again(self, request: Request) -> None:
+        """See `Request.look_again`."""
+        for gate in self.stage.again:
+            refusal = await gate(request, self, self.keeper)
+            if refusal is not None:
+                raise Refused(refusal)
 
     async def csrf_of(self, request: Request) -> str:
         """The csrf token in the body, for the gate."""

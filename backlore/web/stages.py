@@ -1,7 +1,8 @@
 """One request's way: avant → public → auth → gatekeeper → csrf → private → admin gatekeeper → admin.
 
 A stage is a property of a route, never a test of its path. Between the stages stand the gates: each lets a
-request pass (None) or replies. A request meets a gate once, when it reaches the first route behind it.
+request pass (None) or replies. A request meets a gate once, when it reaches the first route behind it; those that look
+at the session it meets again after a body that came late, and every few seconds while a body or a reply lasts.
 """
 
 from collections.abc import Awaitable, Callable
@@ -82,5 +83,5 @@ async def admin_gatekeeper(request: Request, route: Route, keeper: Keeper) -> Re
 avant = Stage("avant", 0)
 public = Stage("public", 1)
 auth = Stage("auth", 2, (same_site,))
-private = Stage("private", 3, (same_site, gatekeeper, csrf), has_session=True)
-admin = Stage("admin", 4, (same_site, gatekeeper, csrf, admin_gatekeeper), has_session=True)
+private = Stage("private", 3, (same_site, gatekeeper, csrf), again=(gatekeeper,))
+admin = Stage("admin", 4, (same_site, gatekeeper, csrf, admin_gatekeeper), again=(gatekeeper, admin_gatekeeper))

@@ -10,6 +10,7 @@ from backlore import (
     NEXT,
     Backend,
     Payload,
+    Stream,
     Upload,
     admin,
     auth,
@@ -74,6 +75,15 @@ async def form(request, body: Form):
 
 async def form_fails(request, body: Form):
     raise RuntimeError(str(body.file and body.file.path))
+
+
+async def measure(request, body: Stream):
+    """How many bytes came; kept, so that it can be seen that they did."""
+    size = 0
+    async for chunk in body:
+        size += len(chunk)
+    await app.redis.incrby(key("count", "abc"), size)
+    return reply(200, {"size": size})
 
 
 async def query(request, query: Page):
@@ -152,11 +162,22 @@ async def early(request):
     return reply(200, {"avant": True}) if request.header("x-early") else NEXT
 
 
+async def read(receive):
+    body, more = b"", True
+    while more:
+        message = await receive()
+        assert message["type"] == "http.request"
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    return body
+
+
 async def mounted(scope, receive, send):
     user = scope["state"].get("user")
     body = f"{scope['root_path']} {scope['path']} {user and user.email}".encode()
     if scope["path"].endswith("/fail"):
         raise RuntimeError("mounted")
+    if scope["path"].endswith("/read"):
+        await app.redis.incrby(key("count", "abc"), len(await read(receive)))
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": body})
 
@@ -193,6 +214,9 @@ app.routes(
     private.get("/who", who),
     private.post("/echo/private", echo),
     private.post("/form/private", form),
+    private.post("/measure/private", measure),
+    private.post("/twice/private", short),
+    private.post("/twice/private", echo),
     private.route("PUT", "/who", who),
     auth.get("/passes/stage", passes),
     private.get("/passes/stage", who),

@@ -1,0 +1,48 @@
+"""The bytes of a body as they come: within their limits, and for as long as their session holds."""
+
+import asyncio
+
+from backlore.web.limits import Limits, TooLarge, TooSlow
+from backlore.web.request import AGAIN, Request
+
+
+class Incoming:
+    """A body of at most `most` bytes. Raises TooLarge at once where the length is declared."""
+
+    __slots__ = ("_began", "_counted", "_limits", "_looked", "_more", "_most", "_received", "_request", "_waited")
+
+    def __init__(self, request: Request, limits: Limits, most: int):
+        if request.declared > most:
+            raise TooLarge
+        self._request = request
+        self._limits = limits
+        self._most = most
+        self._began = self._looked = asyncio.get_running_loop().time()
+        self._waited = 0.0  # seconds for the client, not for our own disk
+        self._received = self._counted = 0
+        self._more = request.declared != 0
+
+    async def chunk(self) -> bytes:
+        """The next bytes, the last ones only after the session was seen to hold; none when all have come.
+
+        Raises TooLarge, TooSlow, Disconnected, and Refused where the session has ended meanwhile.
+        """
+        chunk, request, limits, time = b"", self._request, self._limits, asyncio.get_running_loop().time
+        while self._more and not chunk:
+            since = time()
+            chunk, self._more = await limits.patience.wait(request.chunk(), since - self._waited)
+            now = time()
+            self._waited += now - since
+            self._received += len(chunk)
+            if self._received > self._most:
+                raise TooLarge
+            if self._received == request.declared:  # spares the wait for the message that says "no more"
+                self._more = False
+            elif now - self._began > limits.longest:
+                raise TooSlow
+            elif self._most > limits.body and self._received - self._counted >= limits.stretch:
+                self._waited, self._counted = 0.0, self._received
+            if request.is_late and (not self._more or now - self._looked > AGAIN):
+                await request.look_again()
+                self._looked = now
+        return chunk
