@@ -516,15 +516,15 @@ def test_who_moves_a_blob_is_alone_with_it(run: Run) -> None:
     async def test(house: House) -> None:
         catalog = house.files.catalog
         file = await house.files.put(ANN, "a", b"content")
-        (blob,) = await catalog.claim(ANN, 600, 10)
+        (blob,) = (await catalog.claim(ANN, 10)).blobs
         await house.files.delete(ANN, "a")
         await house.files.undelete(ANN, file.id)
         await house.files.delete(ANN, "a")
-        assert await catalog.claim(ANN, 600, 10) == []
-        await house.files.courier.move(ANN, blob)
-        (again,) = await catalog.claim(ANN, 600, 10)
+        assert (await catalog.claim(ANN, 10)).blobs == []
+        await catalog.moved(ANN, blob, *await house.files.courier.bring(ANN, blob))
+        (again,) = (await catalog.claim(ANN, 10)).blobs
         assert (again.where, again.belongs) == ("files", "trash")
-        await house.files.courier.move(ANN, again)
+        await catalog.moved(ANN, again, *await house.files.courier.bring(ANN, again))
         assert await house.objects() == [f"trash/{ANN}/{blob.id}"]
 
     run(test)

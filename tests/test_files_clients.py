@@ -20,7 +20,7 @@ from backlore.clients.disk import Disk
 from backlore.clients.redis import Redis
 from backlore.core.notify import Notify
 from backlore.core.temporary import FOLDER
-from backlore.files.catalog import File, new_id, now
+from backlore.files.catalog import File, new_id
 from backlore.files.files import Files
 from tests.conftest import KEEPING, Server, User, serving
 from tests.raw import ask, connect, form, head, listed, put, reset, sha256, upload
@@ -160,10 +160,10 @@ async def keep_many(server: Server, user: str) -> dict[str, str]:
         for start in range(DISTINCT, MANY, 100):
             more = []
             for number in range(start, start + 100):
-                like, moment = kept[number % DISTINCT], now()
+                like = kept[number % DISTINCT]
                 name = f"{number % 7}/é {number}"
                 blob = (new_id(), like.size)
-                more.append(File(new_id(), name, like.type, like.size, like.hash, moment, moment, [blob]))
+                more.append(File(new_id(), name, like.type, like.size, like.hash, 0, 0, [blob]))
                 hashes[name] = like.hash
             await asyncio.gather(*(files.catalog.put(user, file, 1 << 40) for file in more))
     finally:

@@ -2,7 +2,7 @@
 
 Laws: what is wrong is judged in the same step that mends it, so that a change that comes between is never undone; and
 what was counted outside of a step counts only while that hasn't changed.
-Each takes the keys of `files.steps`, the time, how long the trash is kept, "1" to mend, and what is named there.
+Each takes the keys of `files.steps`, how long the trash is kept, "1" to mend, and what is named there.
 Each gives {"done", what was wrong, bytes that the user has more}.
 """
 
@@ -12,7 +12,7 @@ from backlore.files.steps import PRELUDE
 LOOK = (
     PRELUDE
     + """
-local mend = ARGV[3] == '1'
+local mend = ARGV[2] == '1'
 local wrong = {}
 local function is(value) return value ~= false and value ~= 0 end
 local function known_of(id, ...) return unpack(redis.call('HMGET', blob_key(id), ...)) end
@@ -39,15 +39,15 @@ local function list_dead(id)
     if not mend then return true end
     if there then
         redis.call('ZADD', trashed, 'NX', now, id)
-        redis.call('ZADD', moves, 'NX', now + kept, due)
+        redis.call('ZADD', moves, 'NX', later(kept), due)
     else
         redis.call('ZREM', trashed, id)
         redis.call('ZREM', moves, due)
     end
     return true
 end
-for place = 5, #ARGV do
-    local list = ARGV[4] == 'files' and list_file or list_dead
+for place = 4, #ARGV do
+    local list = ARGV[3] == 'files' and list_file or list_dead
     if list(ARGV[place]) then table.insert(wrong, ARGV[place]) end
 end
 return {'done', wrong, charged}
@@ -62,7 +62,7 @@ local function has(id, hash)
     local its, live, dead = known_of(id, 'hash', 'live', 'trash')
     return its == hash and (tonumber(live) > 0 or tonumber(dead) > 0)
 end
-for place = 4, #ARGV, 2 do
+for place = 3, #ARGV, 2 do
     local hash, id = ARGV[place], ARGV[place + 1]
     local known = redis.call('HGET', hashes, hash)
     local right = known and has(known, hash) and known or has(id, hash) and id
@@ -81,7 +81,7 @@ return {'done', wrong, charged}
 COUNTED = Script(
     LOOK
     + """
-local _, _, _, id, version, in_files, in_trash = unpack(ARGV)
+local _, _, id, version, in_files, in_trash = unpack(ARGV)
 local now_version, live, dead, size = known_of(id, 'version', 'live', 'trash', 'size')
 if now_version ~= version then return {'done', {'changed'}, 0} end
 if live == in_files and dead == in_trash then return {'done', {}, 0} end
@@ -100,7 +100,7 @@ return {'done', {id}, charged}
 KNOWN = Script(
     LOOK
     + """
-local _, _, _, kind, field, text, id, size, hash, in_files, in_trash = unpack(ARGV)
+local _, _, kind, field, text, id, size, hash, in_files, in_trash = unpack(ARGV)
 if redis.call('HGET', kind == 'files' and files or trash, field) ~= text then return {'done', {}, 0} end
 if is(redis.call('EXISTS', blob_key(id))) then return {'done', {}, 0} end
 if mend then
@@ -118,12 +118,12 @@ return {'done', {id}, charged}
 NAMED = Script(
     LOOK
     + """
-for place = 5, #ARGV do
+for place = 4, #ARGV do
     local id = ARGV[place]
     local live, dead, where, pushed, size = known_of(id, 'live', 'trash', 'where', 'pushed', 'size')
     if live and not redis.call('ZSCORE', moves, id) then
         local belongs = tonumber(live) > 0 and 'files' or tonumber(dead) > 0 and 'trash' or ''
-        if belongs == '' or ARGV[4] == '1' and (where ~= belongs or pushed ~= size) then
+        if belongs == '' or ARGV[3] == '1' and (where ~= belongs or pushed ~= size) then
             table.insert(wrong, id)
             if mend then redis.call('ZADD', moves, now, id) end
         end
@@ -137,7 +137,7 @@ return {'done', wrong, charged}
 VAIN = Script(
     LOOK
     + """
-for place = 4, #ARGV do
+for place = 3, #ARGV do
     local id = ARGV[place]
     local dead = id:sub(1, 1) == '~'
     local there = dead and redis.call('HEXISTS', trash, id:sub(2)) or not dead and redis.call('EXISTS', blob_key(id))
@@ -159,10 +159,10 @@ if tonumber(count or 0) ~= redis.call('HLEN', files) then
     table.insert(wrong, 'files')
     if mend then redis.call('HSET', usage, 'files', redis.call('HLEN', files)) end
 end
-if (changes or '0') ~= ARGV[5] then table.insert(wrong, 'changed')
-elseif tonumber(bytes or 0) ~= tonumber(ARGV[4]) then
+if (changes or '0') ~= ARGV[4] then table.insert(wrong, 'changed')
+elseif tonumber(bytes or 0) ~= tonumber(ARGV[3]) then
     table.insert(wrong, 'bytes')
-    if mend then charge(tonumber(ARGV[4]) - tonumber(bytes or 0)) end
+    if mend then charge(tonumber(ARGV[3]) - tonumber(bytes or 0)) end
 end
 return {'done', wrong, charged}
 """
@@ -172,7 +172,7 @@ return {'done', wrong, charged}
 PLACED = Script(
     LOOK
     + """
-local _, _, _, id, version, where, pushed = unpack(ARGV)
+local _, _, id, version, where, pushed = unpack(ARGV)
 if known_of(id, 'version') ~= version or redis.call('ZSCORE', moves, id) then return {'done', {}, 0} end
 if mend then
     redis.call('HSET', blob_key(id), 'where', where, 'pushed', pushed)

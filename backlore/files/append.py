@@ -11,7 +11,7 @@ import random
 from typing import NamedTuple
 
 from backlore.clients.disk import Disk, Misplaced
-from backlore.files.catalog import Catalog, Changed, File, Refusal, new_id, now
+from backlore.files.catalog import Catalog, Changed, File, Refusal, new_id
 from backlore.files.kinds import HEAD, sniff
 from backlore.files.store import Away, Storage
 
@@ -84,13 +84,12 @@ class Appender:
                 continue
             file = grown(name, old, blob, at, data)
             try:
-                await self._catalog.append(user, old, file, self._quota)
+                return await self._catalog.append(user, old, file, self._quota)
             except Refusal as refusal:
                 await self._withdraw(blob, at)
                 if not isinstance(refusal, Changed):
                     raise
                 continue  # by somebody on another machine, or replaced or deleted on this one
-            return file
         raise Changed(name)
 
     def _place(self, old: File | None, refused: set[Place]) -> Place:
@@ -111,8 +110,8 @@ class Appender:
 
 def grown(name: str, old: File | None, blob: str, at: int, data: bytes) -> File:
     """The file with more bytes in its last blob."""
-    moment, piece = now(), (blob, at + len(data))
+    piece = blob, at + len(data)
     if old is None:
-        return File(new_id(), name, sniff(data[:HEAD], name), len(data), "", moment, moment, [piece])
+        return File(new_id(), name, sniff(data[:HEAD], name), len(data), "", 0, 0, [piece])
     before = old.blobs[:-1] if at else old.blobs
-    return File(old.id, name, old.type, old.size + len(data), "", old.created, moment, [*before, piece])
+    return File(old.id, name, old.type, old.size + len(data), "", old.created, 0, [*before, piece])

@@ -14,18 +14,21 @@
 
 Laws: a blob is the bytes of one content, or a piece of one that grows; its name is never used again, so that one that
 nobody has can be deleted without asking. `live` and `trash` count who has it; from them follows where it belongs, and
-`moves` names it until it is there. A change to the files of a user and to what is to be moved is one step.
+`moves` names it until it is there. A change to the files of a user and to what is to be moved is one step. All times
+are redis' own. What another version has written so that we can't read it is for us not there, and stays.
 """
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from redis.exceptions import RedisError
 
+from backlore.clients.agenda import CLAIMED, Agenda
+from backlore.clients.aside import AGAIN
 from backlore.clients.script import Script
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
@@ -35,11 +38,11 @@ EVERYBODY = key("moves", "all")
 OF_ALL = key("usage", "all")
 ENDLESS = 1 << 53  # bytes; Lua counts no further
 MOST_AT_ONCE = 200  # files in one step of redis
-LOOK_AGAIN = 10_000_000  # µs until we look whether a change was made that was cut before it could be told
+LOOK_AGAIN = 10.0  # seconds until we look whether a change was made that was cut before it could be told
 
 
 class File(msgspec.Struct):
-    """A file of a user. Times in µs since the epoch; `hash` is the SHA-256 of all of it, "" once it was added to."""
+    """A file of a user. Times in µs, which redis gives; `hash` is the SHA-256 of all, "" once it was added to."""
 
     id: str  # of this version: another one has another
     name: str
@@ -74,6 +77,14 @@ class Blob(msgspec.Struct):
         return "files" if self.live else "trash" if self.trash else ""
 
 
+class Claim(NamedTuple):
+    """Moves that were claimed `until` a moment, and names of what can't be read."""
+
+    blobs: list[Blob]
+    unread: list[str]
+    until: str
+
+
 class Refusal(Exception):
     """What was asked for can't be done."""
 
@@ -101,9 +112,11 @@ decode = msgspec.json.Decoder(File).decode
 encode = msgspec.json.Encoder().encode
 
 
-def now() -> int:
-    """µs since the epoch."""
-    return time.time_ns() // 1000
+def read(text: str | None) -> File | None:
+    """A file, if there is one, and one that we can read."""
+    with contextlib.suppress(ValueError):
+        return None if text is None else decode(text)
+    return None
 
 
 def new_id() -> str:
@@ -119,6 +132,7 @@ class Catalog:
 
     def __init__(self, redis: Any, kept: float, total: int | None = None):
         self._redis = redis
+        self._users = Agenda(redis, EVERYBODY)
         self._kept = int(kept * 1e6)  # µs in the trash
         self._total = total
 
@@ -135,12 +149,12 @@ class Catalog:
         given = (file.name, encode(file), blob, size, file.hash, quota, expected, where, pushed)
         return decode((await self.change(PUT, user, *given))[1])
 
-    async def append(self, user: str, old: File | None, file: File, quota: int) -> None:
-        """Say that `file` has become of `old` by more bytes in its last blob. Raises Changed, Quota."""
+    async def append(self, user: str, old: File | None, file: File, quota: int) -> File:
+        """Say that `file` has become of `old` by more bytes in its last blob; what is there. Raises Changed, Quota."""
         blob, size = file.blobs[-1]
         at = dict(old.blobs).get(blob, 0) if old else 0
         before = encode(old) if old else ""
-        await self.change(APPEND, user, file.name, before, encode(file), blob, at, size - at, quota)
+        return decode((await self.change(APPEND, user, file.name, before, encode(file), blob, at, size - at, quota))[1])
 
     async def delete(self, user: str, name: str, expected: str = "") -> File:
         """Into the trash with it. Raises NoFile, Changed."""
@@ -149,10 +163,10 @@ class Catalog:
     async def restore(self, user: str, id: str, name: str = "") -> File:
         """Out of the trash, under its own name or another. Raises NoFile, Exists."""
         text = await self._redis.hget(key("trash", user), id)
-        if text is None:
+        file = read(text)
+        if file is None:
             raise NoFile(id)
-        file = decode(text)
-        file.name, file.changed = name or file.name, now()
+        file.name = name or file.name
         return decode((await self.change(RESTORE, user, id, text, encode(file), file.name))[1])
 
     async def erase(self, user: str, ids: Sequence[str]) -> int:
@@ -168,20 +182,18 @@ class Catalog:
 
     async def find(self, user: str, name: str) -> File | None:
         """The file of a name."""
-        text = await self._redis.hget(key("files", user), name)
-        return None if text is None else decode(text)
+        return read(await self._redis.hget(key("files", user), name))
 
     async def find_dead(self, user: str, id: str) -> File | None:
         """A file of the trash, by its id."""
-        text = await self._redis.hget(key("trash", user), id)
-        return None if text is None else decode(text)
+        return read(await self._redis.hget(key("trash", user), id))
 
     async def find_all(self, user: str, names: list[str]) -> list[File]:
         """Those of the names that there are, in their order."""
         found: list[File] = []
         for start in range(0, len(names), MOST_AT_ONCE):
             texts = await self._redis.hmget(key("files", user), names[start : start + MOST_AT_ONCE])
-            found += [decode(text) for text in texts if text is not None]
+            found += [file for file in map(read, texts) if file]
         return found
 
     async def page(self, user: str, before: int, limit: int) -> list[File]:
@@ -199,11 +211,12 @@ class Catalog:
         if not found:
             return []
         texts = await self._redis.hmget(key("trash", user), [id for id, _ in found])
-        return [(decode(text), int(when)) for (_, when), text in zip(found, texts, strict=True) if text is not None]
+        files = map(read, texts)
+        return [(file, int(when)) for (_, when), file in zip(found, files, strict=True) if file]
 
-    async def names(self, user: str) -> list[str]:
-        """Of all files."""
-        found: list[str] = await self._redis.zrange(key("newest", user), 0, -1)
+    async def names(self, user: str, kind: Literal["newest", "trashed"] = "newest") -> list[str]:
+        """Of all files; or the ids of all in the trash."""
+        found: list[str] = await self._redis.zrange(key(kind, user), 0, -1)
         return found
 
     async def total(self) -> int:
@@ -227,12 +240,23 @@ class Catalog:
             None if fields[0] is None else _blob(id, *fields) for (_, id), fields in zip(wanted, found, strict=True)
         ]
 
-    async def claim(self, user: str, lease: float, limit: int) -> list[Blob]:
-        """What is due to be moved, leased for `lease` seconds."""
-        *claimed, freed = await self.run(CLAIM, user, int(lease * 1e6), limit)
+    async def claim(self, user: str, limit: int) -> Claim:
+        """What is due to be moved, for a while; what can't be read is looked at again later."""
+        claimed, unread, freed, until = await self.run(CLAIM, user, CLAIMED, limit, int(AGAIN * 1e6))
         if freed:
             await self._redis.hincrby(OF_ALL, "bytes", freed)
-        return [_blob(*each) for each in claimed]
+        blobs: list[Blob] = []
+        for each in claimed:
+            try:
+                blobs.append(_blob(*each))
+            except (ValueError, TypeError):
+                unread.append(each[0])
+                await self.postpone(user, each[0], AGAIN)
+        return Claim(blobs, unread, until)
+
+    def holding(self, user: str, blobs: Collection[str], until: str) -> AbstractAsyncContextManager[None]:
+        """Keep the claim to blobs, as far as they are left in `blobs`. Raises LeaseLost when it is lost."""
+        return Agenda(self._redis, key("moves", user)).holding(blobs, until)
 
     async def moved(self, user: str, blob: Blob, where: str, pushed: int) -> None:
         """S3 has so many bytes of a blob in this folder; and if the blob is nobody's, nothing of it is anywhere."""
@@ -240,19 +264,20 @@ class Catalog:
 
     async def postpone(self, user: str, blob: str, delay: float) -> None:
         """A move that failed is due again in `delay` seconds."""
-        await self._redis.zadd(key("moves", user), {blob: now() + int(delay * 1e6)}, xx=True)
+        await Agenda(self._redis, key("moves", user)).move(blob, delay)
 
-    async def users_to_serve(self, limit: int) -> list[tuple[str, float]]:
+    async def users_to_serve(self, limit: int) -> list[tuple[str, str]]:
         """Who may have something to move, with the moment that was set for looking."""
-        found: list[tuple[str, float]] = await self._redis.zrangebyscore(
-            EVERYBODY, "-inf", now(), start=0, num=limit, withscores=True
-        )
-        return found
+        return await self._users.due(limit)
 
-    async def look_later(self, user: str, seen: float) -> None:
+    async def look_later(self, user: str, seen: str) -> None:
         """There is nothing due of a user: look when something is, or never; unless somebody has told of a change."""
         first = await self._redis.zrange(key("moves", user), 0, 0, withscores=True)
-        await LOOK_LATER(self._redis, [EVERYBODY], user, repr(seen), repr(first[0][1]) if first else "")
+        await LOOK_LATER(self._redis, [EVERYBODY], user, seen, repr(first[0][1]) if first else "")
+
+    async def leave(self, user: str, delay: float) -> None:
+        """Look at a user again in `delay` seconds, whatever is due."""
+        await self._users.move(user, delay)
 
     async def change(self, script: Script, user: str, *arguments: Any) -> Any:
         """Run a step that changes something of a user's, and say so in the list of all; what it returns.
@@ -260,7 +285,7 @@ class Catalog:
         It is told before and after, so that one that is cut is found a little later. What all have together lies
         elsewhere: many at once may go past the total by what they bring. Raises Refusals.
         """
-        told = self._redis.zadd(EVERYBODY, {user: now() + LOOK_AGAIN})
+        told = self._users.add(user, LOOK_AGAIN)
         room = ENDLESS
         if script in GROWING and self._total is not None:
             _, bytes_ = await asyncio.gather(told, self._redis.hget(OF_ALL, "bytes"))
@@ -269,7 +294,7 @@ class Catalog:
             await told
         done = await self.run(script, user, *arguments, *((room,) if script in GROWING else ()))
         with contextlib.suppress(RedisError):  # the change is made, whether its courier is told now or looks later
-            told = self._redis.zadd(EVERYBODY, {user: now()})
+            told = self._users.add(user)
             if done[2]:
                 await asyncio.gather(told, self._redis.hincrby(OF_ALL, "bytes", done[2]))
             else:
@@ -279,7 +304,7 @@ class Catalog:
     async def run(self, script: Script, user: str, *arguments: Any) -> Any:
         """Run a step of one user; what it returns. Raises Refusals."""
         kinds = ("files", "newest", "trash", "trashed", "hashes", "usage", "moves", "blob")
-        done = await script(self._redis, [key(kind, user) for kind in kinds], now(), self._kept, *arguments)
+        done = await script(self._redis, [key(kind, user) for kind in kinds], self._kept, *arguments)
         if done and isinstance(done, list) and isinstance(done[0], str) and done[0] in REFUSALS:
             raise REFUSALS[done[0]](str(arguments[0]))
         return done

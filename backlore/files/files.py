@@ -14,13 +14,14 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from backlore.clients.aside import Aside
 from backlore.clients.disk import Disk, Draft
 from backlore.clients.redis import Unavailable, Unwritable
 from backlore.clients.s3 import S3Error
 from backlore.core.notify import Notify
 from backlore.core.payload import Upload
 from backlore.files.append import Appender
-from backlore.files.catalog import Catalog, File, NoFile, Refusal, new_id, now
+from backlore.files.catalog import Catalog, File, NoFile, Refusal, new_id
 from backlore.files.courier import Courier
 from backlore.files.kinds import HEAD, clean, sniff
 from backlore.files.lines import Lines
@@ -32,7 +33,6 @@ from backlore.web.delivery import Part
 Content = bytes | Path | Upload | AsyncIterator[bytes]
 
 READ = 1 << 20  # bytes in one go
-PAGE = 500  # files in one go, when all of a user's are
 
 
 def open_raw(path: Path) -> FileIO:
@@ -65,7 +65,7 @@ class Files:
     ):
         self.catalog = Catalog(redis, kept, total)
         self.store: Storage = store or Store(disk, bucket, notify)
-        self.courier = Courier(notify, self.catalog, self.store)
+        self.courier = Courier(notify, self.catalog, self.store, Aside(redis, notify))
         self.lines = Lines(self.find, self.spans)
         self._appender = Appender(self.catalog, self.store, disk, quota)
         self._disk = disk
@@ -108,10 +108,10 @@ class Files:
 
     async def keep(self, user: str, name: str, draft: Draft, expected: str = "", id: str = "") -> File:
         """The same for what was written to a draft, which stays the caller's to discard."""
-        blob, moment = self.store.name(), now()
+        blob = self.store.name()
         kind = sniff(await draft.head(HEAD), name)
         await self.store.keep(draft, blob)
-        file = File(id or new_id(), name, kind, draft.size, draft.hash, moment, moment, [(blob, draft.size)])
+        file = File(id or new_id(), name, kind, draft.size, draft.hash, 0, 0, [(blob, draft.size)])
         try:
             where = await self._secure(user, file)
             kept = await self.catalog.put(user, file, self.quota, expected, where, draft.size if where else 0)
@@ -172,11 +172,11 @@ class Files:
     async def wipe(self, user: str) -> None:
         """Delete all files of a user for good. Cut anywhere, it can be called again."""
         await self.uploads.wipe(user)
-        while files := await self.catalog.page(user, 0, PAGE):
-            for file in files:
-                await self.catalog.delete(user, file.name)
-        while dead := await self.catalog.page_of_trash(user, 0, PAGE):
-            await self.catalog.erase(user, [file.id for file, _ in dead])
+        while names := await self.catalog.names(user):  # also of what we can't read
+            for name in names:
+                await self.catalog.delete(user, name)
+        while ids := await self.catalog.names(user, "trashed"):
+            await self.catalog.erase(user, ids)
         await self.catalog.forget(user)
 
     async def spans(self, user: str, file: File, start: int = 0, length: int | None = None) -> Sequence[Part]:

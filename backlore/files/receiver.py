@@ -13,9 +13,10 @@ from time import monotonic
 from typing import Protocol
 
 from backlore.clients.disk import Misplaced
+from backlore.clients.lease import LeaseLost, renewing
 from backlore.files.catalog import Refusal
 from backlore.files.store import Away, Storage
-from backlore.files.transfers import LEASE, NoUpload, Transfer, Transfers
+from backlore.files.transfers import LEASE, Locked, NoUpload, Transfer, Transfers
 from backlore.web.limits import TooLarge, TooSlow
 from backlore.web.request import Disconnected
 
@@ -85,21 +86,20 @@ class Receiver:
             raise broken
 
     @contextlib.asynccontextmanager
-    async def renewing(self) -> AsyncIterator[None]:
-        """Stay alone with it while no bytes come."""
+    async def staying(self) -> AsyncIterator[None]:
+        """Stay alone with it while no bytes come. Raises Locked when that failed."""
 
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(LEASE / 3)
+        async def renew() -> bool:
+            with contextlib.suppress(Refusal):
                 await self.save()
+                return True
+            return False
 
-        task = asyncio.create_task(renew())
         try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            async with renewing(renew, LEASE):
+                yield
+        except LeaseLost as error:
+            raise Locked(self.transfer.id) from error
 
     async def _keep(self, data: bytes, checksum: Checksum | None = None) -> None:
         """Write bytes; and say that they have come, unless they must be proven."""

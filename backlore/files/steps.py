@@ -1,15 +1,17 @@
 """The steps of the catalog, each whole or not at all: scripts that redis runs.
 
-Each takes the keys of one user: files, newest, trash, trashed, hashes, usage, moves, blob; and first the time, and how
-long the trash is kept, both in µs.
+Each takes the keys of one user: files, newest, trash, trashed, hashes, usage, moves, blob; and first how long the trash
+is kept, in µs. Times are redis' own, also those that stand in the text of a file.
 Each gives {"done", …, bytes that the user has more}, or {WORD} when it can't be done.
 """
 
-from backlore.clients.script import Script
+from backlore.clients.script import CLOCK, Script
 
-PRELUDE = """
+PRELUDE = (
+    CLOCK
+    + """
 local files, newest, trash, trashed, hashes, usage, moves = unpack(KEYS, 1, 7)
-local now, kept = ARGV[1], ARGV[2]
+local kept = ARGV[1]
 local charged = 0
 local function charge(size)
     charged = charged + size
@@ -44,16 +46,16 @@ local function bury(text)
     local id = cjson.decode(text).id
     redis.call('HSET', trash, id, text)
     redis.call('ZADD', trashed, now, id)
-    redis.call('ZADD', moves, now + kept, '~' .. id)
+    redis.call('ZADD', moves, later(kept), '~' .. id)
     recount(text, 'live', 'trash')
 end
 local function take_from_trash(id, to)
     local text = redis.call('HGET', trash, id)
     if not text then return 0 end
+    recount(text, 'trash', to)  -- first: what can't be read stays as it is
     redis.call('HDEL', trash, id)
     redis.call('ZREM', trashed, id)
     redis.call('ZREM', moves, '~' .. id)
-    recount(text, 'trash', to)
     return 1
 end
 local function set(name, text, old)
@@ -65,18 +67,22 @@ local function has_room(size, quota, room)
     size = tonumber(size)
     return size <= tonumber(room) and (tonumber(redis.call('HGET', usage, 'bytes')) or 0) + size <= tonumber(quota)
 end
+-- a quote within a name is escaped, so that nothing there looks like a field
+local function date(text, field) return (text:gsub('"' .. field .. '":%d+', '"' .. field .. '":' .. now, 1)) end
 """
+)
 
-# ARGV: now, kept, name, file, blob, size, hash, quota, expected, where, pushed, room of all users
+# ARGV: kept, name, file, blob, size, hash, quota, expected, where, pushed, room of all users
 PUT = Script(
     PRELUDE
     + """
-local _, _, name, text, blob, size, hash, quota, expected, where, pushed, room = unpack(ARGV)
+local _, name, text, blob, size, hash, quota, expected, where, pushed, room = unpack(ARGV)
 local old = redis.call('HGET', files, name)
 local was = old and cjson.decode(old)
 if expected == '*' and old then return {'exists'} end
 if expected ~= '' and expected ~= '*' and (not was or was.id ~= expected) then return {'changed'} end
 if was and was.hash == hash and was.type == cjson.decode(text).type then return {'same', old, 0} end
+text = date(date(text, 'created'), 'changed')
 local known = redis.call('HGET', hashes, hash)
 if not known then
     if not has_room(size, quota, room) then return {'quota'} end
@@ -95,11 +101,11 @@ return {'done', text, charged}
 """
 )
 
-# ARGV: now, kept, name, old text or "", new text, blob, its bytes so far, bytes more, quota, room of all users
+# ARGV: kept, name, old text or "", new text, blob, its bytes so far, bytes more, quota, room of all users
 APPEND = Script(
     PRELUDE
     + """
-local _, _, name, before, text, blob, at, more, quota, room = unpack(ARGV)
+local _, name, before, text, blob, at, more, quota, room = unpack(ARGV)
 local old = redis.call('HGET', files, name)
 if (old or '') ~= before then return {'changed'} end
 if not has_room(more, quota, room) then return {'quota'} end
@@ -111,16 +117,17 @@ redis.call('HINCRBY', blob_key(blob), 'size', more)
 count(blob, 'live', 0)
 charge(more)
 settle(blob)
+text = date(old and text or date(text, 'created'), 'changed')
 set(name, text, old)
 return {'done', text, charged}
 """
 )
 
-# ARGV: now, kept, name, expected
+# ARGV: kept, name, expected
 TAKE = Script(
     PRELUDE
     + """
-local _, _, name, expected = unpack(ARGV)
+local _, name, expected = unpack(ARGV)
 local old = redis.call('HGET', files, name)
 if not old then return {'missing'} end
 if expected ~= '' and cjson.decode(old).id ~= expected then return {'changed'} end
@@ -132,25 +139,26 @@ return {'done', old, charged}
 """
 )
 
-# ARGV: now, kept, id, the text that is there, the text to be, name
+# ARGV: kept, id, the text that is there, the text to be, name
 RESTORE = Script(
     PRELUDE
     + """
-local _, _, id, before, text, name = unpack(ARGV)
+local _, id, before, text, name = unpack(ARGV)
 if redis.call('HGET', trash, id) ~= before then return {'missing'} end
 if redis.call('HEXISTS', files, name) == 1 then return {'exists'} end
 take_from_trash(id, 'live')
+text = date(text, 'changed')
 set(name, text, nil)
 return {'done', text, charged}
 """
 )
 
-# ARGV: now, kept, ids
+# ARGV: kept, ids
 ERASE = Script(
     PRELUDE
     + """
 local erased = 0
-for place = 3, #ARGV do
+for place = 2, #ARGV do
     erased = erased + take_from_trash(ARGV[place], nil)
 end
 return {'done', erased, charged}
@@ -166,35 +174,37 @@ return {'done', '', charged}
 """
 )
 
-# Blobs that are due, now leased, with what is known of each. ARGV: now, lease (µs), how many
+# Blobs that are due, now claimed, with what is known of each; then what of the trash can't be read, what was freed, and
+# until when they are claimed. ARGV: kept, for how long (µs), how many, when to look again at what can't be read (µs)
 CLAIM = Script(
     PRELUDE
     + """
-local claimed = {}  -- what was freed comes last
-local due = redis.call('ZRANGEBYSCORE', moves, '-inf', now, 'LIMIT', 0, ARGV[4])
-for _, id in ipairs(due) do
-    if id:sub(1, 1) == '~' then take_from_trash(id:sub(2), nil) end
-end
-for _, id in ipairs(due) do
-    redis.call('ZADD', moves, now + ARGV[3], id)
+local claimed, unread, till = {}, {}, later(ARGV[2])
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', moves, '-inf', now, 'LIMIT', 0, ARGV[3])) do
     local known = redis.call('HMGET', blob_key(id), 'size', 'hash', 'live', 'trash', 'version', 'where', 'pushed')
-    if known[1] then
+    if id:sub(1, 1) == '~' then
+        if pcall(take_from_trash, id:sub(2), nil) then redis.call('ZREM', moves, id)
+        else
+            redis.call('ZADD', moves, later(ARGV[4]), id)
+            table.insert(unread, id)
+        end
+    elseif known[1] then
+        redis.call('ZADD', moves, till, id)
         table.insert(claimed, {id, unpack(known)})
     else
         redis.call('ZREM', moves, id)
     end
 end
-table.insert(claimed, charged)
-return claimed
+return {claimed, unread, charged, till}
 """
 )
 
 # What S3 has is a fact, whatever has changed since; done is the move only if nothing has.
-# ARGV: now, kept, blob, version, where, pushed
+# ARGV: kept, blob, version, where, pushed
 MOVED = Script(
     PRELUDE
     + """
-local _, _, id, version, where, pushed = unpack(ARGV)
+local _, id, version, where, pushed = unpack(ARGV)
 if redis.call('EXISTS', blob_key(id)) == 0 then return redis.call('ZREM', moves, id) end
 redis.call('HSET', blob_key(id), 'where', where, 'pushed', pushed)
 if redis.call('HGET', blob_key(id), 'version') ~= version then return redis.call('ZADD', moves, now, id) end

@@ -7,22 +7,26 @@
 
 Laws: what is said here to have come is on the disk, fsynced, before it is said; a piece is named here before it is
 written, so that whatever is cut leaves nothing that nobody knows of. One request at a time adds to an upload: it bears
-a token, which another one may take over only when no bytes have come for a while.
+a token, which another one may take over only when no bytes have come for a while. Times are by redis' clock.
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
-from backlore.clients.script import Script
+from backlore.clients.agenda import Agenda
+from backlore.clients.script import Script, read_clock
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
-from backlore.files.catalog import Quota, Refusal, new_id, now
+from backlore.files.catalog import Quota, Refusal, new_id
 from backlore.files.uploadsteps import CREATE, END, FORGET, HOLD, KEPT, RELEASE, SAVE
 
 ALL = key("uploads", "all")
 LEASE = 5.0  # seconds without bytes until another request may go on
+HELD = int(LEASE * 1e6)  # the same in µs
 MOST = 1000  # unfinished uploads of a user
 BEYOND = 7 * 86400.0  # seconds that redis keeps what has expired, at most
 LOOK_AGAIN = 60.0  # seconds until we look again at one that is in use, or could not be deleted
@@ -70,13 +74,14 @@ class Transfers:
 
     def __init__(self, redis: Any, quota: int, life: float):
         self._redis = redis
+        self._all = Agenda(redis, ALL)
         self._quota = quota
         self._life = int(life * 1e6)
         self._kept = int((life + BEYOND) * 1e3)  # ms, by redis
 
     async def create(self, user: str, name: str, length: int, expected: str, metadata: str) -> Transfer:
         """A new one. Raises Quota, Crowd."""
-        moment = now()
+        moment = await read_clock(self._redis)
         made = Transfer(new_id(), name, expected, metadata, length, 0, [], moment, moment + self._life)
         await self._redis.zadd(ALL, {f"{user} {made.id}": made.expires})
         fields = {"created": moment, **_fields(made), "name": name, "expected": expected, "metadata": metadata}
@@ -87,25 +92,25 @@ class Transfers:
 
     async def find(self, user: str, id: str) -> Transfer:
         """What is known of one. Raises NoUpload."""
-        fields = await self._redis.hgetall(key("upload", user, id))
-        if not fields or fields["ended"] or int(fields["expires"]) <= now():
+        fields, moment = await asyncio.gather(self._redis.hgetall(key("upload", user, id)), read_clock(self._redis))
+        if not fields or fields["ended"] or int(fields["expires"]) <= moment:
             raise NoUpload(id)
-        return _transfer(id, fields)
+        return _read(id, fields)
 
     async def hold(self, user: str, id: str) -> tuple[Transfer, str]:
         """Be alone with one: it, and the token that says so. Raises NoUpload, Locked."""
         token = random_text(64)
-        flat = (await self._run(HOLD, user, id, token, _lease()))[1]
-        return _transfer(id, dict(zip(flat[::2], flat[1::2], strict=True))), token
+        flat = (await self._run(HOLD, user, id, token, HELD))[1]
+        return _read(id, dict(zip(flat[::2], flat[1::2], strict=True))), token
 
     async def save(self, user: str, transfer: Transfer, token: str, awaited: int) -> None:
         """Say how far it is, that bytes come, and how many it takes in all, as far as that is known.
 
         Raises NoUpload, Locked when somebody else has it now, Quota.
         """
-        transfer.expires = now() + self._life
-        limits = (token, _lease(), transfer.expires, self._kept, self._quota, awaited)
-        await self._run(SAVE, user, transfer.id, *limits, *_fields(transfer).values())
+        limits = (token, HELD, self._life, self._kept, self._quota, awaited)
+        done = await self._run(SAVE, user, transfer.id, *limits, *_fields(transfer).values())
+        transfer.expires = int(done[1])
 
     async def release(self, user: str, id: str, token: str) -> None:
         """Let others have it."""
@@ -122,15 +127,14 @@ class Transfers:
         `which`: "old", only if it has expired; "free", only if nobody holds it; "any".
         Raises NoUpload; Locked, also when it hasn't expired, and is then looked at later.
         """
-        again, pieces = now() + int(LOOK_AGAIN * 1e6), ""
-        try:
-            _, later, *found = await self._run(END, user, id, which)
-            again, pieces = int(later or again), found[0] if found else ""
-        finally:  # also of one that is to be deleted: that may fail
-            await self._redis.zadd(ALL, {f"{user} {id}": again}, xx=True)
-        if not pieces:
+        await self._all.move(f"{user} {id}", LOOK_AGAIN)  # also of one that is to be deleted: that may fail
+        _, expires, *found = await self._run(END, user, id, which)
+        if not found:
+            await self._redis.zadd(ALL, {f"{user} {id}": expires}, xx=True)
             raise Locked(id)
-        return msgspec.json.decode(pieces, type=list[Piece])
+        with contextlib.suppress(ValueError):
+            return msgspec.json.decode(found[0], type=list[Piece])
+        return []  # another version's, which we can't read: what it has is nobody's then, and the check finds it
 
     async def forget(self, user: str, id: str) -> None:
         """Nothing of it is left."""
@@ -144,11 +148,11 @@ class Transfers:
 
     async def due(self, limit: int) -> list[tuple[str, str]]:
         """Users and ids of those that may have expired."""
-        found = await self._redis.zrangebyscore(ALL, "-inf", now(), start=0, num=limit)
-        return [(user, id) for user, _, id in (each.partition(" ") for each in found)]
+        found = await self._all.due(limit)
+        return [(user, id) for user, _, id in (each.partition(" ") for each, _ in found)]
 
     async def all(self) -> AsyncIterator[Transfer]:
-        """Those of all users, each at least once."""
+        """Those of all users, each at least once. Raises ValueError if we can't read one: what it has is unknown."""
         async for name, _ in self._redis.zscan_iter(ALL):
             user, _, id = name.partition(" ")
             if fields := await self._redis.hgetall(key("upload", user, id)):
@@ -156,14 +160,10 @@ class Transfers:
 
     async def _run(self, script: Script, user: str, id: str, *arguments: Any) -> Any:
         keys = [key("upload", user, id), *(key(kind, user) for kind in ("uploads", "awaited", "usage"))]
-        done = await script(self._redis, keys, now(), id, *arguments)
+        done = await script(self._redis, keys, id, *arguments)
         if done[0] in REFUSALS:
             raise REFUSALS[done[0]](id)
         return done
-
-
-def _lease() -> int:
-    return now() + int(LEASE * 1e6)
 
 
 def _fields(transfer: Transfer) -> dict[str, Any]:
@@ -172,6 +172,14 @@ def _fields(transfer: Transfer) -> dict[str, Any]:
     return {"length": transfer.length, "offset": transfer.offset, "pieces": pieces}
 
 
+def _read(id: str, fields: dict[str, str]) -> Transfer:
+    """The same for one that is asked for: what another version has written so that we can't read it is not there."""
+    try:
+        return _transfer(id, fields)
+    except ValueError as error:
+        raise NoUpload(id) from error
+
+
 def _transfer(id: str, fields: dict[str, str]) -> Transfer:
-    known = {**fields, "id": id, "pieces": msgspec.json.decode(fields["pieces"], type=list[Piece])}
-    return msgspec.convert({name: known[name] for name in Transfer.__struct_fields__}, Transfer, strict=False)
+    known = {**fields, "id": id, "pieces": msgspec.json.decode(fields.get("pieces", ""), type=list[Piece])}
+    return msgspec.convert(known, Transfer, strict=False)

@@ -75,7 +75,7 @@ class Uploads:
         user, transfer = receiver.user, receiver.transfer
         if transfer.file or not transfer.is_whole:
             return
-        async with receiver.renewing():
+        async with receiver.staying():
             try:
                 draft = await self._gather(user, transfer)
             except Lost as error:
