@@ -11,6 +11,7 @@ from backlore.core.config import load
 from backlore.core.notify import Notify, console
 from backlore.files.store import Store
 from backlore.fileserver.server import REFUSALS, FileServer
+from backlore.services.tasks import supervise
 from backlore.web.application import Application
 from backlore.web.reply import Send
 from backlore.web.request import Receive, Scope
@@ -37,12 +38,12 @@ class Alone:
 
     async def run_tasks(self) -> None:
         """Delete what nobody writes any more, until cancelled."""
+        await supervise("sweep", self._sweep, self.notify)
+
+    async def _sweep(self) -> None:
         while True:
+            await self._disk.sweep()
             await asyncio.sleep(SWEEP)
-            try:
-                await self._disk.sweep()
-            except OSError as error:
-                self.notify("error", "task.failed", task="sweep", error=error)
 
     async def _prepare(self) -> None:
         self._disk.prepare()

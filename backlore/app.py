@@ -3,10 +3,8 @@
 import asyncio
 import ssl
 import sys
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -18,6 +16,7 @@ from redis.exceptions import (
 
 from backlore import __version__
 from backlore.clients.disk import Disk
+from backlore.clients.lease import LeaseLost
 from backlore.clients.oidc import Provider
 from backlore.clients.redis import Redis, Unwritable
 from backlore.clients.s3 import S3, Unreachable
@@ -37,6 +36,7 @@ from backlore.services.health import Health
 from backlore.services.mail import Mail
 from backlore.services.outbox import OutboxPage, is_local
 from backlore.services.rates import Rates
+from backlore.services.tasks import Function, Tasks
 from backlore.web import static
 from backlore.web.application import Application, Refusals
 from backlore.web.cookie import SignedCookie
@@ -53,21 +53,12 @@ if TYPE_CHECKING:
 # What a client of ours raises when what it stands for can't be reached: 503.
 UNAVAILABLE = (
     *(ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError, Unwritable),
-    *(AuthenticationError, Busy, Unreachable, Away),
+    *(AuthenticationError, Busy, Unreachable, Away, LeaseLost),
 )
 
 
 # What a service refuses, with its status and word.
 REFUSALS: Refusals = {Exists: (409, "exists"), Changed: (409, "changed"), Quota: (409, "quota"), NoFile: (404, "file")}
-
-
-class Task(msgspec.Struct, frozen=True):
-    """A function to run every `seconds`, on one node at a time, or on each."""
-
-    name: str
-    seconds: float
-    function: Callable[[], Awaitable[None]]
-    each: bool
 
 
 class Backend:
@@ -80,7 +71,7 @@ class Backend:
         self.settings: Settings = settle(config)
         self.notify = Notify(console)
         self.redis = connect(self.settings, self.notify)
-        self.tasks: list[Task] = []
+        self.tasks = Tasks(self.redis, self.notify, self.settings.data)
         known = self.settings.config
         name, secret = known.cookie or known.name, self.settings.secret.cookie
         cookie = SignedCookie(name, secret, known.secure)
@@ -150,7 +141,7 @@ class Backend:
         if self.settings.env == "dev" and known.mail is None:
             self.routes(*OutboxPage(self.settings.data / "outbox").routes())
         self.every(3600, self.identity.users.mend)
-        self.every(60, self.identity.accounts.resume)
+        self.every(20, self.identity.accounts.resume)
         self.every(3600, self.files.sweep, each=True)
         self.every(3600, self._sweep_uploads, each=True)
         self.every(3600, self._recount_files)
@@ -172,14 +163,17 @@ class Backend:
         """The reply to a GET of a file of the user's: ranges, conditions; nothing in it runs. Raises Lost, S3Error."""
         return await self._file_http.content.send(request, request.user.id, file, download)
 
-    def every(self, seconds: float, function: Callable[[], Awaitable[None]], each: bool = False) -> None:
-        """Run a function periodically, beside the workers, on one node of all at a time; or on `each`."""
-        name = getattr(function, "__qualname__", repr(function))
-        self.tasks.append(Task(name, seconds, function, each))
+    def every(self, seconds: float, function: Function, each: bool = False, name: str = "") -> None:
+        """Run a function periodically, beside the workers, on one node of all at a time; or on `each`.
+
+        The first time at once. `name` is that of the task, which no other has, by default the function's with its
+        module's. Raises ValueError for a name that is taken, for a function without one, and for a period that is none.
+        """
+        self.tasks.add(seconds, function, each, name)
 
     async def run_tasks(self) -> None:
-        """Run the periodic tasks until cancelled. What fails is notified and tried again at its next time."""
-        await asyncio.gather(self.mail.run(), self.files.run(), *(self._repeat(task) for task in self.tasks))
+        """Run the periodic tasks, and what brings mails and files away, until cancelled; each whatever others do."""
+        await self.tasks.run(mail=self.mail.run, files=self.files.run)
 
     async def _recount_files(self) -> None:
         from backlore.filecheck.books import recount_all  # here, for who serves needs neither this nor its database
@@ -192,17 +186,6 @@ class Backend:
 
         found = await Check(self.redis, self.files, self.bucket, self.identity.users.is_gone).run()
         self.notify("error" if found.left else "info", "files.check", busy=found.busy, **found.found)
-
-    async def _repeat(self, task: Task) -> None:
-        while True:
-            await asyncio.sleep(task.seconds)
-            try:
-                # string, the claim of the node that runs the task; lives just shorter than its period
-                key = f"task:{task.name}"
-                if task.each or await self.redis.set(key, "claimed", nx=True, px=int(task.seconds * 900)):
-                    await task.function()
-            except Exception as error:
-                self.notify("error", "task.failed", task=task.name, error=error)
 
     async def _sweep_uploads(self) -> None:
         """Delete what the requests of killed workers have left."""

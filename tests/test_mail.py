@@ -20,6 +20,7 @@ from backlore.clients.smtp import Outbox, Refused, Smtp, Unreachable
 from backlore.core.notify import Notify
 from backlore.services import mail as service
 from backlore.services.mail import ATTEMPTS, DUE, LETTERS, Mail
+from backlore.services.tasks import supervise
 from tests.engines import free_port
 
 LONG = 20.0  # seconds in which anything here must have happened
@@ -233,7 +234,7 @@ from backlore.clients.redis import Redis
 from backlore.clients.smtp import Smtp
 from backlore.core.notify import Notify
 from backlore.services import mail
-mail.LEASE = 1.5
+mail.CLAIMED = 1_500_000
 path, port = sys.argv[1:]
 async def main():
     post = Smtp("127.0.0.1", int(port), username="shoebox", password="open sesame", timeout=30.0)
@@ -266,9 +267,9 @@ def test_late_loser_moves_nothing(office):
 
     async def work(mail):
         await mail.send("ann@example.com", "verify", {"link": LINK})
-        [(id, _, attempt)] = await service.CLAIM(mail._redis, [DUE, LETTERS, ATTEMPTS], 0, 10)
+        [_, _, [(id, _, attempt)]] = await service.CLAIM(mail._redis, [DUE, LETTERS, ATTEMPTS], 0, 10)
         await asyncio.sleep(0.01)
-        [_] = await service.CLAIM(mail._redis, [DUE, LETTERS, ATTEMPTS], 100, 10)
+        [_, _, [_]] = await service.CLAIM(mail._redis, [DUE, LETTERS, ATTEMPTS], 100_000_000, 10)
         assert await service.RELEASE(mail._redis, [DUE, ATTEMPTS], id, attempt, 0) == 0
         assert await mail.deliver() == 0
 
@@ -472,7 +473,7 @@ def test_outbox_that_cannot_be_written(office, tmp_path, told):
 
 def test_redis_gone_and_back(office, engine, postmaster):
     async def work(mail):
-        run = asyncio.create_task(mail.run())
+        run = asyncio.create_task(supervise("mail", mail.run, mail._notify))
         await mail.send("ann@example.com", "verify", {"link": LINK})
         await until(lambda: len(postmaster.arrived) == 1)
         await asyncio.to_thread(engine.kill)

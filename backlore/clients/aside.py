@@ -39,17 +39,18 @@ class SetAside(NamedTuple):
 
 
 class Aside:
-    """Keeps and tells what was set aside. Raises RedisError."""
+    """Notes and tells what was set aside."""
 
     def __init__(self, redis: Any, notify: Notify):
         self._redis = redis
         self._notify = notify
 
     async def add(self, kind: str, name: str) -> None:
-        """Something was set aside; it is told the first time."""
+        """Something was set aside; it is told the first time. Raises RedisError."""
         if await ADD(self._redis, [PLACE], f"{kind} {name}", SHOWN, MOST):
             self._notify("error", "aside", kind=kind, name=name, why="this version can't read it: see backlore check")
 
-    async def all(self) -> list[SetAside]:
-        """What is set aside, the latest last."""
-        return [SetAside(*each.split(" ", 1)) for each in await SHOW(self._redis, [PLACE], SHOWN)]
+
+async def set_aside(redis: Any) -> list[SetAside]:
+    """What is set aside, the latest last. Raises RedisError."""
+    return [SetAside(*each.split(" ", 1)) for each in await SHOW(redis, [PLACE], SHOWN)]

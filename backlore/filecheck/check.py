@@ -6,12 +6,13 @@ would go: then it is the catalog that is not the right one. What was seen lies o
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from backlore.clients.aside import set_aside
 from backlore.clients.disk import NAME, Gone
 from backlore.clients.s3 import S3, Missing, S3Error
+from backlore.clients.script import read_clock
 from backlore.core.keys import key
 from backlore.filecheck.books import PAGE, Books, Progress
 from backlore.filecheck.findings import Findings, Problem, are_most
@@ -80,6 +81,8 @@ class Check:
             await self._look_for_ownerless()
             await self._contents()
             await self._orphans()
+            for kind, name in await set_aside(self._redis):
+                self.findings.add("aside", "", f"{kind} {name}")
         finally:
             self._spool.close()
         return self.findings
@@ -98,9 +101,10 @@ class Check:
 
     async def _see_folder(self, bucket: S3, folder: str) -> None:
         page: list[tuple[str, str, str, int, float]] = []
+        now = await read_clock(self._redis) / 1e6
         async for each in bucket.list(folder):
             user, _, blob = each.name.removeprefix(f"{folder}/").rpartition("/")
-            page.append((blob, user, folder, each.size, time.time() - each.modified))
+            page.append((blob, user, folder, each.size, now - each.modified))
             if len(page) == PAGE:
                 self._spool.add_objects(page)
                 page = []

@@ -120,6 +120,7 @@ async def tasks(worker: Worker) -> None:
     if running.done():
         running.result()  # raises what ended it
     running.cancel()
+    await asyncio.wait([running], timeout=worker.app.settings.config.drain)  # it gives back what it holds
 
 
 def application() -> "Backend":

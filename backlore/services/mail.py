@@ -1,26 +1,29 @@
 """Mail: letters wait in redis until a server has taken them.
 
-    mail:{out}due       sorted set  id -> when it is due or its lease ends (seconds); lives as long as letters wait
+    mail:{out}due       sorted set  id -> when it is due or its claim ends (µs); lives as long as letters wait
     mail:{out}letters   hash        id -> JSON {to, name, values, created}; each until sent or given up, 24 h at most
     mail:{out}attempts  hash        id -> how often it was claimed; as long as its letter
 
-Laws: a letter that `send` has taken is delivered at least once, or its giving up is told. A try ends before its lease
-does, so that a second sending needs a crash; it carries the same Message-ID. What a maker makes (tokens, links)
-never lies in redis, and is made when the mail really leaves. Values are never told to notify: they may hold links.
+Laws: a letter that `send` has taken is delivered at least once, or its giving up is told. Whoever delivers one keeps
+its claim meanwhile, so that a second sending needs a crash; it carries the same Message-ID. All times are redis' own.
+What a maker makes (tokens, links) never lies in redis, and is made when the mail really leaves. Values are never told
+to notify: they may hold links. A letter that we can't read waits for a version that can, and holds up no other.
 """
 
 import asyncio
-import json
 import random
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 from redis.exceptions import RedisError
 
-from backlore.clients.script import Script
+from backlore.clients.agenda import CLAIMED, Agenda
+from backlore.clients.aside import AGAIN, Aside
+from backlore.clients.lease import LeaseLost
+from backlore.clients.script import CLOCK, Script
 from backlore.clients.smtp import Refused, Unreachable
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
@@ -31,39 +34,51 @@ DUE = key("mail", "outdue")
 LETTERS = key("mail", "outletters")
 ATTEMPTS = key("mail", "outattempts")
 
-LEASE = 120.0  # seconds that a letter belongs to whoever claimed it
-TRY = 0.75  # of the lease is what one try may take
+TRY = 90.0  # seconds that one try may take
 BACKOFF = 5.0  # seconds after the first try; doubled with each
 LONGEST_BACKOFF = 3600.0
 PATIENCE = 24 * 3600.0  # seconds of age at which a letter is given up
 IDLE = 0.3  # seconds between two looks when nothing is due
-AWAY = 1.0  # seconds between two looks when redis is away
+AWAY = 1.0  # seconds between two tries to tell redis, and
+SETTLED = 30  # how many of them
 
-# Letters that are due, now leased. The clock is redis's: those of the processes may differ.
-# KEYS: due, letters, attempts. ARGV: lease in seconds, most letters.
-CLAIM = Script("""
-local clock = redis.call('TIME')
-local now = clock[1] + clock[2] / 1000000
+# KEYS: due, letters. ARGV: id, JSON of what was not created yet.
+SEND = Script(
+    CLOCK
+    + """
+redis.call('HSET', KEYS[2], ARGV[1], (ARGV[2]:gsub('"created":0', '"created":' .. clock[1], 1)))
+return redis.call('ZADD', KEYS[1], now, ARGV[1])
+"""
+)
+
+# Letters that are due, now claimed: until when, the time now, and of each its id, text and attempt.
+# KEYS: due, letters, attempts. ARGV: for how long (µs), most letters.
+CLAIM = Script(
+    CLOCK
+    + """
 local claimed = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])) do
     local letter = redis.call('HGET', KEYS[2], id)
     if letter then
-        redis.call('ZADD', KEYS[1], now + ARGV[1], id)
+        redis.call('ZADD', KEYS[1], later(ARGV[1]), id)
         table.insert(claimed, {id, letter, redis.call('HINCRBY', KEYS[3], id, 1)})
     else
         redis.call('ZREM', KEYS[1], id)
     end
 end
-return claimed
-""")
+return {later(ARGV[1]), now, claimed}
+"""
+)
 
 # A letter is due again, unless somebody else has claimed it since: then it is no longer ours to move.
-# KEYS: due, attempts. ARGV: id, attempt that it was claimed with, delay in seconds.
-RELEASE = Script("""
+# KEYS: due, attempts. ARGV: id, attempt that it was claimed with, delay (µs).
+RELEASE = Script(
+    CLOCK
+    + """
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
-local clock = redis.call('TIME')
-return redis.call('ZADD', KEYS[1], 'XX', 'CH', clock[1] + clock[2] / 1000000 + ARGV[3], ARGV[1])
-""")
+return redis.call('ZADD', KEYS[1], 'XX', 'CH', later(ARGV[3]), ARGV[1])
+"""
+)
 
 Maker = Callable[[str, dict[str, str]], Awaitable[dict[str, str] | None]]
 
@@ -75,15 +90,24 @@ class Post(Protocol):
         """Raises Refused or Unreachable."""
 
 
+class Kept(msgspec.Struct):
+    """A letter as redis has it."""
+
+    created: float  # seconds since the epoch, which redis gives
+    to: str
+    name: str
+    values: dict[str, str]
+
+
 class Letter(NamedTuple):
     """What was claimed."""
 
     id: str
     attempt: int  # 1 at the first try
+    age: float  # seconds
     to: str
     name: str
     values: dict[str, str]
-    created: float  # seconds
 
 
 class Mail:
@@ -110,6 +134,8 @@ class Mail:
         self._redis = redis
         self._notify = notify
         self._post = post
+        self._agenda = Agenda(redis, DUE)
+        self._aside = Aside(redis, notify)
         always = {"application": application, "address": address}
         self._templates = Templates(sender, always, Path(__file__).parent / "templates", templates)
         self._reachable = True
@@ -126,36 +152,49 @@ class Mail:
         given = dict(values or {})
         if name not in self.makers:
             self._templates.render(name, given)  # what can't be rendered is refused while its caller listens
-        id, now = random_text(100), time.time()
-        letter = json.dumps({"to": to, "name": name, "values": given, "created": now})
-        pipeline = self._redis.pipeline()
-        pipeline.hset(LETTERS, id, letter)
-        pipeline.zadd(DUE, {id: now})
-        await pipeline.execute()
+        letter = msgspec.json.encode(Kept(0, to, name, given)).decode()
+        await SEND(self._redis, [DUE, LETTERS], random_text(100), letter)
 
     async def run(self) -> None:
-        """Deliver for ever. Any number of processes may."""
+        """Deliver for ever. Any number of processes may. Raises RedisError."""
         while True:
-            try:
-                pause = 0.0 if await self.deliver() else IDLE
-            except RedisError:  # told by the client
-                pause = AWAY
-            await asyncio.sleep(pause)
+            if not await self.deliver():
+                await asyncio.sleep(IDLE)
 
     async def deliver(self, limit: int = 10) -> int:
         """Try what is due, at most `limit` letters side by side; how many they were. Raises RedisError."""
-        claimed = await CLAIM(self._redis, [DUE, LETTERS, ATTEMPTS], LEASE, limit)
-        letters = [Letter(id, int(attempt), **json.loads(text)) for id, text, attempt in claimed]
+        until, now, claimed = await CLAIM(self._redis, [DUE, LETTERS, ATTEMPTS], CLAIMED, limit)
         # one that fails must not cancel the others halfway through their sending
-        outcomes = await asyncio.gather(*map(self._try, letters), return_exceptions=True)
+        tries = (self._serve(until, int(now), *each) for each in claimed)
+        outcomes = await asyncio.gather(*tries, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        return len(letters)
+        return len(claimed)
 
-    async def _try(self, letter: Letter) -> None:
+    async def _serve(self, until: str, now: int, id: str, text: str, attempt: int) -> None:
         try:
-            async with asyncio.timeout(LEASE * TRY):
+            kept = msgspec.json.decode(text, type=Kept)
+        except ValueError:
+            await self._aside.add("mail", id)
+            await self._release(id, attempt, AGAIN)
+            return
+        letter = Letter(id, attempt, now / 1e6 - kept.created, kept.to, kept.name, kept.values)
+        try:
+            async with self._agenda.holding([id], until):
+                outcome = await self._try(letter)
+        except LeaseLost:  # somebody else has it, or redis is away; then it is due when it is back
+            self._notify("warning", "mail.lost", to=letter.to, template=letter.name)
+            return
+        if outcome is None:
+            await self._settle(lambda: self._remove(letter.id))
+        else:
+            await self._later(letter, outcome)
+
+    async def _try(self, letter: Letter) -> Exception | None:
+        """Why it must be tried again."""
+        try:
+            async with asyncio.timeout(TRY):
                 message = await self._compose(letter)
                 if message is not None:
                     await self._post.send(message)
@@ -164,13 +203,11 @@ class Mail:
             self._tell_given_up(letter, error)
         except (Unreachable, TimeoutError) as error:
             self._reached(False, error)
-            await self._later(letter, error)
-            return
+            return error
         except Exception as error:
             self._notify("error", "mail.failed", to=letter.to, template=letter.name, error=error)
-            await self._later(letter, error)
-            return
-        await self._settle(lambda: self._remove(letter))
+            return error
+        return None
 
     async def _compose(self, letter: Letter) -> EmailMessage | None:
         """The mail, with the values that its maker makes now; None when the maker drops it."""
@@ -181,29 +218,31 @@ class Mail:
         return self._templates.compose(letter.name, values, to=letter.to, id=letter.id)
 
     async def _later(self, letter: Letter, error: Exception) -> None:
-        if time.time() - letter.created > PATIENCE:
+        if letter.age > PATIENCE:
             self._tell_given_up(letter, error)
-            await self._settle(lambda: self._remove(letter))
+            await self._settle(lambda: self._remove(letter.id))
             return
         delay = min(BACKOFF * 2 ** min(letter.attempt - 1, 30), LONGEST_BACKOFF) * random.uniform(0.75, 1.25)
-        await self._settle(lambda: RELEASE(self._redis, [DUE, ATTEMPTS], letter.id, letter.attempt, delay))
+        await self._settle(lambda: self._release(letter.id, letter.attempt, delay))
 
-    async def _remove(self, letter: Letter) -> None:
+    async def _remove(self, id: str) -> None:
         pipeline = self._redis.pipeline()
-        pipeline.zrem(DUE, letter.id)
-        pipeline.hdel(LETTERS, letter.id)
-        pipeline.hdel(ATTEMPTS, letter.id)
+        pipeline.zrem(DUE, id)
+        pipeline.hdel(LETTERS, id)
+        pipeline.hdel(ATTEMPTS, id)
         await pipeline.execute()
 
-    async def _settle(self, step: Callable[[], Awaitable[Any]]) -> None:
+    async def _release(self, id: str, attempt: int, delay: float) -> None:
+        await RELEASE(self._redis, [DUE, ATTEMPTS], id, attempt, int(delay * 1e6))
+
+    async def _settle(self, step: Callable[[], Awaitable[None]]) -> None:
         """Tell redis what became of a letter; while it is away, again: else a sent letter would be sent twice."""
-        until = time.monotonic() + LEASE * (1 - TRY)
-        while True:
+        for left in reversed(range(SETTLED)):
             try:
                 await step()
                 return
             except RedisError:
-                if time.monotonic() > until:
+                if not left:
                     raise
                 await asyncio.sleep(AWAY)
 
