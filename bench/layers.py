@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
-from contest import CLIENT_CORE, SERVER_CORE, Ground, console_for_tables, engine, listens, refusing
+from contest import CLIENT_CORE, SERVER_CORE, Ground, console_for_tables, listens, refusing
 from rich.table import Table
 
 from backlore.core.config import Context, enter
+from backlore.process.program import find_binary
 from backlore.web.reply import etag_of, reply
 from backlore.web.request import Proxies, Request, User
 
@@ -115,7 +116,7 @@ def main() -> None:
         socket = data / "redis" / "engine.sock"
         socket.parent.mkdir(parents=True)
         process = ground.start(
-            [engine(), "--port", "0", "--unixsocket", socket, "--appendonly", "yes"], core=CLIENT_CORE
+            [find_binary(), "--port", "0", "--unixsocket", socket, "--appendonly", "yes"], core=CLIENT_CORE
         )
         ground.wait(process, lambda: listens(str(socket)))
         os.sched_setaffinity(0, {SERVER_CORE})

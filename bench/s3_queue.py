@@ -24,7 +24,7 @@ import click
 import uvloop
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from contest import Ground, Refused, console_for_tables, engine, listens, prepare, refusing
+from contest import Ground, Refused, console_for_tables, listens, prepare, refusing
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -35,6 +35,7 @@ from backlore.clients.s3 import S3
 from backlore.core.notify import Notify, console
 from backlore.files.courier import AT_ONCE
 from backlore.files.files import Files
+from backlore.process.program import find_binary
 from tests.buckets import BUCKET, KEYS, S3Server, s3_server
 
 SIZE = 4096  # bytes of an object
@@ -124,7 +125,7 @@ async def prove(house: House, rounds: int, objects: int) -> None:
 async def house_on(ground: Ground, bucket: S3Server) -> AsyncIterator[House]:
     """Redis, disk and both clients."""
     socket = str(ground.folder / "redis.sock")
-    process = ground.start([engine(), "--port", "0", "--unixsocket", socket, "--appendonly", "yes"])
+    process = ground.start([find_binary(), "--port", "0", "--unixsocket", socket, "--appendonly", "yes"])
     ground.wait(process, lambda: listens(socket))
     redis = Redis(unix_socket_path=socket, timeout=5)
     s3 = S3(BUCKET, endpoint=bucket.endpoint, access_key=KEYS["s3_key"], secret_key=KEYS["s3_secret"])

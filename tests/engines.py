@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from backlore.process.engine import find_binary
+from backlore.process.program import find_binary
 
 # What was acknowledged outlives a kill of the process: it is in the file, though not yet on the disk.
 KEPT = ("--appendonly", "yes", "--appendfsync", "no")

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from backlore.process.engine import find_binary
+from backlore.process.program import find_binary
 from tests.conftest import (
     KINDS,
     SHOEBOX,
@@ -300,9 +300,10 @@ def test_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_long_data_folder(tmp_path: Path) -> None:
-    """A unix socket's path has 108 bytes at most; a data folder may be longer."""
-    with serving(KINDS, tmp_path, data=tmp_path / ("x" * 100) / ("y" * 100)) as server:
-        assert healthy(server)
+    """A unix socket's path has 108 bytes at most; a data folder may be longer, in bytes if not in characters."""
+    for name in ("x" * 200, "ü" * (95 - len(str(tmp_path)))):
+        with serving(KINDS, tmp_path / name[0], data=tmp_path / name) as server:
+            assert healthy(server)
 
 
 def test_broken_application(tmp_path: Path) -> None:
@@ -319,6 +320,8 @@ CONFIGS = [
     ('CONFIG = {"name": "x", "port": 70000}', "config.py: port: Should be at most 65535."),
     ('CONFIG = {"port": 8000}', "config.py: name: Is missing."),
     ('CONFIG = {"name": "x", "redis": {"prot": 1}}', "config.py: redis.prot: Is not known here."),
+    ('CONFIG = {"name": "x", "redis": {"embedded": "redis-server"}}', "redis.embedded: Should be like /usr/bin/valkey"),
+    ('CONFIG = {"name": "x", "redis": {"embedded": "/x", "port": 1}}', "config.py: redis.embedded: stands alone"),
     ('CONFIG = {"name": "x", "durability": "never"}', "config.py: durability: "),
     ("CONFIG = 3", "config.py: CONFIG should be a dict."),
     ("x = 1", "config.py has no CONFIG"),
@@ -371,10 +374,20 @@ def test_environment_splits_a_property(tmp_path: Path) -> None:
 class ExternalRedis:
     """A redis beside the server, as in production."""
 
-    def __init__(self, folder: Path, *options: str):
+    def __init__(self, folder: Path, *options: str, program: str = ""):
         self.port = free_port()
         folder.mkdir(exist_ok=True)
-        words = [find_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+        words = [
+            program or find_binary(),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(folder),
+            "--save",
+            "",
+        ]
         self.process = subprocess.Popen([*words, *options], stdout=subprocess.DEVNULL)
 
     def __enter__(self) -> "ExternalRedis":

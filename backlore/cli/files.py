@@ -12,8 +12,8 @@ from backlore.cli import options
 from backlore.cli.within import of_application, reporting, within
 from backlore.core.config import ConfigError, Context, Settings, enter, load
 from backlore.core.notify import Notify, console
-from backlore.process.engine import EngineError
 from backlore.process.master import Master
+from backlore.process.program import EngineError
 
 if TYPE_CHECKING:
     from backlore.app import Backend

@@ -6,8 +6,8 @@ import click
 
 from backlore.cli import options
 from backlore.core.config import ConfigError, Context
-from backlore.process.engine import EngineError
 from backlore.process.master import Master
+from backlore.process.program import EngineError
 
 
 @click.command()

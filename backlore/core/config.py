@@ -34,6 +34,9 @@ Server = Annotated[str, matching(r"https?://[^/\s@]+", "like http://10.0.0.5:800
 class RedisConfig(Payload):
     """A redis or valkey that we don't start ourselves. Its password is `redis_password` in `secret.py`."""
 
+    embedded: Annotated[str, matching("/.+", "like /usr/bin/valkey-server")] | None = (
+        None  # a program that we do start, instead of our own; stands alone
+    )
     host: Filled = "127.0.0.1"
     port: Port = 6379
     path: Filled | None = None  # of a unix socket; wins over host and port
@@ -125,6 +128,11 @@ class Config(Payload):
     drain: Seconds = 10.0  # how long requests under way may take when a worker ends
 
     @property
+    def own_redis(self) -> RedisConfig | None:
+        """The redis that we don't start; None when ours is embedded."""
+        return None if self.redis is None or self.redis.embedded else self.redis
+
+    @property
     def secure(self) -> bool:
         """Whether users reach us by HTTPS."""
         return bool(self.address and self.address.startswith("https:"))
@@ -175,10 +183,11 @@ class Settings(Payload):
     def engine_socket(self) -> Path:
         """The unix socket of the embedded engine: in the data folder, unless that path is too long for a socket."""
         inside = self.data / "redis" / "engine.sock"
-        if len(str(inside)) < 100:
+        if len(os.fsencode(inside)) < 100:  # bytes, of the 104 that macOS takes and the 108 of Linux
             return inside
-        name = hashlib.sha256(str(self.data).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"backlore-{os.getuid()}-{name}" / "engine.sock"
+        name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
+        # not TMPDIR, which can be as long, and another one for who looks from a terminal
+        return Path("/tmp") / f"backlore-{os.getuid()}-{name}" / "engine.sock"
 
 
 class Context(Payload):
@@ -238,6 +247,9 @@ def settle(config: dict[str, Any]) -> Settings:
     )
     if settings.data in (settings.folder, *settings.folder.parents):
         raise ConfigError(f"The data folder {settings.data} holds the application: choose one of its own with --data.")
+    redis = settings.config.redis
+    if redis and redis.embedded and redis != RedisConfig(embedded=redis.embedded):
+        raise ConfigError("config.py: redis.embedded: stands alone, for what it starts has no host, port or name.")
     servers = settings.config.files.servers
     if len(set(servers)) < len(servers):
         raise ConfigError("config.py: files.servers: each is named once, or copies would lie on one disk.")

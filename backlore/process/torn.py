@@ -1,0 +1,62 @@
+"""Where an append-only file ends that was cut by a crash. Plain functions over bytes.
+
+It is a log of commands in RESP, and lines of comments (https://valkey.io/topics/persistence/).
+"""
+
+import re
+from mmap import mmap
+
+Log = bytes | mmap
+MULTI, EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
+WHOLE = {mark: re.compile(rb"[%c](\d+)\r\n" % mark) for mark in b"*$"}
+TORN = {mark: re.compile(rb"([%c]\d*\r?)?" % mark) for mark in b"*$"}
+PART = re.compile(rb"^file (\S+) seq \d+ type [bi]\b", re.M)  # not a historic one
+
+
+def last_part(manifest: bytes) -> str | None:
+    """The name of the file that commands are appended to: of all the parts only this one can be torn."""
+    parts = PART.findall(manifest)
+    return parts[-1].decode() if parts else None
+
+
+def whole(log: Log) -> int:
+    """How many of its bytes are whole commands and whole transactions. Raises ValueError if it is no log."""
+    at = good = 0
+    within = False
+    try:
+        while at < len(log):
+            begin, at = at, _after(log, at)
+            if at - begin == len(MULTI) and log[begin:at].upper() == MULTI:
+                within = True
+            elif at - begin == len(EXEC) and log[begin:at].upper() == EXEC:
+                within = False
+            if not within:
+                good = at
+    except EOFError:
+        pass
+    return good
+
+
+def _after(log: Log, at: int) -> int:
+    """Where the command that begins at `at` ends. Raises EOFError when the log ends before."""
+    if log[at] == ord("#"):
+        end = log.find(b"\r\n", at)
+        if end < 0:
+            raise EOFError
+        return end + 2
+    count, at = _number(log, at, ord("*"))
+    for _ in range(count):
+        size, at = _number(log, at, ord("$"))
+        at += size + 2
+    if at > len(log):
+        raise EOFError
+    return at
+
+
+def _number(log: Log, at: int, mark: int) -> tuple[int, int]:
+    """What a line like `*3` says, and where it ends."""
+    if found := WHOLE[mark].match(log, at):
+        return int(found[1]), found.end()
+    if TORN[mark].fullmatch(log, at):
+        raise EOFError
+    raise ValueError(f"no command at byte {at}")
