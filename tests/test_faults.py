@@ -125,6 +125,46 @@ def test_uncaught_in_the_loop(server: Server) -> None:
     until(lambda: len(server.workers()) == 2 and len(pids & {each.pid for each in server.workers()}) == 1)
 
 
+CARELESS = """
+
+async def fails_alone():
+    1 / 0
+
+
+async def careless(request=None):
+    asyncio.create_task(fails_alone())
+    app.redis.lpush("text", 1)
+    return reply(200)
+
+
+app.routes(public.get("/careless", careless))
+app.every(1, careless, each=True)
+"""
+
+
+def test_what_nobody_awaits_ends_nothing(tmp_path: Path) -> None:
+    """In a worker and in the tasks process: a task that fails, and a command of redis that does."""
+    server = Server(KINDS, tmp_path, workers=1)
+    with (server.folder / "server.py").open("a") as source:
+        source.write(CARELESS)
+    try:
+        server.start()
+        subprocess.run([*engine_cli(server), "set", "text", "x"], check=True, capture_output=True)
+        pids = {each.pid for each in server.family() if "backlore.process.worker" in each.cmdline()}
+        assert httpx.get(f"{server.url}/careless").status_code == 200
+
+        def told(what: str) -> set[int]:
+            lines = [line for line in server.said().splitlines() if "background.failed" in line and what in line]
+            return {int(line.rpartition("pid=")[2].split()[0]) for line in lines}
+
+        until(lambda: told("Task exception") == told("Future exception") == pids)
+        assert "in fails_alone" in server.said() and "WRONGTYPE" in server.said()
+        assert httpx.get(f"{server.url}/pid").json()["pid"] in pids
+        assert server.stop() == 0 and "worker.died" not in server.said()
+    finally:
+        server.kill()
+
+
 def test_engine_killed(server: Server) -> None:
     user = User(server, "kept@example.com").sign_up()
     load = Load(server)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import time
@@ -836,6 +837,25 @@ def test_a_server_without_hello(run):
         assert isinstance(answer, ResponseError) and "6.0 or newer" in str(answer)
         await redis.aclose()
         listener.close()
+
+    run(main())
+
+
+def test_a_greeting_that_is_cut_is_told_by_no_future(run):
+    """Of HELLO and SELECT both fail; the second one must not be left for the loop to complain about."""
+
+    async def main():
+        async def cut(reader, writer):
+            await reader.readline()
+            writer.close()
+
+        listener = await asyncio.start_server(cut, "127.0.0.1", 0)
+        redis = Redis(host="127.0.0.1", port=listener.sockets[0].getsockname()[1], db=1, timeout=0.2)
+        (answer,) = await outcomes([redis.ping()])
+        assert isinstance(answer, Unavailable)
+        await redis.aclose()
+        listener.close()
+        gc.collect()
 
     run(main())
 

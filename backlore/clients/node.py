@@ -286,8 +286,7 @@ class Node:
         greeting = self.address.greeting()
         greeted = [(self._loop.create_future(), None, None, True, now) for _ in greeting]
         link.write(b"".join(map(pack_command, greeting)), greeted)
-        for entry in greeted:
-            await entry[0]
+        await asyncio.gather(*(entry[0] for entry in greeted))  # which also hears those after the first that fails
         link.ready = True
         if self._trouble and self._notify:
             self._notify("info", "redis.back", address=str(self.address))

@@ -33,6 +33,8 @@ LOOK = 0.02  # seconds from one to the next
 QUIET = 15  # looks without a request after which nobody is thought to use it
 HASTE = 3  # the same when somebody who has just written new code waits for it
 LINGER = 50  # looks at most while it tells its clients to connect anew
+# What goes wrong in one of these ends with it: the loop, and all else in it, goes on.
+CONTAINED = frozenset({"future", "task", "asyncgen", "transport"})
 
 
 class Worker:
@@ -71,8 +73,12 @@ class Worker:
         self.stop.set()
 
     def _uncaught(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        contained = not CONTAINED.isdisjoint(context)
+        event = "background.failed" if contained else "worker.uncaught"
         error = context.get("exception")
-        self.app.notify("error", "worker.uncaught", message=context.get("message"), error=error, pid=os.getpid())
+        self.app.notify("error", event, message=context.get("message"), error=error, pid=os.getpid())
+        if contained:
+            return
         self.status = 1  # who knows what state we are in: end, and be replaced
         self.stop.set()
 
