@@ -1,15 +1,18 @@
 """No request outlives its session: not one whose body is held back, none that lasts."""
 
+import contextlib
 import re
+import select
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from backlore.core.keys import key
-from tests.conftest import Server, User, engine_cli
-from tests.raw import connect, head
+from tests.conftest import ROOT, Server, User, engine_cli, mail_to, serving, token_in
+from tests.raw import connect, form, head, put, upload
 
 JSON = b'{"text": "a"}'
 FORM = b'--b\r\ncontent-disposition: form-data; name="title"\r\n\r\nt\r\n--b--\r\n'
@@ -111,3 +114,109 @@ def test_a_body_that_came_with_its_head_costs_one_look(kinds: Server) -> None:
             connection.sendall(request)
             assert b" 200 " in connection.recv(1 << 16)
     assert looks(kinds) - before < 150  # not 200: granian's thread is late now and then
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(ROOT / "tests" / "lasting", tmp_path_factory.mktemp("lasting"), workers=1) as server:
+        with User(server, "boss@example.com") as boss:
+            boss.sign_up()
+        yield server
+
+
+SIZE = 30_000_000  # bytes: more than lies between a server and a client who reads nothing
+
+
+def log_out(server: Server, user: User) -> None:
+    user.post("/auth/logout")
+
+
+def reset(server: Server, user: User) -> None:
+    user.post("/auth/recover", json={"email": user.email})
+    token = token_in(mail_to(server, user.email), "reset")
+    user.post("/auth/reset", json={"token": token, "password": "another long password"})
+
+
+def disable(server: Server, user: User) -> None:
+    User(server, "boss@example.com").log_in().post(f"/admin/users/{id_of(user)}/disable")
+
+
+def id_of(user: User) -> str:
+    return str(user.get("/auth/csrf").json()["user"]["id"])
+
+
+def begin(server: Server, request: bytes) -> socket.socket:
+    """A client who reads nothing yet."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50_000)
+    connection.settimeout(20)
+    connection.connect(("127.0.0.1", server.port))
+    connection.sendall(request)
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    got = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 16):
+            got += piece
+    return bytes(got)
+
+
+def refused_late(connection: socket.socket) -> bytes:
+    """The answer to a body that goes on and on, a byte at a time."""
+    until = time.monotonic() + 20
+    with contextlib.suppress(ConnectionError):
+        while not select.select([connection], [], [], 0.2)[0]:
+            assert time.monotonic() < until, "it is still taken"
+            connection.sendall(b"x")
+    return read_all(connection)
+
+
+@pytest.mark.parametrize("end", [log_out, reset, disable], ids=lambda end: end.__name__)
+def test_what_lasts_ends_with_its_session(lasting: Server, end: Callable[[Server, User], None]) -> None:
+    user = User(lasting, f"{end.__name__.replace('_', '')}@example.com").sign_up()
+    assert put(user, "lines", (b"a" * 999 + b"\n") * (SIZE // 1000)) == 200
+    tus = {"tus_resumable": "1.0.0", "content_length": 1000, "content_type": "application/offset+octet-stream"}
+    made = user.post(
+        "/files/tus",
+        headers={"upload-metadata": "filename bGF0ZQ==", "tus-resumable": "1.0.0", "upload-length": "1000"},
+    )
+    body = form(b"late", b"x" * 1000)
+    replies = {
+        "zip": begin(lasting, head(user, "POST /files/zip", content_type="application/json", content_length=2) + b"{}"),
+        "ndjson": begin(lasting, head(user, "GET /files/filter/lines?limit=10000", accept="application/x-ndjson")),
+        "content": begin(lasting, head(user, "GET /files/content/lines")),
+        "mounted": begin(lasting, head(user, "GET /drip/x")),
+        "follow": begin(lasting, head(user, "GET /files/follow/lines?lines=1")),
+    }
+    bodies = {
+        "tus": begin(lasting, head(user, f"PATCH {made.headers['location']}", upload_offset=0, **tus) + b"x"),
+        "form": begin(lasting, upload(user, body)[:-500]),
+    }
+    got = {"follow": b""}
+    while b"data: " not in got["follow"]:
+        got["follow"] += replies["follow"].recv(1 << 16)
+    user_id = id_of(user)
+    end(lasting, user)
+    got |= {"mounted": read_all(replies["mounted"]), "follow": got["follow"] + read_all(replies["follow"])}
+    until = time.monotonic() + 20
+    while len(re.findall(f"reply.refused.*{user_id}", lasting.said())) < 4:
+        assert time.monotonic() < until, lasting.said()
+        time.sleep(0.05)
+    got |= {name: read_all(replies[name]) for name in ("zip", "ndjson", "content")}
+    for name, connection in bodies.items():
+        assert refused_late(connection).endswith(b'{"error":"session"}'), name
+    assert all(b"HTTP/1.1 200" in each for each in got.values())
+    assert {name for name, each in got.items() if each.endswith(b"\r\n0\r\n\r\n")} == {"follow"}
+    assert max(map(len, got.values())) < SIZE
+
+
+def test_what_lasts_for_an_admin_ends_with_the_flag(lasting: Server) -> None:
+    boss, user = User(lasting, "boss@example.com").log_in(), User(lasting, "deputy@example.com").sign_up()
+    flags = f"/admin/users/{id_of(user)}/admin"
+    assert boss.post(flags, json={"admin": True}).json() == {}
+    own, admins = (begin(lasting, head(user, f"GET {path}/x")) for path in ("/drip", "/admin/drip"))
+    assert boss.post(flags, json={"admin": False}).json() == {}
+    assert b"\r\n." in read_all(admins)
+    assert own.recv(1 << 16) and user.get("/auth/csrf").status_code == 200
