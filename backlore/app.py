@@ -1,6 +1,7 @@
 """Backend: the one place that wires the rooms together."""
 
 import asyncio
+import math
 import ssl
 import sys
 from typing import TYPE_CHECKING, Any
@@ -269,6 +270,8 @@ def limits(settings: Settings) -> Limits:
         patience=Patience(known.body_timeout),
         body=known.body_limit,
         upload=known.upload_limit,
+        stretch=math.ceil(known.upload_rate * known.body_timeout),
+        longest=known.upload_timeout,
         parts=known.upload_parts,
         free=known.files.free,
     )

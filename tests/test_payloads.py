@@ -172,6 +172,23 @@ def test_upload_limits(kinds: Server, anyone: User) -> None:
     assert leftovers(kinds) == []
 
 
+def test_file_input_with_nothing_chosen(anyone: User) -> None:
+    """What browsers send for it is no Upload; a file that is empty, or has no name, is one."""
+    part = b'--b\r\ncontent-disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+
+    def send(*parts: tuple[bytes, bytes, bytes], path: str = "/form") -> dict:
+        body = b"".join(part % each for each in parts) + b"--b--\r\n"
+        return anyone.post(path, content=body, headers={"content-type": "multipart/form-data; boundary=b"}).json()
+
+    title, nothing = (b"title", b"", b"t"), b'; filename=""\r\ncontent-type: application/octet-stream'
+    assert send(title, (b"file", nothing, b""))["file"] is None
+    assert send(title, (b"file", b'; filename="a"', b""))["file"] == ["a", "application/octet-stream", 0, 0]
+    assert send(title, (b"file", b'; filename=""', b"abc"))["file"] == ["", "application/octet-stream", 3, 3]
+    assert send((b"pictures", nothing, b""), path="/pictures") == {"pictures": 0}
+    assert send((b"pictures", nothing, b""), (b"pictures", b'; filename="a"', b""), path="/pictures") == {"pictures": 1}
+    assert send((b"file", nothing, b""), path="/picture") == {"error": "payload", "where": "file", "why": "Is missing."}
+
+
 def test_no_file_from_json(anyone: User) -> None:
     """A client can't name a file of ours as its upload."""
     named = {"path": "/etc/passwd", "name": "a", "type": "b", "size": 1}

@@ -120,11 +120,13 @@ class Config(Payload):
     whitelist: list[str] | None = None  # addresses that may sign up; None: everybody
     admins: list[str] = []  # addresses
     providers: dict[Name, ProviderConfig] = {}  # of OpenID Connect, by an id of your choice
-    body_limit: Size = 1 << 20  # JSON and urlencoded
-    upload_limit: Size = 100 << 20  # multipart, all parts together
+    body_limit: Size = 1 << 20  # JSON and forms without files; of identity's routes 64 KiB at most
+    upload_limit: Size = 100 << 20  # a form with files, all parts together; a resumable upload
     upload_parts: Annotated[int, between(1, 10_000)] = 100
     header_timeout: Seconds = 10.0  # a client that takes longer for its headers is cut
-    body_timeout: Seconds = 30.0  # for a whole body; for an upload between two chunks
+    body_timeout: Seconds = 30.0  # for a whole body within body_limit
+    upload_rate: Size = 1024  # bytes a second that an upload brings at least, in each body_timeout
+    upload_timeout: Seconds = 3 * 3600.0  # for a whole upload
     drain: Seconds = 10.0  # how long requests under way may take when a worker ends
 
     @property

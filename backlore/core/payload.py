@@ -91,7 +91,7 @@ class Codec(Generic[T]):
         self._open = any(isinstance(shape, inspect.DictType | inspect.AnyType) for shape in shapes)
         self._keys = tuple({f'"{field.encode_name}"'.encode() for s in structs for field in s.fields})
         fields = structs[0].fields if structs else ()
-        self.has_uploads = any(_is_upload(shape) for shape in shapes)
+        self.uploads = frozenset(f.encode_name for f in fields if any(map(_is_upload, _shapes(f.type))))  # names
         self._lists = {f.encode_name for f in fields if isinstance(f.type, inspect.ListType)}
         # what nothing at all stands for, as most queries are
         self._blank = type if structs and shapes[0] is structs[0] and not any(f.required for f in fields) else None

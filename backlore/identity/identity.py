@@ -18,6 +18,7 @@ from backlore.identity.totp import Totp
 from backlore.identity.users import Users
 from backlore.identity.whitelist import Whitelist
 from backlore.web.cookie import SignedCookie
+from backlore.web.limits import SMALL
 from backlore.web.routes import Route
 from backlore.web.stages import Keeper
 
@@ -109,4 +110,7 @@ class Identity:
     def routes(self) -> list[Route]:
         """What clients call."""
         parts = (self.login, self.sessions, self.accounts, self.passkeys, self.totp, self.openid, self.admins)
-        return [route for part in parts for route in part.routes()]
+        routes = [route for part in parts for route in part.routes()]
+        for route in routes:
+            route.most = SMALL
+        return routes

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_network
 from typing import Any
 
+from msgspec.structs import replace
+
 from backlore.core.notify import Level, Notify
 from backlore.core.payload import Invalid, Malformed
 from backlore.web.body import UnknownType
@@ -61,7 +63,7 @@ class Application:
     def add(self, *routes: Route) -> None:
         """Add routes to the table, behind those of the same stage."""
         for route in routes:
-            route.limits = self._limits
+            route.limits = replace(self._limits, body=min(self._limits.body, route.most))
             route.keeper = self._keeper
         self.table.add(list(routes))
 

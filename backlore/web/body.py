@@ -85,7 +85,7 @@ class Body:
         """The body as sent, read once: a second route of the same path finds it here."""
         raw: Raw | None = request.raw
         if raw is None:
-            raw = request.raw = await receive(request, limits)
+            raw = request.raw = await receive(request, limits, self.codec.uploads)
         return raw
 
 
@@ -125,8 +125,8 @@ class RawBody:
         return ""
 
 
-async def receive(request: Request, limits: Limits) -> Raw:
-    """JSON as bytes, a form as its fields, by the content-type."""
+async def receive(request: Request, limits: Limits, uploads: frozenset[str]) -> Raw:
+    """JSON as bytes, a form as its fields, by the content-type; files only in the fields `uploads`."""
     kind = request.headers.get(b"content-type")
     if kind == b"application/json":
         return await gather(request, limits)
@@ -144,7 +144,7 @@ async def receive(request: Request, limits: Limits) -> Raw:
     if name == "multipart/form-data":
         if not options.get("boundary"):
             raise Malformed("multipart without a boundary")
-        return await FormReader(request, limits, options["boundary"]).read()
+        return await FormReader(request, limits, options["boundary"], uploads).read()
     raise UnknownType
 
 

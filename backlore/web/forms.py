@@ -9,7 +9,7 @@ from typing import Any
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, StrictParserError
 
 from backlore.core import temporary
-from backlore.core.payload import Malformed, Upload
+from backlore.core.payload import Invalid, Malformed, Upload
 from backlore.core.room import need_room
 from backlore.core.writeback import begin_writeback
 from backlore.web.incoming import Incoming
@@ -23,13 +23,15 @@ MOST = 2 << 20  # bytes gathered while it is busy; then we wait for it
 class FormReader:
     """Reads the parts of one multipart body into `fields`; what it wrote is in `request.uploads` from the start.
 
-    The application deletes those files when the request is over, however it ended.
+    The application deletes those files when the request is over, however it ended. `uploads` are the fields that take
+    a file.
     """
 
-    def __init__(self, request: Request, limits: Limits, boundary: str):
+    def __init__(self, request: Request, limits: Limits, boundary: str, uploads: frozenset[str]):
         self.fields: list[tuple[str, Any]] = []
         self._request = request
         self._limits = limits
+        self._uploads = uploads
         self._parser = PushMultipartParser(
             boundary, max_segment_count=limits.parts, max_segment_size=limits.upload, strict=True
         )
@@ -43,8 +45,8 @@ class FormReader:
         self._writing: asyncio.Future[None] | None = None  # what was gathered before, while more is received
 
     async def read(self) -> list[tuple[str, Any]]:
-        """The fields in their order, files as Upload. Raises Malformed, TooLarge, TooSlow, Disconnected."""
-        body = Incoming(self._request, self._limits, self._limits.upload)
+        """The fields in their order, files as Upload. Raises Malformed, Invalid, and what `Incoming` raises."""
+        body = Incoming(self._request, self._limits, self._limits.upload if self._uploads else self._limits.body)
         try:
             while chunk := await body.chunk():
                 if not self._parser.closed:
@@ -74,6 +76,8 @@ class FormReader:
         self._segment = segment
         self._text.clear()
         if segment.filename is not None:
+            if segment.name not in self._uploads:
+                raise Invalid(segment.name, "Takes no file.")
             handle, path = temporary.make(self._limits.folder)
             self._file = FileIO(handle, "wb")
             self._hash = hashlib.sha256()
@@ -102,6 +106,8 @@ class FormReader:
             await self._written()
             file.close()
             self._file = None
+            if not segment.filename and not segment.size:
+                return  # what browsers send for a file input with nothing chosen (HTML, form data set)
             value = Upload(
                 path=self._request.uploads[-1],
                 name=segment.filename or "",

@@ -10,6 +10,7 @@ import msgspec
 T = TypeVar("T")
 
 LOOK = 0.25  # seconds between two looks at what waits
+SMALL = 64 << 10  # bytes of a body of those who may not have shown yet who they are
 
 
 class TooLarge(Exception):
@@ -67,9 +68,9 @@ class Limits(msgspec.Struct, frozen=True):
     """Sizes in bytes."""
 
     folder: Path  # where uploads are while their request lasts
-    patience: Patience  # for a whole body that fits `body`; for each `stretch` of an upload
+    patience: Patience  # for a whole body within `body`; for each `stretch` of an upload
     body: int = 1 << 20  # JSON, forms without files, and all text fields of one with files together
-    upload: int = 100 << 20  # a body with files, all parts together; a Stream
+    upload: int = 100 << 20  # a form with files, all parts together; a Stream
     stretch: int = 30 << 10
     longest: float = 10800.0  # seconds for a whole upload
     parts: int = 100

@@ -93,7 +93,7 @@ def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]
     if parameters := _parameters(route, schemas, components):
         operation["parameters"] = parameters
     if isinstance(route.body, Body) and "body" in inspect.signature(route.handler).parameters:
-        kind = "multipart/form-data" if route.body.codec.has_uploads else "application/json"
+        kind = "multipart/form-data" if route.body.codec.uploads else "application/json"
         operation["requestBody"] = {"required": True, "content": {kind: {"schema": schemas[route.body.payload]}}}
     elif isinstance(route.body, RawBody):
         operation["requestBody"] = {"required": True, "content": {"*/*": {}}}

@@ -1,6 +1,7 @@
 """The route table: every route on one screen, matched by looking up, not by trying each."""
 
 import inspect
+import sys
 import typing
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -31,12 +32,15 @@ class Stage:
     In a path `{id}` is one segment and `{path...}` all the rest; a handler takes them by name and type.
     """
 
-    def __init__(self, name: str, rank: int, gates: tuple[Gate, ...] = (), again: tuple[Gate, ...] = ()):
+    def __init__(
+        self, name: str, rank: int, gates: tuple[Gate, ...] = (), again: tuple[Gate, ...] = (), most: int = sys.maxsize
+    ):
         self.name = name
         self.rank = rank
         self.gates = gates
         self.again = again  # those of the gates that look at the session: what they have let pass may end
         self.has_session = bool(again)  # whether a request that is here belongs to a user
+        self.most = most  # bytes of a body that is no upload, if `body_limit` is not less
 
     def get(self, path: str, handler: Handler) -> "Route":
         """A route that reads; it answers HEAD too."""
@@ -70,6 +74,7 @@ class Route:
         self.method = method
         self.path = path
         self.handler = handler
+        self.most = stage.most
         self.mounted = mounted  # the path below which another ASGI application answers
         self.segments = tuple(path.removeprefix("/").split("/"))
         self.parameters: dict[str, Codec[Any]] = {}

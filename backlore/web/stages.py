@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from backlore.core.crypto import Signer
 from backlore.core.notify import Notify
 from backlore.web.cookie import SignedCookie, Tampered
+from backlore.web.limits import SMALL
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request, User
 from backlore.web.routes import SAFE, Route, Stage
@@ -82,6 +83,6 @@ async def admin_gatekeeper(request: Request, route: Route, keeper: Keeper) -> Re
 
 avant = Stage("avant", 0)
 public = Stage("public", 1)
-auth = Stage("auth", 2, (same_site,))
+auth = Stage("auth", 2, (same_site,), most=SMALL)
 private = Stage("private", 3, (same_site, gatekeeper, csrf), again=(gatekeeper,))
 admin = Stage("admin", 4, (same_site, gatekeeper, csrf, admin_gatekeeper), again=(gatekeeper, admin_gatekeeper))

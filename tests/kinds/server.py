@@ -73,6 +73,22 @@ async def form(request, body: Form):
     return reply(200, {"title": body.title, "tags": body.tags, "file": seen, "path": file and str(file.path)})
 
 
+class Pictures(Payload):
+    pictures: list[Upload] = []
+
+
+class Picture(Payload):
+    file: Upload
+
+
+async def pictures(request, body: Pictures):
+    return reply(200, {"pictures": len(body.pictures)})
+
+
+async def picture(request, body: Picture):
+    return reply(200, {"size": body.file.size})
+
+
 async def form_fails(request, body: Form):
     raise RuntimeError(str(body.file and body.file.path))
 
@@ -191,6 +207,9 @@ app.routes(
     public.post("/twice", echo),
     public.post("/form", form),
     public.post("/form/fails", form_fails),
+    public.post("/pictures", pictures),
+    public.post("/picture", picture),
+    public.post("/measure", measure),
     public.get("/query", query),
     public.get("/whole/{id}", whole),
     public.get("/word/{word}", word),
