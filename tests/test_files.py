@@ -5,18 +5,26 @@ import contextlib
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backlore.clients import agenda
+from backlore.clients.aside import set_aside
 from backlore.clients.disk import Disk
 from backlore.clients.fileserver import FileServer
+from backlore.clients.lease import LASTS
 from backlore.clients.redis import Redis
 from backlore.clients.s3 import S3, Missing, Refused, Unreachable
+from backlore.core.keys import key
 from backlore.core.notify import Notify
-from backlore.files.catalog import Changed, Exists, File, NoFile, Quota
+from backlore.files import catalog as catalogs
+from backlore.files.catalog import EVERYBODY, Changed, Exists, File, NoFile, Quota
 from backlore.files.files import Files
 from backlore.files.kinds import BadName, clean, is_shown, sniff
 from backlore.files.remote import RemoteStore
@@ -528,6 +536,113 @@ def test_who_moves_a_blob_is_alone_with_it(run: Run) -> None:
         assert await house.objects() == [f"trash/{ANN}/{blob.id}"]
 
     run(test)
+
+
+MOVER = """
+import asyncio, pathlib, sys
+from backlore.clients.disk import Disk
+from backlore.clients.redis import Redis
+from backlore.core.notify import Notify
+from backlore.files import catalog
+from backlore.files.files import Files
+catalog.CLAIMED = 1_000_000
+class Stuck:
+    async def put(self, name, content):
+        print("began", flush=True)
+        await asyncio.sleep(1000)
+socket, folder = sys.argv[1:]
+files = Files(Redis(unix_socket_path=socket), Notify(), Disk(pathlib.Path(folder)), Stuck(), quota=1, kept=1)
+asyncio.run(files.run())
+"""
+
+
+def test_moves_of_a_killed_process_go_on_soon(run_on_disk, engine: Engine) -> None:
+    """When its claim has ended, which lasts as long as it lives."""
+
+    async def test(house: House) -> None:
+        file = await house.files.put(ANN, "a", b"content")
+        command = [sys.executable, "-c", MOVER, engine.path, str(house.disk.folder)]
+        other = await asyncio.to_thread(subprocess.Popen, command, stdout=subprocess.PIPE)
+        assert other.stdout and await asyncio.to_thread(other.stdout.readline) == b"began\n"
+        other.kill()
+        await asyncio.to_thread(other.wait)
+        async with asyncio.timeout(30):
+            while not await house.files.courier.turn():
+                await asyncio.sleep(0.01)
+        assert await house.objects() == [f"files/{ANN}/{file.blobs[0][0]}"]
+
+    run_on_disk(test)
+    assert LASTS < 25  # and not the second that the test has it last
+
+
+def test_a_slow_move_stays_claimed(run_on_disk, monkeypatch) -> None:
+    """For longer than a claim lasts."""
+    monkeypatch.setattr(agenda, "LASTS", 0.8)
+    monkeypatch.setattr(agenda, "CLAIMED", 800_000)
+    monkeypatch.setattr(catalogs, "CLAIMED", 800_000)
+
+    async def test(house: House) -> None:
+        assert house.s3
+        await house.files.put(ANN, "a", b"content")
+        put, puts, done = house.s3.put, [], asyncio.Event()
+
+        async def slow(name: str, content: bytes | Path) -> None:
+            puts.append(name)
+            await asyncio.sleep(3)
+            await put(name, content)
+            done.set()
+
+        monkeypatch.setattr(house.s3, "put", slow)
+        others = [Files(house.redis, house.notify, house.disk, house.s3, quota=1, kept=1) for _ in range(2)]
+        running = [asyncio.create_task(each.run()) for each in others]
+        await done.wait()
+        for each in running:
+            each.cancel()
+        await asyncio.wait(running)
+        assert len(puts) == 1
+
+    run_on_disk(test)
+
+
+BROKEN = [
+    ("trash", "{"),
+    ("trash", '{"blobs": 7}'),
+    ("trash", b"\xff"),
+    ("blob", {"size": "many"}),
+    ("blob", {"live": ""}),
+]
+
+
+@pytest.mark.parametrize(("kind", "record"), BROKEN)
+def test_a_move_that_cannot_be_read_is_set_aside(run_on_disk, kind: str, record: Any) -> None:
+    """Told once, to be seen, and in nobody's way, not even its user's; when it can be read, it is done."""
+
+    async def test(house: House) -> None:
+        redis, files = house.redis, house.files
+        odd = await files.put(ANN, "a", b"odd")
+        await files.delete(ANN, "a")
+        place, move = key("blob", ANN, odd.blobs[0][0]), odd.blobs[0][0]
+        if kind == "trash":
+            await house.settle()
+            place, move = key("trash", ANN), f"~{odd.id}"
+            await redis.zadd(key("moves", ANN), {move: 0})
+        kept = await redis.hgetall(place)
+        await redis.hset(place, mapping={odd.id: record} if kind == "trash" else record)
+        ours, others = await files.put(ANN, "b", b"ours"), await files.put(BOB, "b", b"others'")
+        await house.settle()
+        names = [f"files/{user}/{file.blobs[0][0]}" for user, file in ((ANN, ours), (BOB, others))]
+        assert set(names) <= set(await house.objects())
+        assert await set_aside(redis) == [("move", f"{ANN} {move}")]
+        if kind == "trash":
+            assert await files.trash(ANN) == [] and await files.catalog.find_dead(ANN, odd.id) is None
+        await redis.hset(place, mapping=kept)
+        await redis.zadd(key("moves", ANN), {move: 0})
+        await redis.zadd(EVERYBODY, {ANN: 0})
+        while await redis.zscore(key("moves", ANN), move) is not None:
+            await files.courier.turn()
+        assert house.said.count("aside") == 1
+
+    run_on_disk(test)
 
 
 def test_full_disk(run_on_disk) -> None:

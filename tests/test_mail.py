@@ -1,6 +1,7 @@
 """Mail through a real redis and a real SMTP server, which is down, refuses, or stops answering as each test needs."""
 
 import asyncio
+import json
 import os
 import signal
 import ssl
@@ -15,6 +16,7 @@ import uvloop
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
+from backlore.clients.aside import set_aside
 from backlore.clients.redis import Redis
 from backlore.clients.smtp import Outbox, Refused, Smtp, Unreachable
 from backlore.core.notify import Notify
@@ -260,6 +262,36 @@ def test_killed_between_sending_and_removal(office, engine, postmaster):
     office(work)
     first, second = (message for _, message in postmaster.arrived)
     assert first["message-id"] == second["message-id"]
+
+
+UNREADABLE = ["", "{", "[]", "{}", '{"to": 1, "name": "verify", "values": {}, "created": 0}', b"\xff\xfe"]
+
+
+@pytest.mark.parametrize("letter", UNREADABLE)
+def test_what_cannot_be_read_is_set_aside(office, postmaster, told, letter):
+    """Told once, to be seen, and in nobody's way; a version that can read it sends it."""
+
+    async def work(mail):
+        await mail._redis.hset(LETTERS, "odd", letter)
+        await mail._redis.zadd(DUE, {"odd": 0})
+        await mail.send("ann@example.com", "verify", {"link": LINK})
+        await deliver_until(mail, lambda: postmaster.arrived)
+        assert await set_aside(mail._redis) == [("mail", "odd")]
+        await mail._redis.zadd(DUE, {"odd": 0})  # an hour later
+        assert await mail.deliver() == 1
+        assert await mail.deliver() == 0
+        assert await set_aside(mail._redis) == [("mail", "odd")]
+        await mail._redis.hset(LETTERS, "odd", json.dumps(READABLE))
+        await mail._redis.zadd(DUE, {"odd": 0})
+        await deliver_until(mail, lambda: len(postmaster.arrived) == 2)
+        assert await is_empty(mail)
+
+    office(work)
+    assert events(told) == [("error", "aside")] and "odd" in told[0]["name"]
+
+
+# of a version before: times in seconds; of one to come: more than we know
+READABLE = {"to": "bob@example.com", "name": "verify", "values": {"link": LINK}, "created": 1.5e9, "more": True}
 
 
 def test_late_loser_moves_nothing(office):

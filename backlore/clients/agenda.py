@@ -64,5 +64,5 @@ class Agenda:
                 until = await RENEW(self._redis, [self._place], until, CLAIMED, *members)
             return bool(until)
 
-        async with renewing(renew):
+        async with renewing(renew, LASTS):
             yield

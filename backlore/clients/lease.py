@@ -43,7 +43,7 @@ async def lease(redis: Any, owner: str, *rest: str) -> AsyncIterator[bool]:
         yield False
         return
     try:
-        async with renewing(lambda: RENEW(redis, [place], token, lasts)):
+        async with renewing(lambda: RENEW(redis, [place], token, lasts), LASTS):
             yield True
     finally:
         with contextlib.suppress(RedisError):  # told by its client; it ends by itself
@@ -51,7 +51,7 @@ async def lease(redis: Any, owner: str, *rest: str) -> AsyncIterator[bool]:
 
 
 @contextlib.asynccontextmanager
-async def renewing(renew: Callable[[], Awaitable[object]], lasts: float = LASTS) -> AsyncIterator[None]:
+async def renewing(renew: Callable[[], Awaitable[object]], lasts: float) -> AsyncIterator[None]:
     """Renew again and again what was just taken for `lasts` seconds, for as long as the body works.
 
     The body is cancelled when `renew` says no by what is false, or could say nothing for three quarters of that time.
