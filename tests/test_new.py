@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from backlore.core.config import make_secret
 from tests.conftest import ROOT, SHOEBOX, Server, User, serving
 
 SKELETON = ROOT / "backlore" / "cli" / "skeleton"
@@ -166,6 +167,7 @@ def test_markdown_of_shoebox() -> None:
 def test_other_formats() -> None:
     said = backlore("routes", "--app", SHOEBOX).stdout
     assert "private  POST /notes\n           text: 1 to 5,000 characters\n" in said
+    make_secret(SHOEBOX / "secret.py")
     rows = json.loads(backlore("routes", "prod", "--app", SHOEBOX, "--format", "json", "--all").stdout)
     [login] = [row for row in rows if row["path"] == "/auth/login"]
     assert login["payload"][0] == {"place": "body", "name": "email", "what": "1 to 254 characters"}

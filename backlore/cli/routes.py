@@ -4,15 +4,15 @@ It is read from the application itself, so it can't be wrong; redis needn't run.
 """
 
 import difflib
-import importlib
 import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
+from backlore.app import Backend, application
 from backlore.cli import options
 from backlore.core.config import ConfigError, Context, enter
 from backlore.core.words import amount, describe
@@ -20,9 +20,6 @@ from backlore.web.body import Body
 from backlore.web.openapi import describe_types
 from backlore.web.routes import Route
 from backlore.web.static import Files
-
-if TYPE_CHECKING:
-    from backlore.app import Backend
 
 BEGIN, END = "<!-- routes -->", "<!-- /routes -->"
 
@@ -68,17 +65,16 @@ def routes(env: str, folder: str, with_ours: bool, form: str, check: Path | None
         click.echo({"terminal": to_terminal, "markdown": to_markdown, "json": to_json}[form](rows))
 
 
-def load(context: Context) -> "Backend":
+def load(context: Context) -> Backend:
     """The application that `server.py` makes. What can't be loaded ends with one line."""
     try:
         enter(context)
-        app: Backend = importlib.import_module("server").app
+        return application()
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
-    return app
 
 
-def read_rows(app: "Backend", with_ours: bool) -> Iterator[Row]:
+def read_rows(app: Backend, with_ours: bool) -> Iterator[Row]:
     """The application's routes in the order of their stages, then ours if asked for."""
     table = app.web.table.routes
     for route in [r for r in table if not is_ours(r)] + [r for r in table if with_ours and is_ours(r)]:

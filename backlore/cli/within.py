@@ -1,7 +1,6 @@
 """What commands have in common that do something with an application's services, in a process of their own."""
 
 import asyncio
-import importlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -33,13 +32,15 @@ def of_application(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def within(context: Context, work: Work) -> None:
     """Do something with the application's services, in this process. What can't be done ends with one line."""
+    from backlore.app import application  # here, for the master imports this module too and stays small
+
     try:
         enter(context)
-        app: Backend = importlib.import_module("server").app
+        app = application()
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
 
-    from redis.exceptions import RedisError  # here, for the master imports this module too and stays small
+    from redis.exceptions import RedisError
 
     async def do() -> None:
         try:

@@ -8,16 +8,17 @@ import contextlib
 import hashlib
 import importlib
 import os
-import re
 import secrets
 import sys
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from backlore.core.blame import blame
 from backlore.core.payload import Codec, Invalid, Payload, between, length, matching
 from backlore.core.temporary import FOLDER
 
@@ -104,6 +105,7 @@ class Config(Payload):
     cookie: Annotated[str, matching("[A-Za-z0-9_-]{1,50}", "letters, digits, - and _")] | None = (
         None  # its name; by default that of the app
     )
+    environments: list[Name] = []  # that there are beside dev and prod
     data: Filled = ".data"  # folder of all state on this machine
     workers: Annotated[int, between(0, 512)] = 0  # 0: one per CPU
     redis: RedisConfig | None = None  # None: embedded, in the data folder
@@ -174,7 +176,7 @@ class Settings(Payload):
     def verify_email(self) -> bool:
         """Whether an account begins with a verified address."""
         given = self.config.verify_email
-        return self.env == "prod" if given is None else given
+        return self.env != "dev" if given is None else given
 
     @property
     def address(self) -> str:
@@ -219,33 +221,46 @@ def enter(context: Context) -> None:
     if not context.folder.strip():
         raise ConfigError("The application's folder is empty: name it with --app.")
     folder = real(Path(context.folder))
-    if not re.fullmatch("[a-z][a-z0-9_-]{0,30}", context.env):
-        raise ConfigError(f"{context.env!r} is no name of an environment: use letters, digits, - and _.")
     if not (folder / "config.py").is_file():
         raise ConfigError(f"{folder} holds no application: config.py is missing. Name its folder with --app.")
     _context = msgspec.structs.replace(context, folder=str(folder))
     sys.path.insert(0, str(folder))
-    make_secret(folder / "secret.py")
+    if context.env == "dev":
+        make_secret(folder / "secret.py")
 
 
 def load() -> Settings:
     """The settings of the application that was entered, from its `config.py`."""
+    config = import_own("config")
+    if not hasattr(config, "CONFIG"):
+        raise ConfigError("config.py has no CONFIG: a dict with at least a name.")
+    return settle(config.CONFIG)
+
+
+def import_own(name: str) -> ModuleType:
+    """A module of the application that was entered. Raises ConfigError, with file and line of what is wrong."""
+    folder = Path(_context.folder)
+    if not (folder / f"{name}.py").is_file():
+        raise ConfigError(f"{folder} holds no {name}.py.")
     try:
-        return settle(importlib.import_module("config").CONFIG)
-    except AttributeError:
-        raise ConfigError("config.py has no CONFIG: a dict with at least a name.") from None
+        return importlib.import_module(name)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(blame(error, folder) or f"{name}.py: {type(error).__name__}: {error}") from None
 
 
 def settle(config: dict[str, Any]) -> Settings:
     """The settings that `CONFIG`, the flags and `secret.py` make together. Raises ConfigError."""
-    secret = importlib.import_module("secret")
     if not isinstance(config, dict):
         raise ConfigError("config.py: CONFIG should be a dict.")
+    known = _convert({**config, **_context.flags}, Config, "config.py", _context.flags)
+    _check_environment(known.environments)
     settings = Settings(
         folder=Path(_context.folder),
         env=_context.env,
-        config=_convert({**config, **_context.flags}, Config, "config.py", _context.flags),
-        secret=_convert(getattr(secret, "SECRET", {}), Secret, "secret.py"),
+        config=known,
+        secret=_convert(getattr(import_own("secret"), "SECRET", {}), Secret, "secret.py"),
     )
     if settings.data in (settings.folder, *settings.folder.parents):
         raise ConfigError(f"The data folder {settings.data} holds the application: choose one of its own with --data.")
@@ -258,6 +273,23 @@ def settle(config: dict[str, Any]) -> Settings:
     if not settings.secret.files_token and (servers or _context.serves == "files"):
         raise ConfigError("secret.py: files_token is missing: a long random text, the same on nodes and file servers.")
     return settings
+
+
+def _check_environment(named: list[str]) -> None:
+    """Raises ConfigError for an environment that nobody has named, and for one of production without secrets."""
+    env, folder = _context.env, _context.folder
+    secret = Path(folder) / "secret.py"
+    known = list(dict.fromkeys(["dev", "prod", *named]))
+    if env not in known:
+        raise ConfigError(
+            f"{env!r} is no environment of this application: there are {', '.join(known)}. "
+            "Others are named by `environments` in config.py."
+        )
+    if env != "dev" and not secret.exists():
+        raise ConfigError(
+            f"{secret} is missing, and is made by itself in dev only: all servers of {env} share one. "
+            f"Bring theirs; the first of all is made by: backlore routes --app {folder}"
+        )
 
 
 def _convert(value: Any, type: type[Any], file: str, flags: Collection[str] = ()) -> Any:

@@ -29,6 +29,8 @@ BACKLOG = 4096  # connections that wait to be accepted
 SOON = 5.0  # seconds: who dies younger is started again with a growing pause
 PAUSE = 0.1, 10.0  # seconds: the first, and the longest
 START_LIMIT = 60.0  # seconds from a child's start to its `ready`
+READY = b"ready\n"  # all that a child says on its line, unless it can't start
+INSECURE = "passwords and sessions can be read on their way: set `address` in config.py to one of https"
 SUFFIXES = {"application": "", "files": "'s file server"}  # of the application's name
 
 
@@ -39,6 +41,7 @@ class Child:
         self.role = role
         self.born = time.monotonic()
         self.ready = False
+        self.why = ""  # it could not start, if the application is to blame
         self.ending = 0.0  # when it is killed, if it was told to end
         self.line, theirs = socket.socketpair()
         self.line.setblocking(False)
@@ -55,13 +58,15 @@ class Child:
     def look(self) -> bool:
         """Read what it said on its line; whether it has just become ready."""
         try:
-            said = self.line.recv(100)
+            said = self.line.recv(10_000)
         except BlockingIOError:
             return False
         except ConnectionError:
             return False
-        became = bool(said) and not self.ready
+        became = said == READY
         self.ready = self.ready or became
+        if not became:
+            self.why = self.why or said.decode(errors="replace")
         return became
 
     def end(self, seconds: float, hurry: bool = False) -> None:
@@ -90,6 +95,7 @@ class Master:
         self._hangup = False  # SIGHUP has come
         self._serves = False
         self._failed = False
+        self._failure = ""  # what of the application is wrong, so that it never served
         # in dev, new code is served at once when it is written
         self._watch = Watch(self.settings.folder) if self.settings.env == "dev" else None
         self._hurry = False  # the reload under way: somebody waits for it, all slots at once
@@ -102,6 +108,8 @@ class Master:
         """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError, EngineError."""
         self._lock = hold(self.settings)
         sweep(self.settings.temporary, lives=0)  # no request is under way
+        if self.settings.env != "dev" and not self.settings.config.secure and self._context.serves == "application":
+            self.notify("warning", "address.insecure", why=INSECURE)
         self._listener = listen(self.settings.config.host, self.settings.config.port)
         try:
             if self.settings.config.own_redis and self._context.serves == "application":
@@ -112,7 +120,9 @@ class Master:
             while not self._stop:
                 self._turn()
             self._end_children()
-        except EngineError:
+            if self._failure:
+                raise ConfigError(self._failure)
+        except (ConfigError, EngineError):
             raise  # it says itself what to do
         except Exception as error:
             self.notify("error", "master.failed", error=error)
@@ -204,6 +214,7 @@ class Master:
         return child
 
     def _bury(self, child: Child) -> None:
+        child.look()  # for its last word
         self._selector.unregister(child.line)
         child.line.close()
 
@@ -249,7 +260,12 @@ class Master:
         pause = 0.0 if lived > SOON else min(max(2 * self._pauses[slot], PAUSE[0]), PAUSE[1])
         self._pauses[slot] = pause
         self._starts[slot] = time.monotonic() + pause
+        if child.why and not self._serves:
+            self._failure, self._stop = child.why, True
+            return
         died = {"role": child.role, "pid": child.process.pid, "status": child.process.returncode}
+        if child.why:
+            died["why"] = child.why
         self.notify("error", "worker.died", **died, seconds_lived=round(lived, 1), starts_again_in=pause)
         if not self._serves and child.role == "serve":
             # the first start: better an error that is seen than a server that never comes
@@ -272,15 +288,15 @@ class Master:
             elif self._is_dead(child):
                 self._bury(child)
                 del self._coming[slot]
-                self._call_off()
+                self._call_off(child.why or "the new code does not start")
                 return
 
-    def _call_off(self) -> None:
+    def _call_off(self, why: str) -> None:
         for child in self._coming.values():
             child.end(self.settings.config.drain + 2)
         self._leaving += self._coming.values()
         self._coming, self._renew = {}, []
-        self.notify("error", "master.reload.failed", why="the new code does not start: the old one goes on")
+        self.notify("error", "master.reload.failed", why=f"{why}; the old code goes on")
 
     def _look_at_leaving(self) -> None:
         for child in list(self._leaving):

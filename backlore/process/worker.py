@@ -1,12 +1,11 @@
 """A process of the master's: `serve` answers requests through granian, `tasks` runs the periodic tasks.
 
 Started as `python -m backlore.process.worker ROLE CONTEXT LINE [LISTENER]`. LINE is a socket to the master: we say
-`ready` on it, and when it ends the master is dead and so are we.
+`ready` on it, or what of the application is wrong, and when it ends the master is dead and so are we.
 """
 
 import asyncio
 import gc
-import importlib
 import os
 import signal
 import socket
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 import uvloop
 
-from backlore.core.config import Context, enter
+from backlore.core.blame import blame
+from backlore.core.config import ConfigError, Context, enter
 from backlore.core.notify import Notify, console
 
 if TYPE_CHECKING:
@@ -54,8 +54,13 @@ class Worker:
         loop.add_signal_handler(signal.SIGUSR1, self._hurry)
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.set_exception_handler(self._uncaught)
-        for hook in self.app.web.on_start:
-            await hook()
+        try:
+            for hook in self.app.web.on_start:
+                await hook()
+        except Exception as error:
+            if why := blame(error, self.app.settings.folder):
+                raise ConfigError(why) from None
+            raise
         gc.collect()
         gc.freeze()  # what is here now stays: the collector needn't look at it again
         gc.set_threshold(20_000, 50, 100)  # a request leaves next to no cycles: looking less often gives some 2 %
@@ -131,8 +136,9 @@ async def tasks(worker: Worker) -> None:
 
 def application() -> "Backend":
     """The application's own."""
-    app: Backend = importlib.import_module("server").app
-    return app
+    from backlore.app import application
+
+    return application()
 
 
 def files() -> "Alone":
@@ -169,6 +175,9 @@ def main() -> None:
         app = SERVED[context.serves]()
         notify = app.notify
         status = uvloop.run(Worker(app, line).live(ROLES[sys.argv[1]]))
+    except ConfigError as error:
+        line.sendall(str(error).encode())  # the master tells it once, for all of us
+        status = 1
     except Exception as error:
         notify("error", "worker.failed", role=sys.argv[1], pid=os.getpid(), error=error)
         status = 1

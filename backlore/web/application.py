@@ -12,6 +12,7 @@ from backlore.core.notify import Level, Notify
 from backlore.core.payload import Invalid, Malformed
 from backlore.web.body import UnknownType
 from backlore.web.delivery import StreamReply, watched
+from backlore.web.handlers import place
 from backlore.web.limits import Limits, TooLarge, TooSlow
 from backlore.web.mounted import Handover
 from backlore.web.reply import NEXT, NO_STORE, REVALIDATE, SECURITY, Header, Reply, Send, etag_matches, etag_of, reply
@@ -119,13 +120,9 @@ class Application:
     async def _answer(self, request: Request) -> Reply:
         """The one reply to a request. What goes wrong becomes the error of the contract."""
         try:
-            answer = await self._pass(request)
+            return await self._pass(request)
         except Exception as error:
             return self._refuse(request, error)
-        if isinstance(answer, Reply):
-            return answer
-        self._notify("error", "handler.noreply", got=repr(answer), **_about(request))
-        return reply(500, error="server")
 
     def _refuse(self, request: Request, error: Exception) -> Reply:
         match error:
@@ -157,7 +154,7 @@ class Application:
         self._notify("error", "handler.failed", error=error, **_about(request))
         return reply(500, error="server")
 
-    async def _pass(self, request: Request) -> Any:
+    async def _pass(self, request: Request) -> Reply:
         """Through the gates and the routes, in order, to the first reply."""
         routes = self.table.find(request)
         if len(request.scope["query_string"]) > self._limits.query:
@@ -182,8 +179,12 @@ class Application:
             if route.mounted is not None:
                 return Handover(request, route.handler, route.mounted, route.limits)
             answer = await route.run(request)
-            if answer is not NEXT:
+            if isinstance(answer, Reply):
                 return answer
+            if answer is not NEXT:
+                about = {"got": type(answer).__name__, "handler": place(route.handler), **_about(request)}
+                self._notify("error", "handler.noreply", **about)
+                return reply(500, error="server")
         return _no_route(request, routes)
 
     async def _hand_over(self, request: Request, answer: Handover, send: Send) -> None:

@@ -1,6 +1,7 @@
 """The route table: every route on one screen, matched by looking up, not by trying each."""
 
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ import msgspec
 
 from backlore.core.payload import Codec, Invalid, Payload
 from backlore.web.body import Body, Nothing, RawBody, Stream
+from backlore.web.handlers import may_pass
 from backlore.web.limits import Limits
 from backlore.web.reply import Next, Reply
 from backlore.web.request import Refused, Request
@@ -88,11 +90,18 @@ class Route:
             for place, s in enumerate(self.segments)
             if s.startswith("{")
         ]
+        # alike for paths that differ by the names of their parameters alone
+        self.shape = tuple(re.sub(r"^\{.*?(\.*)\}$", r"{\1}", segment) for segment in self.segments)
         self.names = [name for name, _, _ in self.places]
         if not path.startswith("/"):
             raise RouteError(f"{self}: a path begins with /")
         if mounted is None:
             self._read_signature()
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether a request may go on to the next route."""
+        return self.mounted is None and may_pass(self.handler)
 
     def __repr__(self) -> str:
         return f"{self.stage.name}.{self.method.lower()}({self.path!r})"
@@ -190,12 +199,10 @@ class Table:
         self._fixed: dict[str, list[Route]] = {}
 
     def add(self, routes: list[Route]) -> None:
-        """Add routes behind those of the same stage."""
-        seen = {(r.stage.name, r.method, r.path, r.handler) for r in self.routes}
-        for route in routes:
-            if (route.stage.name, route.method, route.path, route.handler) in seen:
-                raise RouteError(f"{route} is in the table twice")
-        self.routes = sorted([*self.routes, *routes], key=lambda route: route.stage.rank)
+        """Add routes behind those of the same stage. Raises RouteError for one that no request would reach."""
+        ordered = sorted([*self.routes, *routes], key=lambda route: route.stage.rank)
+        _refuse_unreachable(ordered)
+        self.routes = ordered
         self._root = Branch()
         for rank, route in enumerate(self.routes):
             self._grow(route).routes.append((rank, route))
@@ -228,6 +235,17 @@ class Table:
         _walk(self._root, segments, 0, found)
         found.sort(key=lambda each: each[0])
         return [route for _, route in found]
+
+
+def _refuse_unreachable(routes: list[Route]) -> None:
+    """Two routes of one method and path make sense when the first may pass by NEXT, and is not the second as well."""
+    seen: dict[tuple[str, tuple[str, ...]], list[Route]] = {}
+    for route in routes:
+        before = seen.setdefault((route.method, route.shape), [])
+        for each in before:
+            if each.handler == route.handler or not each.may_pass:
+                raise RouteError(f"{route} is never reached: {each} is in the table before it, and never gives NEXT")
+        before.append(route)
 
 
 def _walk(branch: Branch, segments: list[str], at: int, found: list[tuple[int, Route]]) -> None:

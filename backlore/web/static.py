@@ -36,6 +36,13 @@ class Files:
         """Take relative places from the application's folder."""
         self._place = Path(os.path.realpath(folder / self._place))
 
+    def is_there(self) -> bool:
+        """Whether there is something to serve."""
+        return os.path.isfile(self._place) if self._only else os.path.isdir(self._place)
+
+    def __repr__(self) -> str:
+        return f"{'file' if self._only else 'folder'} {self._place}"
+
     async def __call__(self, request: Request) -> Reply:
         """The file; 304, 206, 412, 416; 404 `route`."""
         path = self._place if self._only else self._find(request.parameters.get("path", ""))
