@@ -13,6 +13,7 @@ _HOMES = {
     "Backend": "backlore.app",
     "Payload": "backlore.core.payload",
     "Upload": "backlore.core.payload",
+    "Turns": "backlore.core.turns",
     "Changed": "backlore.files.catalog",
     "Exists": "backlore.files.catalog",
     "NoFile": "backlore.files.catalog",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from backlore.app import Backend
     from backlore.core.keys import application_key as key
     from backlore.core.payload import Payload, Upload, between, length, matching
+    from backlore.core.turns import Turns
     from backlore.files.catalog import Changed, Exists, NoFile, Quota
     from backlore.web.body import Stream
     from backlore.web.reply import NEXT, reply
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
     ENV: str
 
 __all__ = [
-    "ENV", "NEXT", "Backend", "Changed", "Exists", "NoFile", "Payload", "Quota", "Request", "Stream", "Upload", "admin",
-    "auth", "avant", "between", "key", "length", "matching", "page", "private", "public", "reply", "static",
+    "ENV", "NEXT", "Backend", "Changed", "Exists", "NoFile", "Payload", "Quota", "Request", "Stream", "Turns", "Upload",
+    "admin", "auth", "avant", "between", "key", "length", "matching", "page", "private", "public", "reply", "static",
 ]  # fmt: skip
 
 

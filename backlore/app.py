@@ -23,9 +23,9 @@ from backlore.clients.redis import Redis, Unwritable
 from backlore.clients.s3 import S3, Unreachable
 from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import ConfigError, Settings, import_own, load, settle
-from backlore.core.crypto import Busy
 from backlore.core.notify import Notify, console
 from backlore.core.temporary import sweep
+from backlore.core.turns import Busy
 from backlore.filehttp.routes import FileRoutes
 from backlore.files.catalog import Changed, Exists, File, NoFile, Quota
 from backlore.files.files import Files

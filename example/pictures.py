@@ -72,7 +72,7 @@ class Pictures:
         """
         user, id = request.user.id, secrets.token_hex(16)
         try:
-            width, height = await self.thumbs.make(body.file.path, body.file.hash)
+            width, height = await self.thumbs.make(user, body.file.path, body.file.hash)
         except NoPicture as error:
             return reply(415, error="picture", where="file", why=str(error))
         number = await self.redis.incr(key("lastpicture", user))
@@ -154,7 +154,7 @@ class Pictures:
         if request.header("if-none-match") == f'"{file.hash}"':
             return reply(304, b"", headers=headers)
         try:
-            thumb = await self.thumbs.get(file.hash, lambda: self.files.read(user, file))
+            thumb = await self.thumbs.get(user, file.hash, lambda: self.files.read(user, file))
             return reply(200, thumb, headers=headers)
         except NoPicture:  # it was one when it came: the machine has too much to do
             return reply(503, error="unavailable", headers=[("retry-after", "5")])

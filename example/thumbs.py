@@ -1,8 +1,8 @@
 """Thumbnails: made by the darkroom, kept in a folder by the hash of the picture's content.
 
 Laws: the folder is a cache, and can be deleted at any time; a thumbnail is made once for all who wait for it; of this
-process one picture is in the darkroom at a time, the others wait in a row. The darkroom is there from the first
-picture until it was idle for a while, and anew after it died.
+process one picture is in the darkroom at a time, and users take turns. The darkroom is there from the first picture
+until it was idle for a while, and anew after it died.
 """
 
 import asyncio
@@ -13,11 +13,15 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+
+from backlore import Turns
 
 DARKROOM = Path(__file__).with_name("darkroom.py")
 PATIENCE = 20.0  # seconds for one picture, as the clock has it
 IDLE = 60.0  # seconds after which the darkroom ends
+EACH, TOTAL = 100, 400  # pictures that may wait: of a user, of all
 
 Size = tuple[int, int]  # pixels: width, height
 
@@ -34,37 +38,37 @@ class Thumbs:
         self._darkroom = Darkroom()
         self._making: dict[str, asyncio.Task[Size]] = {}
 
-    async def make(self, picture: Path, hash: str) -> Size:
-        """The size of a picture, whose thumbnail is kept then. Raises NoPicture, OSError."""
+    async def make(self, user: str, picture: Path, hash: str) -> Size:
+        """The size of a user's picture, whose thumbnail is kept then. Raises NoPicture, Busy, OSError."""
         thumb = self._place(hash)
         thumb.parent.mkdir(parents=True, exist_ok=True)
-        return await self._darkroom.develop(picture, thumb)
+        return await self._darkroom.develop(user, picture, thumb)
 
-    async def get(self, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> bytes:
-        """The thumbnail, a WebP; `read` brings the picture if it has to be made. Raises NoPicture, OSError."""
+    async def get(self, user: str, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> bytes:
+        """The thumbnail, a WebP; `read` brings the picture if it has to be made. Raises NoPicture, Busy, OSError."""
         thumb = self._place(hash)
         if not thumb.exists():
-            await self._make_once(hash, read)
+            await self._make_once(user, hash, read)
         return await asyncio.to_thread(thumb.read_bytes)
 
     async def close(self) -> None:
         """End the darkroom."""
         await self._darkroom.end()
 
-    async def _make_once(self, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> None:
+    async def _make_once(self, user: str, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> None:
         task = self._making.get(hash)
         if task is None:
-            task = self._making[hash] = asyncio.create_task(self._make_of(hash, read))
+            task = self._making[hash] = asyncio.create_task(self._make_of(user, hash, read))
             task.add_done_callback(lambda _: self._making.pop(hash, None))
         await asyncio.shield(task)  # whoever goes away doesn't stop it for the others
 
-    async def _make_of(self, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> Size:
+    async def _make_of(self, user: str, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> Size:
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".picture") as copy:
             async for piece in read():
                 await asyncio.to_thread(copy.write, piece)
             copy.flush()
-            return await self.make(Path(copy.name), hash)
+            return await self.make(user, Path(copy.name), hash)
 
     def _place(self, hash: str) -> Path:
         return self._folder / hash[:2] / f"{hash}.webp"
@@ -75,16 +79,13 @@ class Darkroom:
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
-        self._alone = asyncio.Lock()
-        self._going: set[asyncio.Task[dict]] = set()
+        self._turns = Turns(1, each=EACH, total=TOTAL)
         self._timer: asyncio.TimerHandle | None = None
 
-    async def develop(self, picture: Path, thumb: Path) -> Size:
-        """The size of a picture; its thumbnail is at `thumb` then. Raises NoPicture, OSError."""
-        task = asyncio.create_task(self._in_turn({"picture": str(picture), "thumb": str(thumb)}))
-        self._going.add(task)
-        task.add_done_callback(self._going.discard)
-        said = await asyncio.shield(task)  # whoever goes away: what was asked is answered, before the next is
+    async def develop(self, user: str, picture: Path, thumb: Path) -> Size:
+        """The size of a picture; its thumbnail is at `thumb` then. Raises NoPicture, Busy, OSError."""
+        asked = {"picture": str(picture), "thumb": str(thumb)}
+        said = await self._turns.run(user, partial(self._say, asked))
         if "why" in said:
             raise NoPicture(said["why"])
         if "errno" in said:
@@ -101,15 +102,15 @@ class Darkroom:
                 os.kill(process.pid, signal.SIGKILL)
             await process.wait()
 
-    async def _in_turn(self, asked: dict[str, str]) -> dict:
-        async with self._alone:
-            said = await self._ask(asked) if self._process else None
-            if said is None:  # one that was idle may have been killed, or is ending
-                await self.end()
-                said = await self._ask(asked)
-            if said is None:
-                await self.end()
-            return said or {"why": "It takes too much to unpack."}
+    async def _say(self, asked: dict[str, str]) -> dict:
+        is_there = self._process is not None and not self._process.stdin.is_closing()
+        said = await self._ask(asked) if is_there else None
+        if said is None:  # one that was idle may have been killed
+            await self.end()
+            said = await self._ask(asked)
+        if said is None:
+            await self.end()
+        return said or {"why": "It takes too much to unpack."}
 
     async def _ask(self, asked: dict[str, str]) -> dict | None:
         """What the darkroom says; None when it died, or says nothing."""
@@ -121,8 +122,14 @@ class Darkroom:
             line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
         except (TimeoutError, ConnectionError):
             return None
-        self._timer = asyncio.get_running_loop().call_later(IDLE, process.stdin.close)
+        self._timer = asyncio.get_running_loop().call_later(IDLE, self._rest)
         return json.loads(line) if line else None
+
+    def _rest(self) -> None:
+        """Let an idle process end. It is ours no more: nothing can be said to it."""
+        process, self._process = self._process, None
+        if process:
+            process.stdin.close()
 
     async def _start(self) -> asyncio.subprocess.Process:
         # a session of its own: a Ctrl-C in the terminal is for the server, whose end is the darkroom's

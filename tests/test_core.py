@@ -12,10 +12,11 @@ import pytest
 
 from backlore import Payload, length
 from backlore import key as application_key
-from backlore.core.crypto import Busy, Passwords, Signer, random_text
+from backlore.core.crypto import Passwords, Signer, random_text
 from backlore.core.keys import OURS, key
 from backlore.core.notify import Notify, console
 from backlore.core.payload import Codec, Invalid
+from backlore.core.turns import Busy
 from backlore.web.cookie import TAMPERED, SignedCookie
 from backlore.web.routes import RouteError
 from backlore.web.stages import private, public
@@ -121,12 +122,18 @@ def test_random_text() -> None:
 
 def test_passwords() -> None:
     async def main() -> None:
-        passwords = Passwords(at_once=1, waiting=3)
-        hashed = await passwords.hash("pässword")
+        passwords = Passwords(each=2)
+        hashed = await passwords.hash("pässword", "ann")
         assert hashed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
-        assert await passwords.verify(hashed, "pässword") and not await passwords.verify(hashed, "password")
-        assert not await passwords.verify(None, "pässword") and not await passwords.verify("no hash", "pässword")
-        many = await asyncio.gather(*(passwords.verify(hashed, "x") for _ in range(5)), return_exceptions=True)
+        rows = [
+            (hashed, "pässword", True),
+            (hashed, "password", False),
+            (None, "pässword", False),
+            ("no hash", "x", False),
+        ]
+        for kept, given, fits in rows:
+            assert await passwords.verify(kept, given, "ann") is fits
+        many = await asyncio.gather(*(passwords.verify(hashed, "x", "ann") for _ in range(5)), return_exceptions=True)
         assert [type(each) for each in many] == [bool, bool, bool, Busy, Busy]
 
     asyncio.run(main())
@@ -223,7 +230,7 @@ def test_the_memory_of_passwords_goes_back() -> None:
         "def held(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4 // 1024\n"
         "async def main():\n"
         "    passwords, before = crypto.Passwords(), held()\n"
-        "    for _ in range(3): await passwords.hash('a long password')\n"
+        "    for _ in range(3): await passwords.hash('a long password', 'ann')\n"
         "    print(held() - before)\n"
         "    await asyncio.sleep(1)\n"
         "    print(held() - before)\n"

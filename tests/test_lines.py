@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from backlore.clients.disk import Disk
 from backlore.clients.redis import Redis
 from backlore.core.notify import Notify
+from backlore.core.turns import Busy
 from backlore.files import lines as lines_module
 from backlore.files.catalog import Changed, File, NoFile
 from backlore.files.conditions import BadCondition, Conditions, Wanted
@@ -576,4 +578,39 @@ def test_contents_that_come_as_streams_or_move(tmp_path: Path) -> None:
             asked.clear()
             lines.close()
 
+    asyncio.run(test())
+
+
+def test_users_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ann has twenty filters that find nothing: Bob's tail comes after a few of their looks, and more of hers are
+    refused."""
+    path, begun = tmp_path / "log", 0
+    path.write_bytes(b"nothing that she is looking for\n" * 100_000)
+    file, at = File("id", "log", "", path.stat().st_size, "", 0, 0, []), Look.at
+
+    async def find(user: str, name: str) -> File:
+        return file
+
+    async def spans(user: str, file: File, start: int, length: int) -> list[Part]:
+        return [FilePart(path, start, length)]
+
+    def count(*given: Any) -> tuple[Found, Any]:
+        nonlocal begun
+        begun += 1
+        return at(*given)
+
+    async def test() -> None:
+        lines = Lines(find, spans)
+        looks = [asyncio.create_task(lines.filter(ANN, "log", Wanted(contains=("else",)))) for _ in range(30)]
+        while begun < 30:
+            await asyncio.sleep(0)
+        before = begun
+        assert len((await lines.tail("bob", "log", 1)).lines) == 1
+        assert begun - before < 20  # in one row for all, it would be some seventy
+        found = await asyncio.gather(*looks, return_exceptions=True)
+        assert [type(each) for each in found] == [Found] * 22 + [Busy] * 8  # two were in the threads
+        lines.close()
+
+    monkeypatch.setattr(Look, "at", count)
+    monkeypatch.setattr(lines_module, "SLICE", 0.005)
     asyncio.run(test())

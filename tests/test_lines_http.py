@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -208,3 +209,29 @@ def test_who_goes_away_ends_the_look(tmp_path: Path, route: str, query: dict[str
         server.wait_said("client.disconnected")
         assert ask(user, "tail", "slow", lines=1).status_code == 200
         assert server.stop() == 0
+
+
+def test_many_filters_of_one_slow_others_little(ann: User, keeping: Server) -> None:
+    """While Ann's filters run over a large file, Bob's tail comes sooner than one of hers, and what is refused says
+    when to come again."""
+    put(ann, "large", b"nothing that she is looking for\n" * 600_000)
+    busy, tails, stop = [], {ann: [], (bob := User(keeping, "bob2@example.com").sign_up()): []}, threading.Event()
+
+    def filter() -> None:
+        while not stop.is_set():
+            got = ask(ann, "filter", "large", matches=["e(l|L)s+e$"])
+            busy.extend([got] if got.status_code != 200 else [])
+
+    with ThreadPoolExecutor(40) as pool:
+        for _ in range(40):
+            pool.submit(filter)
+        try:
+            put(bob, "log", b"a line\n")
+            while not busy or not all(len(each) > 2 for each in tails.values()):
+                for user, took in tails.items():
+                    got = ask(user, "tail", "large" if user is ann else "log")
+                    took.extend([got.elapsed] if got.status_code == 200 else [])
+        finally:
+            stop.set()
+    assert {each.status_code for each in busy} == {503} and int(busy[0].headers["retry-after"])
+    assert min(tails[bob]) < min(tails[ann]) / 2, tails

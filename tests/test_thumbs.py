@@ -1,6 +1,7 @@
 """Shoebox's thumbnails: real processes, real pictures, and those that are made to harm."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 from PIL import Image
 
 from tests.bombs import bombs, gif, photo
@@ -21,6 +23,7 @@ sys.path.append(str(SHOEBOX))
 import thumbs  # of the example
 
 BOMBS = bombs()
+ANN = "ann"
 Work = Callable[[thumbs.Thumbs], Awaitable[None]]
 
 
@@ -50,7 +53,7 @@ class Room:
                 await made.close()
             assert not darkrooms()
 
-        asyncio.run(within())
+        uvloop.run(within())  # as the server does
 
     def reads(self, path: Path) -> Callable[[], AsyncIterator[bytes]]:
         """What brings the picture, and counts how often."""
@@ -65,8 +68,12 @@ class Room:
 
 def darkrooms(pid: int = os.getpid()) -> list[psutil.Process]:
     """The processes that look at pictures, below one."""
-    family = psutil.Process(pid).children(recursive=True)
-    return [each for each in family if each.is_running() and "darkroom" in " ".join(each.cmdline())]
+    found = []
+    for each in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one, too
+            if "darkroom" in " ".join(each.cmdline()):
+                found.append(each)
+    return found
 
 
 def peak(process: psutil.Process) -> int:
@@ -87,7 +94,7 @@ def test_bombs_are_refused_before_they_are_unpacked(room: Room, name: str) -> No
 
     async def work(made: thumbs.Thumbs) -> None:
         with pytest.raises(thumbs.NoPicture) as refused:
-            await made.make(path, hash)
+            await made.make(ANN, path, hash)
         assert str(refused.value).startswith(sentence)
         assert peak(darkrooms()[0]) < 100_000  # Python and Pillow themselves have 35,000
 
@@ -100,8 +107,8 @@ def test_every_format_that_browsers_show(room: Room, kind: str) -> None:
     path, hash = room.picture(photo(kind, 1000, 500))
 
     async def work(made: thumbs.Thumbs) -> None:
-        assert await made.make(path, hash) == (1000, 500)
-        with Image.open(io.BytesIO(await made.get(hash, room.reads(path)))) as thumb:
+        assert await made.make(ANN, path, hash) == (1000, 500)
+        with Image.open(io.BytesIO(await made.get(ANN, hash, room.reads(path)))) as thumb:
             assert (thumb.format, thumb.size) == ("WEBP", (320, 160))
         assert room.looked_for == 0
 
@@ -115,8 +122,8 @@ def test_every_way_to_write_a_colour(room: Room, mode: str) -> None:
     path, hash = room.picture(made_of.getvalue())
 
     async def work(made: thumbs.Thumbs) -> None:
-        assert await made.make(path, hash) == (50, 400)
-        with Image.open(io.BytesIO(await made.get(hash, room.reads(path)))) as thumb:
+        assert await made.make(ANN, path, hash) == (50, 400)
+        with Image.open(io.BytesIO(await made.get(ANN, hash, room.reads(path)))) as thumb:
             assert thumb.size == (40, 320) and (thumb.mode == "RGBA") is (mode in ("LA", "RGBA"))
 
     room.run(work)
@@ -132,8 +139,8 @@ def test_it_stands_upright_and_says_nothing_of_its_owner(room: Room) -> None:
     path, hash = room.picture(content.getvalue())
 
     async def work(made: thumbs.Thumbs) -> None:
-        assert await made.make(path, hash) == (200, 400)
-        raw = await made.get(hash, room.reads(path))
+        assert await made.make(ANN, path, hash) == (200, 400)
+        raw = await made.get(ANN, hash, room.reads(path))
         assert b"my address" in path.read_bytes() and b"my address" not in raw and b"EXIF" not in raw
         with Image.open(io.BytesIO(raw)) as thumb:
             assert thumb.size == (160, 320)
@@ -147,10 +154,10 @@ def test_the_cache_can_be_deleted_and_is_filled_once_for_all_who_wait(room: Room
     path, hash = room.picture(photo())
 
     async def work(made: thumbs.Thumbs) -> None:
-        await made.make(path, hash)
-        first = await made.get(hash, room.reads(path))
+        await made.make(ANN, path, hash)
+        first = await made.get(ANN, hash, room.reads(path))
         shutil.rmtree(room.cache)
-        again = await asyncio.gather(*(made.get(hash, room.reads(path)) for _ in range(20)))
+        again = await asyncio.gather(*(made.get(ANN, hash, room.reads(path)) for _ in range(20)))
         assert set(again) == {first} and room.looked_for == 1
 
     room.run(work)
@@ -162,10 +169,10 @@ def test_whoever_goes_away_takes_nobody_s_answer(room: Room) -> None:
 
     async def work(made: thumbs.Thumbs) -> None:
         for pause in (0, 0.01, 0.05, 0.2):
-            going = asyncio.create_task(made.make(*slow))
+            going = asyncio.create_task(made.make(ANN, *slow))
             await asyncio.sleep(pause)
             going.cancel()
-            assert await made.make(*small) == (10, 20)
+            assert await made.make(ANN, *small) == (10, 20)
 
     room.run(work)
 
@@ -174,14 +181,20 @@ def test_a_darkroom_that_dies_is_followed_by_another(room: Room, monkeypatch: py
     path, hash = room.picture(photo())
 
     async def work(made: thumbs.Thumbs) -> None:
-        await made.make(path, hash)
+        await made.make(ANN, path, hash)
         (first,) = darkrooms()
         first.kill()
-        assert await made.make(path, hash) == (600, 400)
+        assert await made.make(ANN, path, hash) == (600, 400)
+        (first,) = darkrooms()
+        first.kill()
+        while darkrooms():
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)  # the loop has seen that the pipe is closed
+        assert await made.make(ANN, path, hash) == (600, 400)
         (second,) = darkrooms()
         second.suspend()  # and one that hangs
         monkeypatch.setattr(thumbs, "PATIENCE", 3)
-        assert await made.make(path, hash) == (600, 400)
+        assert await made.make(ANN, path, hash) == (600, 400)
         assert second.pid not in {each.pid for each in darkrooms()}
 
     room.run(work)
@@ -197,8 +210,8 @@ def test_a_darkroom_that_never_answers_is_not_waited_for(room: Room, monkeypatch
             changed.setattr(thumbs, "DARKROOM", silent)
             changed.setattr(thumbs, "PATIENCE", 0.2)
             with pytest.raises(thumbs.NoPicture, match="too much"):
-                await made.make(path, hash)
-        assert await made.make(path, hash) == (600, 400)
+                await made.make(ANN, path, hash)
+        assert await made.make(ANN, path, hash) == (600, 400)
 
     room.run(work)
 
@@ -217,10 +230,10 @@ def test_what_takes_too_long_is_ended_by_the_system(room: Room, monkeypatch: pyt
     endless, fine = room.picture(gif(1_500_000)), room.picture(photo())
 
     async def work(made: thumbs.Thumbs) -> None:
-        assert await made.make(*fine) == (600, 400)
+        assert await made.make(ANN, *fine) == (600, 400)
         with pytest.raises(thumbs.NoPicture, match="too much"):
-            await made.make(*endless)
-        assert await made.make(*fine) == (600, 400)
+            await made.make(ANN, *endless)
+        assert await made.make(ANN, *fine) == (600, 400)
 
     room.run(work)
 
@@ -233,8 +246,8 @@ def test_what_takes_too_much_memory_is_refused(room: Room, monkeypatch: pytest.M
 
     async def work(made: thumbs.Thumbs) -> None:
         with pytest.raises(thumbs.NoPicture, match="too much"):
-            await made.make(*big)
-        assert await made.make(*fine) == (600, 400)
+            await made.make(ANN, *big)
+        assert await made.make(ANN, *fine) == (600, 400)
 
     room.run(work)
 
@@ -244,12 +257,33 @@ def test_the_darkroom_ends_when_nobody_asks(room: Room, monkeypatch: pytest.Monk
     path, hash = room.picture(photo())
 
     async def work(made: thumbs.Thumbs) -> None:
-        await made.make(path, hash)
-        until = time.monotonic() + 10
-        while darkrooms():
-            assert time.monotonic() < until
-            await asyncio.sleep(0.02)
-        assert await made.make(path, hash) == (600, 400)
+        await made.make(ANN, path, hash)
+        for _ in range(2):  # also the one that follows
+            until = time.monotonic() + 10
+            while darkrooms():
+                assert time.monotonic() < until
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)  # the loop has seen that the pipe is closed
+            assert await made.make(ANN, path, hash) == (600, 400)
+
+    room.run(work)
+
+
+def test_users_take_turns(room: Room) -> None:
+    """One brings ten pictures, then another one: it is not the last."""
+    many, one = [room.picture(photo("PNG", 700 + n, 700)) for n in range(10)], room.picture(photo("PNG", 10, 20))
+
+    async def work(made: thumbs.Thumbs) -> None:
+        done: list[str] = []
+
+        async def bring(user: str, picture: tuple[Path, str]) -> None:
+            await made.make(user, *picture)
+            done.append(user)
+
+        crowd = [asyncio.create_task(bring(ANN, each)) for each in many]
+        await asyncio.sleep(0)
+        await asyncio.gather(*crowd, bring("bob", one))
+        assert done.index("bob") <= 2, done
 
     room.run(work)
 
@@ -261,7 +295,7 @@ def test_a_cache_that_can_t_be_written_is_no_fault_of_the_picture(room: Room) ->
 
     async def work(made: thumbs.Thumbs) -> None:
         with pytest.raises(OSError):
-            await made.make(path, hash)
+            await made.make(ANN, path, hash)
 
     room.run(work)
     assert [each.name for each in room.cache.rglob("*")] == [hash[:2], f"{hash}.webp"]

@@ -17,6 +17,8 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from backlore.core.turns import Turns
+
 T = TypeVar("T")
 
 SIGNATURE_BYTES = 16
@@ -51,48 +53,39 @@ def random_text(bits: int) -> str:
     return base64.b32encode(secrets.token_bytes(count)).decode().lower()[:count]
 
 
-class Busy(Exception):
-    """More passwords wait to be hashed than can be in a reasonable time."""
-
-
 class Passwords:
-    """argon2id, off the event loop and at most `at_once` at a time: each takes a core for some 17 ms and 19 MiB.
+    """argon2id, off the event loop and one at a time: each takes a core for some 17 ms and 19 MiB.
 
-    More than `waiting` at a time are refused with Busy, before a flood of logins makes everybody wait.
+    They take turns by whose they are, a user or an origin; too many raise Busy.
 
     Passwords are taken in the Unicode form NFC, and every character counts.
     Parameters: OWASP Password Storage Cheat Sheet (t=2, m=19 MiB, p=1).
     """
 
-    def __init__(self, at_once: int = 1, waiting: int = 50):
+    def __init__(self, each: int = 20, total: int = 200):
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="argon2", initializer=_be_nice)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="argon2", initializer=_be_nice)
+        self._turns = Turns(1, each=each, total=total)
         self._decoy = ""
-        self._waiting = 0
-        self._most = waiting
         self._rest: asyncio.TimerHandle | None = None
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: str, whose: str) -> str:
         """The hash to keep, in the PHC string format."""
-        return await self._work(self._hasher.hash, unicodedata.normalize("NFC", password))
+        return await self._work(whose, self._hasher.hash, unicodedata.normalize("NFC", password))
 
-    async def verify(self, hashed: str | None, password: str) -> bool:
+    async def verify(self, hashed: str | None, password: str, whose: str) -> bool:
         """Whether the password fits. Without a hash (no such user) it takes as long, and is False."""
-        return await self._work(self._verify, hashed, unicodedata.normalize("NFC", password))
+        return await self._work(whose, self._verify, hashed, unicodedata.normalize("NFC", password))
 
     def is_outdated(self, hashed: str) -> bool:
         """Whether a hash was made with lesser parameters than those of today."""
         return self._hasher.check_needs_rehash(hashed)
 
-    async def _work(self, function: Callable[..., T], *arguments: str | None) -> T:
-        if self._waiting >= self._most:
-            raise Busy("too many passwords at once")
-        self._waiting += 1
+    async def _work(self, whose: str, function: Callable[..., T], *arguments: str | None) -> T:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, function, *arguments)
+            return await self._turns.run(whose, lambda: loop.run_in_executor(self._pool, function, *arguments))
         finally:
-            self._waiting -= 1
             if self._rest:
                 self._rest.cancel()
             self._rest = loop.call_later(REST, self._pool.submit, _give_back)

@@ -5,8 +5,9 @@
 
 Laws: a file is never loaded, and an answer begins with the first block; it covers what was acknowledged when it was
 asked. What is looked at goes block by block through few threads that are for nothing else, so that neither uploads nor
-the event loop wait for it. Each answer says which stretch is left, from which the next one goes on; a line is in one
-of them, whatever is added meanwhile. Of a line the break is no part, nor a carriage return before it.
+the event loop wait for it, and users take turns in them. Each answer says which stretch is left, from which the next
+one goes on; a line is in one of them, whatever is added meanwhile. Of a line the break is no part, nor a carriage
+return before it.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from backlore.core.turns import Turns
 from backlore.files.catalog import Changed, File
 from backlore.files.conditions import Conditions, Wanted
 from backlore.files.places import Places, Spans
@@ -28,6 +30,7 @@ T = TypeVar("T")
 Find = Callable[[str, str], Awaitable[File]]  # of a user by a name
 
 THREADS = 2  # of a process, for looking
+EACH, TOTAL = 20, 200  # looks that wait for a thread: of a user, of all
 SLICE = 0.05  # seconds that one looks before others may
 GATHERED = 1 << 20  # bytes of lines that are handed over in one go
 ANSWER = 8 << 20  # bytes of lines in one answer
@@ -145,12 +148,16 @@ async def within(until: float, work: Awaitable[None]) -> bool:
 
 
 class Lines:
-    """The lines of the files of users. Methods raise BadName, NoFile, Lost, S3Error, and BadCondition as said."""
+    """The lines of the files of users. Methods raise BadName, NoFile, Lost, S3Error, Busy, and BadCondition as said.
+
+    Busy comes before the first line: a look that has begun goes on to its end.
+    """
 
     def __init__(self, find: Find, spans: Spans):
         self._find = find
         self._spans = spans
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="lines")
+        self._turns = Turns(THREADS, each=EACH, total=TOTAL)
 
     def close(self) -> None:
         """End the threads."""
@@ -200,9 +207,9 @@ class Lines:
         Raises BadCondition before the first."""
         until = time.monotonic() + seconds
         file = await self._find(user, name)
-        look = Look(await self._run(Conditions, wanted), newest, limit)
+        look = Look(await self._turns.run(user, self._thread(Conditions, wanted)), newest, limit)
         within = Stretch(stretch.after, min(stretch.before, file.size))
-        return self._look(Places(self._spans, user, file), file.size, look, within, until)
+        return self._look(user, Places(self._spans, user, file), file.size, look, within, until)
 
     async def follow(
         self, user: str, name: str, wanted: Wanted = ALL, *, count: int = 10, version: str = "", at: int = -1
@@ -212,7 +219,7 @@ class Lines:
         Raises BadCondition; NoFile in the middle when the file is deleted, Changed when it is replaced.
         """
         file = await self._find(user, name)
-        conditions = await self._run(Conditions, wanted)
+        conditions = await self._turns.run(user, self._thread(Conditions, wanted))
         begin = at + 1 if version == file.id else None
         return file.id, self._follow(user, file, conditions, count, begin)
 
@@ -220,14 +227,15 @@ class Lines:
         self, user: str, file: File, conditions: Conditions, count: int, begin: int | None
     ) -> AsyncGenerator[list[Line], None]:
         places = Places(self._spans, user, file)
-        end = await self._end(places, file.size, 0)
+        end = await self._end(user, places, file.size, 0)
         if begin is None and count:
-            last = self._look(places, end, Look(conditions, True, count), Stretch(0, end), time.monotonic() + SECONDS)
+            until = time.monotonic() + SECONDS
+            last = self._look(user, places, end, Look(conditions, True, count), Stretch(0, end), until)
             yield [line async for found in last for line in found.lines][::-1]
         first = end if begin is None else begin
         stretch, coming = Stretch(first, end), Look(conditions, False, sys.maxsize)
         while True:
-            async with aclosing(self._look(places, stretch.before, coming, stretch)) as look:
+            async with aclosing(self._look(user, places, stretch.before, coming, stretch)) as look:
                 async for found in look:
                     yield found.lines
             await asyncio.sleep(POLL)
@@ -235,19 +243,20 @@ class Lines:
             if now.id != file.id:
                 raise Changed(file.name)
             places = Places(self._spans, user, now)
-            end = await self._end(places, now.size, file.size)
+            end = await self._end(user, places, now.size, file.size)
             stretch = Stretch(max(stretch.before, first), end if end > file.size else stretch.before)
             file = now
 
     async def _look(
-        self, places: Places, size: int, look: Look, stretch: Stretch, until: float = FOREVER
+        self, user: str, places: Places, size: int, look: Look, stretch: Stretch, until: float = FOREVER
     ) -> AsyncGenerator[Found, None]:
         """Look after look until nothing is left or nothing more is wanted, or to the given moment."""
         stopped = threading.Event()
         found = Found([], stretch)
         try:
             while True:
-                found, unknown = await self._run(look.at, places.text(size), found.left, stopped)
+                looking = self._thread(look.at, places.text(size), found.left, stopped)
+                found, unknown = await self._turns.go_on(user, looking)
                 look = look._replace(limit=look.limit - len(found.lines))
                 yield found
                 if not look.limit or found.is_all:
@@ -262,13 +271,14 @@ class Lines:
         finally:
             stopped.set()
 
-    async def _end(self, places: Places, size: int, low: int) -> int:
+    async def _end(self, user: str, places: Places, size: int, low: int) -> int:
         """Where the last whole line ends, or `low`."""
         while True:
             try:
-                return await self._run(end_of_lines, places.text(size), low)
+                return await self._turns.go_on(user, self._thread(end_of_lines, places.text(size), low))
             except Unknown as error:
                 await places.learn(error.stretch, True)
 
-    async def _run(self, function: Callable[..., T], *given: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *given))
+    def _thread(self, function: Callable[..., T], *given: Any) -> Callable[[], Awaitable[T]]:
+        """The call as work for a thread, begun when it is its turn."""
+        return partial(asyncio.get_running_loop().run_in_executor, self._threads, partial(function, *given))

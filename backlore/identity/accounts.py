@@ -137,11 +137,12 @@ class Accounts:
 
     def routes(self) -> list[Route]:
         """What clients call."""
+        by_origin = self._rates.by_origin
         return [
-            auth.post("/auth/signup", self._signup),
-            auth.post("/auth/verifyEmail", self._verify),
-            auth.post("/auth/recover", self._recover),
-            auth.post("/auth/reset", self._reset),
+            auth.post("/auth/signup", self._signup, limit=by_origin("signup")),
+            auth.post("/auth/verifyEmail", self._verify, limit=by_origin("verify")),
+            auth.post("/auth/recover", self._recover, limit=by_origin("recover")),
+            auth.post("/auth/reset", self._reset, limit=by_origin("verify")),
             private.post("/auth/changePassword", self._change_password),
             private.post("/auth/changeEmail", self._change_email),
             private.post("/auth/destroy", self._destroy),
@@ -151,15 +152,14 @@ class Accounts:
 
     async def _signup(self, request: Request, body: SignUp) -> Reply:
         """Make an account. 200 {}; 400 `payload` also for a common password; 403 `whitelist`, `email` (taken); 429."""
-        if refused := await self._rates.refuse(self._rates.of_origin("signup", request.origin)):
-            return refused  # type: ignore[no-any-return]
-        email = normalize(body.email)
+        email, rates = normalize(body.email), self._rates
         if not self._whitelist.admits(email):
             return reply(403, error="whitelist")
-        if refused := await self._rates.refuse(self._rates.of_account("mail", email)):
+        by_origin, by_account = rates.of_origin("signup", request.origin), rates.of_account("mail", email)
+        if refused := await rates.refuse(by_account):
             return refused  # type: ignore[no-any-return]
         check_password(body.password, "password", email, self._name)
-        hashed = await self._passwords.hash(body.password)
+        hashed = await rates.unless_busy(self._passwords.hash(body.password, by_origin[1]), by_origin, by_account)
         if not self._verify_email:
             made = await self._users.create(email, hashed, verified=False)
             return reply(200) if made else reply(403, error="email")
@@ -193,8 +193,6 @@ class Accounts:
 
     async def _verify(self, request: Request, body: Token) -> Reply:
         """Prove an address with the token of a mail. 200 {}; 403 `token`; 429 `rate`."""
-        if refused := await self._rates.refuse(self._rates.of_origin("verify", request.origin)):
-            return refused  # type: ignore[no-any-return]
         proven = await self._tokens.take("verify", body.token, Verification)
         if proven is None:
             return reply(403, error="token")
@@ -243,10 +241,8 @@ class Accounts:
 
     async def _recover(self, request: Request, body: Recover) -> Reply:
         """Send a link for a new password. 200 {}, known or not; 400 `payload` also for what is no mail address; 429."""
-        rates = self._rates
-        for limit in (rates.of_origin("recover", request.origin), rates.of_account("recover-account", body.email)):
-            if refused := await rates.refuse(limit):
-                return refused  # type: ignore[no-any-return]
+        if refused := await self._rates.refuse(self._rates.of_account("recover-account", body.email)):
+            return refused  # type: ignore[no-any-return]
         await self._write_to(normalize(body.email), "recover", {})
         return reply(200)
 
@@ -258,14 +254,14 @@ class Accounts:
 
     async def _reset(self, request: Request, body: Reset) -> Reply:
         """Set a new password by a mail; all sessions end. 200 {}; 400 `payload`: a common one; 403 `token`; 429."""
-        if refused := await self._rates.refuse(self._rates.of_origin("verify", request.origin)):
-            return refused  # type: ignore[no-any-return]
         recovery = await self._tokens.look("reset", body.token, Recovery)
         account = await self._unchanged(recovery) if recovery else None
         check_password(body.password, "password", account.email if account else "", self._name)
-        if account is None or await self._tokens.take("reset", body.token, Recovery) is None:
+        if account is None:
             return reply(403, error="token")
-        hashed = await self._passwords.hash(body.password)
+        hashed = await self._passwords.hash(body.password, account.id)  # who is refused here, as busy, keeps the token
+        if await self._tokens.take("reset", body.token, Recovery) is None:
+            return reply(403, error="token")
         account = await self.claim(account)
         if account is None or not await self._users.change(account.id, "password", account.password, hashed):
             return reply(403, error="token")
@@ -281,7 +277,7 @@ class Accounts:
         if isinstance(account, Reply):
             return account
         check_password(body.new, "new", account.email, self._name)
-        hashed = await self._passwords.hash(body.new)
+        hashed = await self._passwords.hash(body.new, account.id)
         # of two changes at once the second finds another password than was proven
         if not await self._users.change(account.id, "password", account.password, hashed):
             return reply(403, error="auth")

@@ -98,7 +98,12 @@ class Login:
 
     def routes(self) -> list[Route]:
         """What clients call."""
-        return [auth.post("/auth/login", self._login), auth.post("/auth/second", self._second)]
+        # whose account is tried stands in the body: it is counted besides
+        knock = self._rates.by_origin("knock")
+        return [
+            auth.post("/auth/login", self._login, limit=knock),
+            auth.post("/auth/second", self._second, limit=knock),
+        ]
 
     # What the other ways in share
 
@@ -175,7 +180,10 @@ class Login:
         if refused := await self._rates.refuse(tries):
             return refused  # type: ignore[no-any-return]
         account = await self._users.read(request.user.id)
-        if account is None or not await self._passwords.verify(account.password, password):
+        if account is None:
+            return reply(403, error="auth")
+        checking = self._passwords.verify(account.password, password, account.id)
+        if not await self._rates.unless_busy(checking, tries):
             return reply(403, error="auth")
         await self._rates.forgive(tries)
         return account
@@ -194,7 +202,8 @@ class Login:
             hashed = "" if account.state else account.password
         else:
             hashed = await self._redis.get(pending_key(email)) or ""
-        if not await self._passwords.verify(hashed, body.password):
+        checking = self._passwords.verify(hashed, body.password, taken[0][1])
+        if not await rates.unless_busy(checking, *taken):
             return reply(403, error="auth")
         await rates.forgive(*taken)
         if account is None:
@@ -205,11 +214,11 @@ class Login:
         """The user of a password that was right, its hash made anew if today's parameters are higher."""
         if not self._passwords.is_outdated(account.password):
             return account
-        hashed = await self._passwords.hash(password)
+        hashed = await self._passwords.hash(password, account.id)
         await self._users.change(account.id, "password", account.password, hashed)
         # another login at the same time may have done it instead
         renewed = await self._users.read(account.id)
-        return renewed if renewed and await self._passwords.verify(renewed.password, password) else account
+        return renewed if renewed and await self._passwords.verify(renewed.password, password, account.id) else account
 
     async def _second(self, request: Request, body: SecondFactor) -> Reply:
         """Show the second factor, a code. 200 {"csrf": str} and the cookie; 403 `code` or `token`; 429 `rate`."""

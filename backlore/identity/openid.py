@@ -119,7 +119,7 @@ class OpenID:
         """What clients call, and where providers send the browser back to."""
         return [
             public.get("/auth/providers", self._list_providers),
-            auth.post("/auth/openid/begin", self._begin),
+            auth.post("/auth/openid/begin", self._begin, limit=self._rates.by_origin("openid")),
             auth.get(BACK, self._back),
             private.get("/auth/links", self._list),
             private.post("/auth/links/remove", self._remove),
@@ -133,8 +133,6 @@ class OpenID:
 
     async def _begin(self, request: Request, body: Begin) -> Reply:
         """Begin a sign-in. 200 {"url": str}, the provider's page; 404 `provider`; 429 `rate`; 503 `unavailable`."""
-        if refused := await self._rates.refuse(self._rates.of_origin("openid", request.origin)):
-            return refused  # type: ignore[no-any-return]
         provider = self._providers.get(body.provider)
         if provider is None:
             return reply(404, error="provider")

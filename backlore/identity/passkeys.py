@@ -148,8 +148,8 @@ class Passkeys:
     def routes(self) -> list[Route]:
         """What clients call."""
         return [
-            auth.post("/auth/passkey/options", self._options),
-            auth.post("/auth/passkey", self._log_in),
+            auth.post("/auth/passkey/options", self._options, limit=self._rates.by_origin("passkey")),
+            auth.post("/auth/passkey", self._log_in, limit=self._rates.by_origin("passkey")),
             private.get("/auth/passkeys", self._list),
             private.post("/auth/passkeys/begin", self._begin),
             private.post("/auth/passkeys/add", self._add),
@@ -160,8 +160,6 @@ class Passkeys:
 
     async def _options(self, request: Request, body: Ask) -> Reply:
         """For navigator.credentials.get(). 200 {"options"}; 403 `token`, `passkey` for who has none; 429 `rate`."""
-        if refused := await self._rates.refuse(self._rates.of_origin("passkey", request.origin)):
-            return refused  # type: ignore[no-any-return]
         if body.ticket is None:
             return reply(200, {"options": self._party.request(await self._challenge("login"))})
         account = await self._login.holder(body.ticket)
@@ -174,9 +172,6 @@ class Passkeys:
 
     async def _log_in(self, request: Request, body: Answer) -> Reply:
         """Show a passkey, alone or after the password. 200 {"csrf"} and the cookie; 403 `passkey`, `token`; 429."""
-        tries = self._rates.of_origin("passkey", request.origin)
-        if refused := await self._rates.refuse(tries):
-            return refused  # type: ignore[no-any-return]
         credential = read(KnownCredential, body.credential)
         if credential is None:
             return reply(403, error="passkey")
@@ -195,6 +190,7 @@ class Passkeys:
             or not await self._verify(account, credential, with_user=body.ticket is None)
         ):
             return reply(403, error="passkey")
+        tries = self._rates.of_origin("passkey", request.origin)
         await self._rates.forgive(tries, tries)  # for the challenge as well
         if body.ticket is None:
             return await self._login.let_in(request, account)

@@ -16,17 +16,22 @@ and those of an account as tried from there lie together, and can be taken in on
 import hashlib
 import ipaddress
 import math
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from backlore.clients.script import Script
 from backlore.core.addresses import normalize
 from backlore.core.keys import TAG, key
+from backlore.core.turns import Busy
 from backlore.web.reply import Reply, reply
+from backlore.web.request import Request
 
+T = TypeVar("T")
 Limit = tuple[str, str]  # a kind and who
 
 # Each kind: so many at once, and so many seconds until they are all there again.
 DEFAULTS: dict[str, tuple[int, float]] = {
+    "knock": (600, 300),  # by origin: bodies at login, whose own limits count when they have been read
     "signup": (20, 3600),  # by origin: an office signs up together, a script does not fill the database
     "login": (30, 300),  # by origin: one password tried on many accounts
     "login-account": (10, 900),  # by origin and account: many passwords on one; who sits elsewhere stays free to log in
@@ -171,10 +176,27 @@ class Rates:
         seconds = await self.take_all(*limits)
         return self.refusal(seconds) if seconds else None
 
+    def by_origin(self, kind: str) -> Callable[[Request], Awaitable[Reply | None]]:
+        """A route's `limit`: takes one of the kind, by origin. Raises KeyError for an unknown kind."""
+        self._rates[kind]  # now, not when a request comes
+
+        async def take(request: Request) -> Reply | None:
+            return await self.refuse(self.of_origin(kind, request.origin))
+
+        return take
+
     async def forgive(self, *limits: Limit) -> None:
         """Give one of each back: what succeeded was no guess."""
         for kind, who in limits:
             await self.refund(kind, who)
+
+    async def unless_busy(self, work: Awaitable[T], *taken: Limit) -> T:
+        """The result of the work; when it is refused because we are busy, what was taken for it is given back."""
+        try:
+            return await work
+        except Busy:
+            await self.forgive(*taken)
+            raise
 
     def refusal(self, seconds: float) -> Reply:
         """429 `rate` (RFC 6585, §4), with the whole seconds to wait, at least 1."""

@@ -19,6 +19,7 @@ from backlore.web.request import Refused, Request
 
 Handler = Callable[..., Awaitable[Reply | Next]]
 Answer = Any  # a Reply or NEXT; the application checks it, for handlers are not ours
+Limit = Callable[[Request], Awaitable[Reply | None]]  # counts a request: None lets it pass
 Gate = Callable[[Request, "Route", Any], Awaitable[Reply | None]]  # stands before a stage: None lets a request pass
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing and take no body
@@ -48,9 +49,9 @@ class Stage:
         """A route that reads; it answers HEAD too."""
         return Route(self, "GET", path, handler)
 
-    def post(self, path: str, handler: Handler) -> "Route":
-        """A route that changes something."""
-        return Route(self, "POST", path, handler)
+    def post(self, path: str, handler: Handler, limit: Limit | None = None) -> "Route":
+        """A route that changes something; a `limit` counts its requests before their bodies are read."""
+        return Route(self, "POST", path, handler, limit=limit)
 
     def route(self, method: str, path: str, handler: Handler) -> "Route":
         """A route of another method; `*` is any."""
@@ -71,12 +72,15 @@ class Route:
     """One row of the table. What the handler takes is read from its signature: `body`, `query`, and by name
     the parameters of the path."""
 
-    def __init__(self, stage: Stage, method: str, path: str, handler: Any, mounted: str | None = None):
+    def __init__(
+        self, stage: Stage, method: str, path: str, handler: Any, mounted: str | None = None, limit: Limit | None = None
+    ):
         self.stage = stage
         self.method = method
         self.path = path
         self.handler = handler
         self.most = stage.most
+        self.limit = limit
         self.mounted = mounted  # the path below which another ASGI application answers
         self.segments = tuple(path.removeprefix("/").split("/"))
         self.parameters: dict[str, Codec[Any]] = {}
@@ -136,6 +140,8 @@ class Route:
             if self._plain:
                 return await self.handler(request)
             return await self.handler(request, **self._arguments(request))
+        if self.limit and (refused := await self.limit(request)):
+            return refused
         body = await self.body.read(request, self.limits)
         arguments = {} if self._plain else self._arguments(request)
         if self._takes_body:
