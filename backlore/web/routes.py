@@ -50,7 +50,8 @@ class Stage:
         return Route(self, "GET", path, handler)
 
     def post(self, path: str, handler: Handler, limit: Limit | None = None) -> "Route":
-        """A route that changes something; a `limit` counts its requests before their bodies are read."""
+        """A route that changes something; a `limit` counts its requests, before their bodies are read unless the csrf
+        gate has looked for its token there."""
         return Route(self, "POST", path, handler, limit=limit)
 
     def route(self, method: str, path: str, handler: Handler) -> "Route":
