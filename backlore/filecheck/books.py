@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from backlore.clients.script import Script
 from backlore.core.keys import key, owner_of
 from backlore.filecheck.findings import Findings, are_most
@@ -65,6 +67,12 @@ class Books:
         await self._total()
 
     async def _user(self, user: str) -> None:
+        try:
+            await self._judge(user)
+        except (ValueError, TypeError, ResponseError):
+            self._findings.add("unread", user, user)
+
+    async def _judge(self, user: str) -> None:
         for _ in range(ROUNDS):
             if await self._count(user):
                 break
@@ -170,7 +178,16 @@ class Books:
             self._findings.add("counts", "", "total", f"bytes of all users are off by {off}", mended=self._mend)
 
     async def _refresh(self, pairs: list[tuple[str, str]]) -> None:
-        found = await self._catalog.blobs(pairs)
+        try:
+            found = await self._catalog.blobs(pairs)
+        except (ValueError, TypeError):
+            if len(pairs) == 1:
+                ((user, id),) = pairs
+                self._findings.add("unread", user, id)
+                return
+            for pair in pairs:
+                await self._refresh([pair])
+            return
         self._spool.add_blobs((user, blob) for (user, _), blob in zip(pairs, found, strict=True) if blob)
         for (user, id), blob in zip(pairs, found, strict=True):
             if blob is None:

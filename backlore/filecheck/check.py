@@ -2,7 +2,8 @@
 
 Laws: nothing is taken for wrong that may be under way: what differs is looked at once more, with what the catalog says
 before and after. What nobody has is told after an hour and deleted after a day, but never when most of what there is
-would go: then it is the catalog that is not the right one. What was seen lies on the disk, not in memory.
+would go: then it is the catalog that is not the right one; nor while something can't be read. What was seen lies on
+the disk, not in memory.
 """
 
 import asyncio
@@ -82,7 +83,7 @@ class Check:
             await self._contents()
             await self._orphans()
             for kind, name in await set_aside(self._redis):
-                self.findings.add("aside", "", f"{kind} {name}")
+                self.findings.add("unread", "", f"{kind} {name}")
         finally:
             self._spool.close()
         return self.findings
@@ -91,7 +92,10 @@ class Check:
     # What comes after is too young to be an orphan.
 
     async def _see(self) -> None:
-        self._spool.add_held([blob async for blob in self._files.uploads.blobs()])
+        try:
+            self._spool.add_held([blob async for blob in self._files.uploads.blobs()])
+        except ValueError:
+            self.findings.add("unread", "", "an unfinished upload")
         async for page in self._shelf.pages():
             self._spool.add_disk(page)
             self._progress("disk", self._spool.count("disk"), 0)
@@ -251,6 +255,8 @@ class Check:
         return not await self._redis.exists(key("blob", user, blob))
 
     def _may_go(self, what: str, many: int, of: int) -> bool:
+        if self.findings.found["unread"]:
+            return False  # whose it is may stand there
         if self._mend and are_most(many, of) and not self._insists:
             self.findings.refuse(what, many, of)
             return False

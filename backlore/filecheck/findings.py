@@ -17,7 +17,7 @@ KINDS = {
     "counts": "counted wrongly: who has a content, or what a user has",
     "indexes": "listed wrongly",
     "moves": "not named for the move it needs, or named in vain",
-    "aside": "set aside, a letter or a move: this version can't read it; another that can will do it",
+    "unread": "this version can't read it, and leaves it to one that can",
 }
 
 

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from backlore.clients.script import Script
+from backlore.core.kept import read as read_kept
+from backlore.core.kept import read_all
 from backlore.core.keys import key
 from backlore.core.notify import Notify
 from backlore.core.payload import Payload, length
@@ -199,9 +201,9 @@ class Passkeys:
     async def _verify(self, account: Account, credential: KnownCredential, with_user: bool) -> bool:
         """Whether a credential is the user's, and was used for the challenge in it; its use is kept then."""
         raw = await self._redis.hget(passkeys_key(account.id), credential.id)
-        if raw is None or user_of(credential) not in ("", account.id):
+        kept = read_kept(raw, Passkey)
+        if kept is None or user_of(credential) not in ("", account.id):
             return False
-        kept = msgspec.json.decode(raw, type=Passkey)
         shown = await asyncio.to_thread(
             self._party.verify_known, credential, challenge_of(credential), kept.key, with_user
         )
@@ -275,8 +277,7 @@ class Passkeys:
     # Parts
 
     async def _of(self, user: str) -> dict[str, Passkey]:
-        kept = await self._redis.hgetall(passkeys_key(user))
-        return {id: msgspec.json.decode(raw, type=Passkey) for id, raw in kept.items()}
+        return read_all(await self._redis.hgetall(passkeys_key(user)), Passkey)
 
     async def _challenge(self, purpose: Literal["login", "second", "register"], user: str = "") -> str:
         return await self._tokens.make("challenge", Challenge(purpose, user), LASTS, user)

@@ -19,6 +19,7 @@ from redis.exceptions import NoScriptError
 
 from backlore.clients.script import Script
 from backlore.core.crypto import random_text
+from backlore.core.kept import read_all
 from backlore.core.keys import TAG, key
 from backlore.core.payload import Payload, length
 from backlore.identity.users import Account, Users, user_key
@@ -167,8 +168,7 @@ class Sessions:
         return [(session, living) for _, session, living in found]
 
     async def _known(self, user: str) -> dict[str, Known]:
-        kept = await self._redis.hgetall(sessions_key(user))
-        return {id: msgspec.json.decode(raw, type=Known) for id, raw in kept.items()}
+        return read_all(await self._redis.hgetall(sessions_key(user)), Known)
 
     async def end(self, user: str, *sessions: str) -> None:
         """End sessions; nothing happens to those that have ended."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from backlore.core.crypto import random_text
+from backlore.core.kept import read
 from backlore.core.keys import TAG, key
 
 T = TypeVar("T")
@@ -40,10 +41,8 @@ class Tokens:
 
     async def look(self, kind: str, token: str, opens: type[T]) -> T | None:
         """What a token opens; None when it has served or run out."""
-        raw = await self._redis.get(token_key(kind, token))
-        return None if raw is None else msgspec.json.decode(raw, type=opens)
+        return read(await self._redis.get(token_key(kind, token)), opens)
 
     async def take(self, kind: str, token: str, opens: type[T]) -> T | None:
         """The same, and the token has served."""
-        raw = await self._redis.getdel(token_key(kind, token))
-        return None if raw is None else msgspec.json.decode(raw, type=opens)
+        return read(await self._redis.getdel(token_key(kind, token)), opens)
