@@ -6,20 +6,12 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ConnectionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TimeoutError,
-)
-
 from backlore import __version__
 from backlore.clients.disk import Disk
 from backlore.clients.lease import LeaseLost
 from backlore.clients.oidc import Provider
-from backlore.clients.redis import Redis, Unwritable
+from backlore.clients.redis import Redis
+from backlore.clients.refusals import NOT_NOW
 from backlore.clients.s3 import S3, Unreachable
 from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import ConfigError, Settings, import_own, load, settle
@@ -52,10 +44,7 @@ if TYPE_CHECKING:
     from backlore.files.remote import RemoteStore
 
 # What a client of ours raises when what it stands for can't be reached: 503.
-UNAVAILABLE = (
-    *(ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError, Unwritable),
-    *(AuthenticationError, Busy, Unreachable, Away, LeaseLost),
-)
+UNAVAILABLE = (*NOT_NOW, Busy, Unreachable, Away, LeaseLost)
 
 
 # What a service refuses, with its status and word.

@@ -234,6 +234,24 @@ def test_engine_paused(server: Server) -> None:
     until(lambda: user.get("/who").status_code == 200, 5)
 
 
+def test_engine_that_refuses(server: Server) -> None:
+    """What redis can't do now is 503, and all goes on when it can: no bug of ours, and no reason to end."""
+    login = {"email": "refused@example.com", "password": "long enough password"}
+    for refuse, take in [
+        ("config set min-replicas-to-write 1", "config set min-replicas-to-write 0"),
+        ("config set maxmemory 1", "config set maxmemory 0"),
+        ("replicaof 127.0.0.1 1", "replicaof no one"),
+    ]:
+        subprocess.run([*engine_cli(server), *refuse.split()], check=True, capture_output=True)
+        counted, logged_in = httpx.post(f"{server.url}/count"), httpx.post(f"{server.url}/auth/login", json=login)
+        for got in (counted, logged_in):  # a command, and a script
+            assert (got.status_code, got.json()) == (503, {"error": "unavailable"}), (refuse, got.text)
+            assert int(got.headers["retry-after"]) >= 1
+        subprocess.run([*engine_cli(server), *take.split()], check=True, capture_output=True)
+        assert httpx.post(f"{server.url}/count").status_code == 200
+    assert "worker.died" not in server.said()
+
+
 def test_master_killed(tmp_path: Path) -> None:
     """Workers and engine follow it; a new one starts at once on the same port and folder; nothing is lost."""
     with serving(KINDS, tmp_path) as server:

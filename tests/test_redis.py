@@ -26,6 +26,8 @@ from backlore.clients.address import Address
 from backlore.clients.failures import Interrupted, Unavailable
 from backlore.clients.node import PART, Node
 from backlore.clients.redis import Redis
+from backlore.clients.refusals import NOT_NOW, NOT_TAKEN, Unready, parse_error
+from backlore.clients.script import Script
 from tests.engines import redis_engine
 
 NEVER_HANGS = 3.0  # seconds
@@ -378,16 +380,57 @@ def test_callbacks(server, run):
     run(main())
 
 
-@pytest.mark.parametrize(
-    "words",
-    [("SELECT", 1), ("MULTI",), ("watch", "k"), (b"SUBSCRIBE", "c"), ("CLIENT", "REPLY", "OFF")],
-)
-def test_what_would_change_the_shared_connection_is_refused(server, run, words):
+CHANGES = [
+    *[
+        ("SELECT", 1),
+        ("SELECT 1",),
+        ("select\t1",),
+        (memoryview(b"SELECT"), 1),
+        ("AUTH", "x"),
+        ("HELLO", 2),
+        ("RESET",),
+    ],
+    *[("QUIT",), ("MULTI",), ("EXEC",), ("DISCARD",), ("watch", "k"), (" WATCH k",), ("UNWATCH",), ("MONITOR",)],
+    *[(b"SUBSCRIBE", "c"), ("PSUBSCRIBE", "c"), ("ssubscribe", "c"), ("UNSUBSCRIBE",), ("PSYNC", "?", -1), ("SYNC",)],
+    *[("REPLCONF", "ACK", 0), ("READONLY",), ("READWRITE",), ("ASKING",), ("SCRIPT", "DEBUG", "YES")],
+    *[("CLIENT", "REPLY", "OFF"), ("CLIENT REPLY OFF",), ("client", b"tracking", "ON"), ("CLIENT CACHING", "YES")],
+    *[("CLIENT", "SETNAME", "x"), ("CLIENT", "SETINFO", "lib-name", "x"), ("CLIENT", "NO-EVICT", "ON")],
+    *[("CLIENT", "NO-TOUCH", "ON"), ("CLIENT", "CAPA", "redirect"), ("CLIENT", "IMPORT-SOURCE", "ON")],
+    ("CLIENT", "OF-A-SERVER-TO-COME"),
+]
+
+
+def test_what_would_change_a_connection_is_refused(server, run):
+    """Alone, and in each kind of pipeline: of those some have a connection that goes back to the pool."""
+
     async def main():
         async with Redis(unix_socket_path=server.path) as redis:
-            with pytest.raises(RedisError, match=r"client\(\)"):
-                await redis.execute_command(*words)
-            assert await redis.ping()
+            for words in CHANGES:
+                with pytest.raises(RedisError, match=r"client\(\)"):
+                    await redis.execute_command(*words)
+                for pipe in (redis.pipeline(), redis.pipeline(transaction=False)):
+                    with pytest.raises(RedisError, match=r"client\(\)"):
+                        pipe.execute_command(*words)
+                if words == ("UNWATCH",):
+                    continue  # a pipeline's own, once it watches
+                async with redis.pipeline() as pipe:
+                    await pipe.watch("k")
+                    with pytest.raises(RedisError, match=r"client\(\)"):
+                        await pipe.execute_command(*words)
+                    pipe.multi()
+                    with pytest.raises(RedisError, match=r"client\(\)"):
+                        pipe.execute_command(*words)
+                    await pipe.set("k", "v").execute()
+            assert await redis.get("k") == "v" and await redis.client_getname() == "backlore"
+            assert await redis.rpush("queue", "here") == 1
+            assert await redis.blpop("queue", timeout=1) == ["queue", "here"]  # on the connection of the pool
+
+    run(main())
+
+
+def test_a_connection_of_ones_own(server, run):
+    async def main():
+        async with Redis(unix_socket_path=server.path) as redis:
             async with redis.client() as own:
                 await own.execute_command("SELECT", 1)
                 await own.set("only", "here")
@@ -396,6 +439,84 @@ def test_what_would_change_the_shared_connection_is_refused(server, run, words):
                 assert await own.get("only") is None
 
     run(main())
+
+
+def test_a_command_without_a_name_is_refused(server, run):
+    """It would get no reply, and the next one's be taken for it."""
+
+    async def main():
+        async with Redis(unix_socket_path=server.path) as redis:
+            for name in ("", "  ", b"", b"\t"):
+                with pytest.raises(DataError):
+                    await redis.execute_command(name)
+                for transaction in (True, False):
+                    with pytest.raises(DataError):
+                        await redis.pipeline(transaction).set("k", "v").execute_command(name).execute()
+            assert await outcomes([redis.echo("a"), redis.echo("b")]) == ["a", "b"]
+
+    run(main())
+
+
+def test_watch_outside_of_a_transaction_is_refused(server, run):
+    async def main():
+        async with Redis(unix_socket_path=server.path) as redis:
+            for name in ("watch", "unwatch"):
+                with pytest.raises(RedisError, match=r"pipeline\(\)"):
+                    await getattr(redis, name)()
+
+    run(main())
+
+
+@pytest.mark.parametrize("words", [("WAIT", 1, 100), ("WAIT 1 100",), (b"waitaof", 0, 1, 100)])
+def test_waiting_where_it_would_wait_for_nothing_is_refused(server, run, words):
+    async def main():
+        async with Redis(unix_socket_path=server.path) as redis:
+            with pytest.raises(RedisError, match=r"pipeline\(transaction=False\)"):
+                await redis.execute_command(*words)
+            with pytest.raises(RedisError, match=r"pipeline\(transaction=False\)"):
+                redis.pipeline().set("k", "v").execute_command(*words)
+            async with redis.pipeline() as pipe:
+                await pipe.watch("k")
+                pipe.multi()
+                with pytest.raises(RedisError, match=r"pipeline\(transaction=False\)"):
+                    pipe.execute_command(*words)
+
+    run(main())
+
+
+def test_waiting_for_replicas(mortal, run):
+    """WAIT tells whether the writes before it have reached a replica, and keeps nobody else waiting."""
+
+    async def main(replica):
+        async with Redis(unix_socket_path=mortal.path) as redis, Redis(unix_socket_path=replica.path) as copy:
+            await copy.replicaof("127.0.0.1", mortal.port)
+            while (await redis.info("replication")).get("slave0", {}).get("state") != "online":
+                await asyncio.sleep(0.05)
+            assert await redis.pipeline(transaction=False).set("k", 1).wait(1, 700).execute() == [True, 1]
+            assert await copy.get("k") == "1"
+            replica.signal(signal.SIGSTOP)
+            waiting = asyncio.create_task(redis.pipeline(transaction=False).set("k", 2).wait(1, 500).execute())
+            while await redis.get("k") != "2":  # the others go on
+                await asyncio.sleep(0.01)
+            assert not waiting.done()
+            assert await waiting == [True, 0]
+            replica.signal(signal.SIGCONT)
+            async with redis.client() as own:
+                await own.set("k", 3)
+                assert await own.wait(1, 700) == 1
+            assert await copy.get("k") == "3"
+
+    with redis_engine() as replica:
+        run(main(replica))
+
+
+def test_waiting_for_the_file(run):
+    async def main(server):
+        async with Redis(unix_socket_path=server.path) as redis:
+            assert await redis.pipeline(transaction=False).set("k", 1).waitaof(1, 0, 700).execute() == [True, [1, 0]]
+
+    with redis_engine("--appendonly", "yes") as server:
+        run(main(server))
 
 
 # Pipelines and transactions
@@ -576,6 +697,106 @@ def test_a_cancelled_blocking_command_takes_nothing_later(server, run):
             assert await redis.blpop("queue", timeout=0.5) == ["queue", "1"]
 
     run(main())
+
+
+# What a server can't do now
+
+
+UNREADY = [  # what brings a server there, what its errors begin with
+    (("CONFIG", "SET", "min-replicas-to-write", 1), "NOREPLICAS"),
+    (("CONFIG", "SET", "maxmemory", 1), "OOM"),
+    (("REPLICAOF", "127.0.0.1", 1), "READONLY"),
+    (None, "BUSY"),
+]
+
+
+async def watched(redis):
+    async with redis.pipeline() as pipe:
+        await pipe.watch("k")
+        pipe.multi()
+        await pipe.set("k", "v").execute()
+
+
+async def collected(redis, prepare):
+    """A transaction that the server took, and then could not carry out."""
+    async with redis.client() as own:
+        await own.execute_command("MULTI")
+        await own.execute_command("SET", "k", "v")
+        await prepare()
+        await own.execute_command("EXEC")
+
+
+WRITES = [
+    lambda r: r.set("k", "v"),
+    lambda r: r.pipeline().set("k", "v").execute(),
+    lambda r: r.pipeline(transaction=False).set("k", "v").execute(),
+    lambda r: r.pipeline(transaction=False).set("k", "v").blpop("none", 0.01).execute(),
+    lambda r: r.eval("return redis.call('SET', KEYS[1], 'v')", 1, "k"),
+    lambda r: Script("return redis.call('SET', KEYS[1], 'w')")(r, ["k"]),
+    lambda r: r.pipeline().eval("return redis.call('SET', KEYS[1], 'v')", 1, "k").execute(),
+    lambda r: r.blmove("k", "l", 0.01),
+    watched,
+]
+
+
+@pytest.mark.parametrize(("words", "code"), UNREADY, ids=[code for _, code in UNREADY])
+def test_not_now_is_told_from_never(mortal, run, words, code):
+    """A handler that writes then gets 503, by whatever way it writes; what is wrong with the command stays its own."""
+
+    async def main():
+        redis = Redis(unix_socket_path=mortal.path, timeout=2)
+        await redis.config_set("busy-reply-threshold", 10)
+
+        async def prepare():
+            if words:
+                await redis.execute_command(*words)
+                return
+            own.append(await asyncio.open_unix_connection(mortal.path))
+            own[0][1].write(b'EVAL "while true do end" 0\r\n')
+            while not isinstance((await outcomes([redis.get("k")]))[0], Unready):
+                await asyncio.sleep(0.01)
+
+        own = []
+        (aborted,) = await outcomes([collected(redis, prepare)])
+        assert isinstance(aborted, NOT_NOW) and isinstance(aborted, ResponseError), aborted
+        for write in WRITES:
+            (answer,) = await outcomes([write(redis)])
+            assert isinstance(answer, NOT_TAKEN), (write.__code__.co_firstlineno, answer)
+            if type(answer) is Unready:
+                assert code in str(answer)
+        mortal.kill()
+        for _, writer in own:
+            writer.close()
+        await redis.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("text", "ours"),
+    [
+        ("NOREPLICAS Not enough good replicas to write. script: on @user_script:1.", False),
+        ("MISCONF Errors writing to the AOF file: No space left on device", False),
+        ("CLUSTERDOWN Hash slot not served", False),
+        ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", False),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", False),
+        ("MOVED 3999 127.0.0.1:6381", False),
+        ("UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)", False),
+        ("LOADING Redis is loading the dataset in memory", False),
+        # of 6.2
+        ("ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -READONLY You can't write", False),
+        ("ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -NOREPLICAS Not enough", False),
+        ("ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -WRONGTYPE Operation", True),
+        ("ERR unknown command 'BUSY', with args beginning with: 'NOREPLICAS ' ", True),
+        ("BUSYGROUP Consumer Group name already exists", True),
+        ("BUSYKEY Target key name already exists.", True),
+        ("CROSSSLOT Keys in request don't hash to the same slot", True),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", True),
+        ("NOPERM User x has no permissions to run the 'set' command", True),
+    ],
+)
+def test_which_errors_pass(text, ours):
+    assert isinstance(parse_error(text), NOT_TAKEN) is not ours
 
 
 # When things break

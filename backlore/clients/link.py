@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hiredis import PushNotification, Reader, pack_command
-from redis._parsers.base import BaseParser
-from redis.exceptions import DataError, InvalidResponse, ResponseError
+from redis.exceptions import DataError, InvalidResponse
+
+from backlore.clients.refusals import parse_error
 
 Arguments = tuple[Any, ...]
 Callback = Callable[..., Any]
@@ -24,18 +25,6 @@ Entry = tuple[Future, Callback | None, Mapping[str, Any] | None, bool, float]
 Request = tuple[Arguments, Callback | None, Mapping[str, Any] | None, bool]
 
 INCOMPLETE = object()  # hiredis has no whole reply yet
-
-
-class Unwritable(ResponseError):
-    """The server takes no writes while it can't keep them: its disk is full. The command did not run."""
-
-
-def parse_error(text: str) -> Exception:
-    """The server's error as an exception: redis-py's, but for the one that it doesn't know."""
-    if text.startswith("MISCONF"):
-        return Unwritable(text)
-    known: Exception = BaseParser.parse_error(text)  # type: ignore[no-untyped-call]
-    return known
 
 
 def pack(args: Arguments) -> bytes:

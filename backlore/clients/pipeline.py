@@ -6,9 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 from redis.asyncio.client import Pipeline as StockPipeline
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from backlore.clients.commands import shares
+from backlore.clients.commands import WAITS, full_name, refusal, shares
 from backlore.clients.link import Request
 
 MULTI: Request = ("MULTI",), None, None, True
@@ -27,14 +27,26 @@ async def finish(reply: Any, request: Request) -> Any:
 class Pipeline(StockPipeline):
     """redis-py's pipeline over the shared connection.
 
-    After `watch` it needs a connection of its own and is redis-py's altogether; so too with commands that
-    change the connection, or block: those may block for less than `timeout`, and within MULTI not at all.
-    `client` is the `Redis` that makes it.
+    After `watch` it needs a connection of its own and is redis-py's altogether; so too with commands that block:
+    those may block for less than `timeout`, and within MULTI not at all. `client` is the `Redis` that makes it.
     """
 
     def __init__(self, client: Any, transaction: bool, shard_hint: str | None) -> None:
         super().__init__(client.connection_pool, client.response_callbacks, transaction, shard_hint)
         self._client = client
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """redis-py's; raises RedisError for what would change the connection for whoever has it next."""
+        watches = args[0] == "WATCH" or (args[0] == "UNWATCH" and self.watching)
+        if not watches and (why := refusal(args)):
+            raise RedisError(why)
+        return super().execute_command(*args, **options)
+
+    def pipeline_execute_command(self, *args: Any, **options: Any) -> Any:
+        """redis-py's: collect a command."""
+        if (self.is_transaction or self.explicit_transaction) and (name := full_name(args)) in WAITS:
+            raise RedisError(f"{name} waits for nothing within a transaction: use pipeline(transaction=False)")
+        return super().pipeline_execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send all commands in one write; returns their results, in order.

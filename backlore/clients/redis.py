@@ -9,6 +9,8 @@ Not on the shared connection, because they would stop the others or change it fo
 - pub/sub, monitor, transactions with `watch`, blocking commands: a connection of redis-py's pool, as ever.
 - SELECT, SUBSCRIBE, CLIENT TRACKING and the like by `execute_command`: refused. `client()` gives a redis-py
   client with one connection of its own for them.
+- WAIT and WAITAOF: refused, for they wait for the writes of their own connection. They follow these in one
+  `pipeline(transaction=False)`, which then has a connection to itself, or in `client()`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import asyncio
 import builtins
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Self, cast
+from typing import Any, NoReturn, Self, cast
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio import Redis as StockRedis
@@ -33,13 +35,14 @@ from redis.exceptions import (
 )
 
 from backlore.clients.address import Address
-from backlore.clients.commands import FAMILIES, FOREVER, REFUSED, STREAMS, full_name, patience, split
+from backlore.clients.commands import FAMILIES, FOREVER, STREAMS, WAITS, full_name, patience, refusal, split
 from backlore.clients.failures import Interrupted, Unavailable
-from backlore.clients.link import Arguments, Callback, Request, Unwritable
+from backlore.clients.link import Arguments, Callback, Request
 from backlore.clients.node import Node
 from backlore.clients.pipeline import Pipeline, finish
+from backlore.clients.refusals import Parser
 
-__all__ = ["Interrupted", "Node", "Pipeline", "Redis", "Unavailable", "Unwritable"]
+__all__ = ["Interrupted", "Node", "Pipeline", "Redis", "Unavailable"]
 
 
 class Redis(StockRedis):
@@ -78,6 +81,7 @@ class Redis(StockRedis):
         else:
             super().__init__(connection_pool=ConnectionPool.from_url(url, **options))
             self.auto_close_connection_pool = True
+        self.connection_pool.connection_kwargs["parser_class"] = Parser
         # by dict.get: the keys are in capitals, and redis-py's own `get` is slower
         self._callbacks: dict[str, Callback] = self.response_callbacks  # type: ignore[assignment]  # it is a dict
         self._timeout = timeout
@@ -127,11 +131,13 @@ class Redis(StockRedis):
 
     def _uncommon(self, args: Arguments, options: dict[str, Any]) -> Awaitable[Any]:
         """A command seen for the first time, or one with a way of its own."""
+        if why := refusal(args):
+            raise RedisError(why)
         name = full_name(args)
-        if name in REFUSED:
+        if name in WAITS:
             raise RedisError(
-                f"{name} changes the connection, which all tasks share here: use pipeline(), pubsub(), "
-                "monitor() or the client's options; client() gives a connection of your own"
+                f"{name} waits for the writes of its own connection, which all tasks share here: put it behind them in "
+                "one pipeline(transaction=False), or use client()"
             )
         wait = patience(name, args)
         if wait is not None:
@@ -183,6 +189,12 @@ class Redis(StockRedis):
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """redis-py's pipeline: commands are collected, and `await execute()` sends them in one write."""
         return Pipeline(self, transaction, shard_hint)
+
+    def watch(self, *names: Any) -> NoReturn:
+        """Refused: redis-py's own does nothing, and says so in a warning."""
+        raise RedisError("WATCH belongs to a transaction: use pipeline().watch() or transaction()")
+
+    unwatch = watch
 
     def client(self) -> StockRedis:
         """A redis-py client with one connection of its own, for commands that change it. Close it."""

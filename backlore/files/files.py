@@ -16,7 +16,8 @@ from typing import Any
 
 from backlore.clients.aside import Aside
 from backlore.clients.disk import Disk, Draft
-from backlore.clients.redis import Unavailable, Unwritable
+from backlore.clients.redis import Unavailable
+from backlore.clients.refusals import NOT_TAKEN
 from backlore.clients.s3 import S3Error
 from backlore.core.notify import Notify
 from backlore.core.payload import Upload
@@ -115,7 +116,7 @@ class Files:
         try:
             where = await self._secure(user, file)
             kept = await self.catalog.put(user, file, self.quota, expected, where, draft.size if where else 0)
-        except (Refusal, S3Error, Away, Unavailable, Unwritable):  # it was certainly not taken
+        except (Refusal, S3Error, Away, Unavailable, *NOT_TAKEN):  # it was certainly not taken
             await self._withdraw(user, blob)
             raise
         # whatever else breaks it leaves the blob: the catalog may have taken it, and only its answer is lost
