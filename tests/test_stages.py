@@ -5,7 +5,9 @@ import json
 import httpx
 import pytest
 
+from backlore.core.origins import read_network
 from tests.conftest import PASSWORD, Server, User
+from tests.raw import ask
 
 
 @pytest.fixture(scope="module")
@@ -206,16 +208,93 @@ def test_mounted(anyone: User, user: User) -> None:
     assert anyone.get("/open/fail").json() == {"error": "server"}
 
 
-def test_origin(anyone: User) -> None:
-    def origin(forwarded: str | None) -> str:
-        headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
-        return anyone.get("/origin", headers=headers).json()["origin"]
+ORIGINS = [
+    # the lines of X-Forwarded-For, and the origin; 127.0.0.0/8 are proxies
+    ((), "127.0.0.1"),
+    (("203.0.113.9",), "203.0.113.9"),
+    (("1.2.3.4, 203.0.113.9",), "203.0.113.9"),  # what stands before, the client made up
+    (("203.0.113.9, 127.0.0.5",), "203.0.113.9"),  # a second proxy of ours
+    (("127.0.0.1", "203.0.113.9"), "203.0.113.9"),  # lines are one list, in their order
+    (("203.0.113.9", "127.0.0.1"), "203.0.113.9"),
+    (("1.2.3.4", "203.0.113.9,127.0.0.1", "127.0.0.2"), "203.0.113.9"),
+    (("127.0.0.9, 127.0.0.5",), "127.0.0.9"),  # nobody but proxies
+    (("203.0.113.9:40001",), "203.0.113.9"),
+    (("203.0.113.9, ::ffff:127.0.0.5",), "203.0.113.9"),
+    (("203.0.113.9, [::ffff:127.0.0.5]:80",), "203.0.113.9"),
+    (("::ffff:203.0.113.9",), "203.0.113.9"),
+    (("::FFFF:cb00:7109",), "203.0.113.9"),
+    (("203.0.113.9,",), "203.0.113.9"),
+    (("203.0.113.9 ,, , \t,",), "203.0.113.9"),
+    (("",), "127.0.0.1"),
+    ((",",), "127.0.0.1"),
+    (("2001:DB8::0:1",), "2001:db8::1"),
+    (("[2001:db8::1]:40001",), "2001:db8::1"),
+    (('"[2001:db8::1]:40001"',), "2001:db8::1"),
+    (("fe80::1%eth0",), "fe80::1"),
+    (("203.0.113.9, unknown",), "unknown"),  # a proxy of ours does not know its client
+    (("203.0.113.9 127.0.0.1",), "unknown"),
+    (("203.0.113.009",), "unknown"),
+    (("203.0.113.9:x",), "unknown"),
+    (("203.0.113.9" + " " * 200 + "x",), "unknown"),
+    (("x" * 5000,), "unknown"),
+    (("\u00ff",), "unknown"),
+]
 
-    assert origin(None) == "127.0.0.1"
-    assert origin("203.0.113.9") == "203.0.113.9"
-    assert origin("1.2.3.4, 203.0.113.9") == "203.0.113.9"  # what stands before, the client made up
-    assert origin("203.0.113.9, 127.0.0.5") == "203.0.113.9"  # a second proxy of ours
-    assert origin("2001:db8::1") == "2001:db8::1"
+
+@pytest.mark.parametrize(("lines", "origin"), ORIGINS)
+def test_origin(anyone: User, lines: tuple[str, ...], origin: str) -> None:
+    headers = [("x-forwarded-for", line.encode("latin-1")) for line in lines]
+    assert anyone.get("/origin", headers=headers).json() == {"origin": origin}
+
+
+def test_networks_of_proxies() -> None:
+    written = ("10.0.0.1", "10.0.0.0/8", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "2001:db8::/32")
+    read = ["10.0.0.1/32", "10.0.0.0/8", "10.0.0.1/32", "10.0.0.0/8", "2001:db8::/32"]
+    assert [str(read_network(each)) for each in written] == read
+
+
+REPEATED = [
+    # method, path, the header with its two values; refused, or what is answered
+    *(
+        ("POST", "/echo", name, ("a", "a"), None)
+        for name in (
+            *("content-type", "origin", "x-csrf-token", "authorization", "range", "if-range", "if-modified-since"),
+            *("sec-fetch-site", "x-http-method-override", "content-disposition", "tus-resumable", "upload-offset"),
+            *("upload-length", "upload-metadata", "upload-checksum", "user-agent", "last-event-id", "X-CSRF-Token"),
+        )
+    ),
+    ("GET", "/nowhere", "range", ("bytes=0-1", "bytes=2-3"), None),
+    ("GET", "/whole/3", "host", ("a", "a"), None),
+    ("GET", "/whole/3", "accept", ("a/b", "c/d"), 200),
+    ("GET", "/whole/3", "via", ("1.1 a", "1.1 b"), 200),
+    ("GET", "/whole/3", "x-of-a-stranger", ("a", "a"), 200),
+    ("GET", "/whole/3", "if-none-match", ("ETAG", '"other"'), 304),
+    ("GET", "/whole/3", "if-none-match", ('"other"', "ETAG"), 304),
+    ("GET", "/files/hello.txt", "if-match", ("ETAG", '"other"'), 200),
+    ("GET", "/files/hello.txt", "if-match", ('"other"', "ETAG"), 200),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "name", "values", "status"), REPEATED)
+def test_header_lines_of_one_name(
+    kinds: Server, anyone: User, method: str, path: str, name: str, values: tuple[str, str], status: int | None
+) -> None:
+    etag = anyone.get(path).headers.get("etag", "")
+    lines = "".join(f"{name}: {value.replace('ETAG', etag)}\r\n" for value in values)
+    if name != "host":
+        lines += "host: x\r\n"
+    got, body = ask(kinds, f"{method} {path} HTTP/1.1\r\nconnection: close\r\n{lines}\r\n".encode())
+    if status is None:
+        refused = {"error": "header", "where": name.lower(), "why": "Is given more than once."}
+        assert (got, json.loads(body)) == (400, refused)
+    else:
+        assert got == status
+
+
+def test_two_lines_of_cookies(user: User, kinds: Server) -> None:
+    pair = "; ".join(f"{name}={value}" for name, value in user.cookies.items())
+    for lines in (("a=b", pair), (pair, "a=b")):
+        assert httpx.get(f"{kinds.url}/who", headers=[("cookie", line) for line in lines]).status_code == 200
 
 
 def test_origin_without_proxy(shoebox: Server) -> None:

@@ -14,14 +14,15 @@ and those of an account as tried from there lie together, and can be taken in on
 """
 
 import hashlib
-import ipaddress
 import math
 from collections.abc import Awaitable, Callable
+from ipaddress import IPv6Address
 from typing import Any, TypeVar
 
 from backlore.clients.script import Script
 from backlore.core.addresses import normalize
 from backlore.core.keys import TAG, key
+from backlore.core.origins import UNKNOWN, read_address
 from backlore.core.turns import Busy
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
@@ -48,7 +49,6 @@ DEFAULTS: dict[str, tuple[int, float]] = {
 }
 FINEST = 1_000_000  # of something in a second: the grain of redis's clock
 LONGEST = 366 * 86_400  # seconds
-LONGEST_ORIGIN = 100  # characters
 
 # KEYS: buckets. ARGV: cost, negative to give back, and for each bucket the microseconds of one and of all.
 # Takes from all or from none; returns the microseconds to wait. '%.0f': Lua would write 1.8e+15.
@@ -85,20 +85,14 @@ def _tag(who: str) -> str:
 
 
 def origin_of(address: str) -> str:
-    """Who asks, by the address he asks from.
+    """Who asks, by the address he asks from, as `request.origin` gives it.
 
-    IPv4 as it is, also when mapped into IPv6; IPv6 by its /64, the least that one customer has (RFC 6177) and
-    changes his address in at will; anything else as given, cut to 100 characters.
+    IPv6 by its /64, the least that one customer has (RFC 6177) and changes his address in at will.
     """
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:LONGEST_ORIGIN]
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is None:
-            return f"{ipaddress.IPv6Address(int(found) >> 64 << 64)}/64"
-        found = found.ipv4_mapped
-    return str(found)
+    found = read_address(address)
+    if isinstance(found, IPv6Address):
+        return f"{IPv6Address(int(found) >> 64 << 64)}/64"
+    return str(found or UNKNOWN)
 
 
 def account_of(email: str) -> str:

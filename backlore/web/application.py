@@ -3,15 +3,16 @@
 import errno
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_network
 from typing import Any
 
 from msgspec.structs import replace
 
 from backlore.core.notify import Level, Notify
+from backlore.core.origins import read_network
 from backlore.core.payload import Invalid, Malformed
 from backlore.web.body import UnknownType
 from backlore.web.delivery import StreamReply, watched
+from backlore.web.fields import Repeated
 from backlore.web.handlers import place
 from backlore.web.limits import Limits, TooLarge, TooSlow
 from backlore.web.mounted import Handover
@@ -58,7 +59,7 @@ class Application:
         self._limits = limits
         self._unavailable = unavailable
         self._refusals = refusals or {}
-        self._proxies = Proxies([ip_network(proxy, strict=False) for proxy in proxies or []])
+        self._proxies = Proxies([read_network(proxy) for proxy in proxies or []])
         self._always: list[Header] = [HSTS] if secure else []
 
     def add(self, *routes: Route) -> None:
@@ -135,6 +136,8 @@ class Application:
             case Disconnected():  # whoever only chunks its body wrongly is still there to read this
                 self._notify("info", "client.disconnected", **_about(request))
                 return reply(400, error="json", headers=UNREAD)
+            case Repeated():
+                return reply(400, error="header", where=str(error), why="Is given more than once.")
             case NoSuchPath():
                 return reply(404, error="route")
             case TooLarge():
@@ -156,6 +159,7 @@ class Application:
 
     async def _pass(self, request: Request) -> Reply:
         """Through the gates and the routes, in order, to the first reply."""
+        request.join_headers()
         routes = self.table.find(request)
         if len(request.scope["query_string"]) > self._limits.query:
             return reply(414, error="query")

@@ -17,32 +17,30 @@ TAMPERED: Final = Tampered()
 class SignedCookie:
     """Reads and writes one cookie, by default the session's.
 
-    Over HTTPS (`secure`) it has the prefix `__Host-`, so that no other host sets it, or `__Secure-` when it belongs
-    to one path (RFC 6265bis, §4.1.3). What is signed for one `purpose` is forged for another.
+    Over HTTPS (`secure`) it has the prefix `__Host-`, so that no other host sets it (RFC 6265bis, §4.1.3.2). What is
+    signed for one `purpose` is forged for another.
     """
 
-    def __init__(self, name: str, secret: str, secure: bool, purpose: str = "session", path: str = "/"):
-        prefix = ("__Host-" if path == "/" else "__Secure-") if secure else ""
-        self.name = prefix + name
+    def __init__(self, name: str, secret: str, secure: bool, purpose: str = "session"):
+        self.name = f"__Host-{name}" if secure else name
         self._marker = f"{self.name}=".encode()
-        self._attributes = f"; Path={path}; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
+        self._attributes = "; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
         self._signer = Signer(secret, purpose)
 
     def read(self, header: bytes | None) -> str | Tampered | None:
-        """The value in a Cookie header; TAMPERED when its signature is bad, None when there is none."""
-        if not header:
-            return None
-        marker = self._marker
-        start = 0
-        while (start := header.find(marker, start)) > 0 and header[start - 1] not in b" ;":
-            start += 1  # the end of another cookie's longer name
-        if start < 0:
-            return None
-        start += len(marker)
-        end = header.find(b";", start)
-        found = header[start:] if end < 0 else header[start:end]
-        value, _, signature = found.decode("latin-1").strip().partition(".")
-        return value if self._signer.verify(value, signature) else TAMPERED
+        """The value in a Cookie header (RFC 6265, §4.2.1): of several the first that we signed.
+
+        TAMPERED when there are some, and we signed none; None when there is none.
+        """
+        found = None
+        for pair in header.split(b";") if header else ():
+            pair = pair.strip(b" \t")
+            if pair.startswith(self._marker):
+                value, _, signature = pair[len(self._marker) :].decode("latin-1").partition(".")
+                if self._signer.verify(value, signature):
+                    return value
+                found = TAMPERED
+        return found
 
     def give(self, value: str) -> tuple[str, str]:
         """The header that gives a browser the value, which has no dot, semicolon or space."""

@@ -22,7 +22,7 @@ TEXTS = {
     "206": "The part of it that was asked for.",
     "303": "Elsewhere, as `Location` says.",
     "304": "It is what `If-None-Match` names.",
-    "400": "The payload breaks its type: `where` and `why`.",
+    "400": "The payload breaks its type, or a header is given twice: `where` and `why`.",
     "403": "Not allowed: the word says why.",
     "404": "Not found.",
     "408": "Too slow.",
@@ -161,9 +161,9 @@ def _file_replies(files: Files) -> dict[str, Any]:
 
 def _words(route: Route) -> dict[str, list[str]]:
     """The words of the stages and of the decoding, by status."""
-    found = {"414": ["query"], "500": ["server"], "503": ["unavailable"]}
+    found = {"400": ["header"], "414": ["query"], "500": ["server"], "503": ["unavailable"]}
     if isinstance(route.body, Body) or route.query:
-        found["400"] = ["json", "payload"]
+        found["400"] += ["json", "payload"]
     if route.body:
         found |= {"408": ["timeout"], "413": ["size"]} | ({"415": ["type"]} if isinstance(route.body, Body) else {})
     if route.names or isinstance(route.handler, Files):

@@ -4,15 +4,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from backlore.core.origins import UNKNOWN, Network, read_address
+from backlore.web.fields import join
 from backlore.web.reply import Reply
 
 AGAIN = 5.0  # seconds after which the session of what lasts is looked at again
+LONGEST = 100  # characters of an address in X-Forwarded-For
 UNASKED = 64 << 10  # bytes of a body that nobody takes
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -22,17 +24,20 @@ Scope = dict[str, Any]
 class Proxies:
     """Whom X-Forwarded-For is believed."""
 
-    def __init__(self, networks: Sequence[IPv4Network | IPv6Network] = ()):
+    def __init__(self, networks: Sequence[Network] = ()):
         self._networks = networks
         # every request asks; those who ask are few, or strangers of whom the cache need not know
-        self.know = lru_cache(1000)(self._look)
+        self._known = lru_cache(1000)(self._look)
 
-    def _look(self, address: str) -> bool:
-        try:
-            known = ip_address(address)
-        except ValueError:
-            return False
-        return any(known in network for network in self._networks)
+    def read(self, hop: str) -> tuple[str, bool]:
+        """An address in its one form, or UNKNOWN; and whether it is a proxy's."""
+        return self._known(hop) if len(hop) <= LONGEST else (UNKNOWN, False)
+
+    def _look(self, hop: str) -> tuple[str, bool]:
+        address = read_address(hop)
+        if address is None:
+            return UNKNOWN, False
+        return str(address), any(address in network for network in self._networks)
 
 
 class User(msgspec.Struct, frozen=True):
@@ -94,7 +99,7 @@ class Request:
         self._proxies = proxies
 
     def header(self, name: str) -> str | None:
-        """A header by its name in any case; of several alike the last."""
+        """A header by its name in any case; lines of one name are one, joined by commas."""
         value = self.headers.get(name.lower().encode("latin-1"))
         return None if value is None else value.decode("latin-1")
 
@@ -106,32 +111,39 @@ class Request:
 
     @property
     def origin(self) -> str:
-        """The client's address.
+        """The client's address in its one form, or `unknown`.
 
         From the connection; or, when that comes from a configured proxy, the last address in X-Forwarded-For
         that is no such proxy: whatever stands before it, the client can have made up.
         """
-        client = self.scope.get("client")
-        address = client[0] if client else ""
-        forwarded = self.headers.get(b"x-forwarded-for")
-        if not forwarded or not self._proxies.know(address):
-            return address
-        for hop in reversed(forwarded.decode("latin-1").split(",")):
-            address = hop.strip()
-            if not self._proxies.know(address):
-                break
+        address, is_proxy = self._peer
+        forwarded = self.headers.get(b"x-forwarded-for") if is_proxy else None
+        for hop in reversed(forwarded.decode("latin-1").split(",") if forwarded else ()):
+            if hop.strip(" \t"):
+                address, is_proxy = self._proxies.read(hop)
+                if not is_proxy:
+                    break
         return address
 
     @property
     def by_proxy(self) -> bool:
         """Whether it came through a configured proxy."""
+        return self._peer[1]
+
+    @property
+    def _peer(self) -> tuple[str, bool]:
         client = self.scope.get("client")
-        return client is not None and self._proxies.know(client[0])
+        return self._proxies.read(client[0] if client else "")
 
     @property
     def declared(self) -> int:
         """The length of the body as its header says it, in bytes; -1 when it doesn't."""
         return int(self.headers.get(b"content-length", -1))
+
+    def join_headers(self) -> None:
+        """Make one of header lines of one name. Raises Repeated."""
+        if len(self.headers) < len(self.scope["headers"]):
+            self.headers = join(self.scope["headers"])
 
     async def look_again(self) -> None:
         """See that the session still holds; where none is needed, nothing happens. One command to redis.

@@ -1,0 +1,30 @@
+"""Where a request comes from: an IP address in one form, however a connection or a proxy writes it."""
+
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Network = IPv4Network | IPv6Network
+
+UNKNOWN = "unknown"  # no address, as RFC 7239, §6.2 has it
+MAPPED = IPv6Network("::ffff:0:0/96")
+HOP = re.compile(r'"?(?:\[(?P<v6>[^\]]*)\](?::\d+)?|(?P<v4>[\d.]+):\d+|(?P<plain>[^"]*))"?')
+
+
+def read_address(text: str) -> IPv4Address | IPv6Address | None:
+    """The address that `text` is, without port, brackets, quotes and zone; IPv4 as such, also when mapped into IPv6."""
+    match = HOP.fullmatch(text.strip(" \t"))
+    if not match:
+        return None
+    try:
+        found = ip_address((match["v6"] or match["v4"] or match["plain"] or "").partition("%")[0])
+    except ValueError:
+        return None
+    return found if isinstance(found, IPv4Address) or found.ipv4_mapped is None else found.ipv4_mapped
+
+
+def read_network(text: str) -> Network:
+    """An address, or a network of those that `read_address` gives. Raises ValueError."""
+    found = ip_network(text, strict=False)
+    if isinstance(found, IPv4Network) or not found.subnet_of(MAPPED):
+        return found
+    return IPv4Network((int(found.network_address) & 0xFFFF_FFFF, found.prefixlen - 96))
