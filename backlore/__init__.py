@@ -17,6 +17,7 @@ _HOMES = {
     "Changed": "backlore.files.catalog",
     "Exists": "backlore.files.catalog",
     "NoFile": "backlore.files.catalog",
+    "Gone": "backlore.files.catalog",
     "Quota": "backlore.files.catalog",
     "key": "backlore.core.keys:application_key",
     "between": "backlore.core.payload",
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from backlore.core.keys import application_key as key
     from backlore.core.payload import Payload, Upload, between, length, matching
     from backlore.core.turns import Turns
-    from backlore.files.catalog import Changed, Exists, NoFile, Quota
+    from backlore.files.catalog import Changed, Exists, Gone, NoFile, Quota
     from backlore.web.body import Stream
     from backlore.web.reply import NEXT, reply
     from backlore.web.request import Request
@@ -50,8 +51,8 @@ if TYPE_CHECKING:
     ENV: str
 
 __all__ = [
-    "ENV", "NEXT", "Backend", "Changed", "Exists", "NoFile", "Payload", "Quota", "Request", "Stream", "Turns", "Upload",
-    "admin", "auth", "avant", "between", "key", "length", "matching", "page", "private", "public", "reply", "static",
+    "ENV", "NEXT", "Backend", "Changed", "Exists", "Gone", "NoFile", "Payload", "Quota", "Request", "Stream", "Turns",
+    "Upload", "admin", "auth", "avant", "between", "key", "length", "matching", "page", "private", "public", "reply", "static",
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from backlore.core.notify import Notify, console
 from backlore.core.temporary import sweep
 from backlore.core.turns import Busy
 from backlore.filehttp.routes import FileRoutes
-from backlore.files.catalog import Changed, Exists, File, NoFile, Quota
+from backlore.files.catalog import Changed, Exists, File, Gone, NoFile, Quota
 from backlore.files.files import Files
 from backlore.files.store import Away
 from backlore.identity.identity import Identity
@@ -48,7 +48,13 @@ UNAVAILABLE = (*NOT_NOW, Busy, Unreachable, Away, LeaseLost)
 
 
 # What a service refuses, with its status and word.
-REFUSALS: Refusals = {Exists: (409, "exists"), Changed: (409, "changed"), Quota: (409, "quota"), NoFile: (404, "file")}
+REFUSALS: Refusals = {
+    Exists: (409, "exists"),
+    Changed: (409, "changed"),
+    Quota: (409, "quota"),
+    NoFile: (404, "file"),
+    Gone: (403, "session"),
+}
 
 
 class Backend:
@@ -100,10 +106,12 @@ class Backend:
             self.bucket,
             quota=known.files.quota,
             kept=known.files.trash,
+            entries=known.files.entries,
             total=known.files.total,
             durable=known.files.durable == "s3",
             store=store,
             unfinished=known.files.unfinished,
+            owners=self.identity.users,
         )
         self.identity.on_destroy.append(self.files.wipe)
         keeper = Keeper(cookie, secret, self.identity.sessions.load, self.notify)

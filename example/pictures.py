@@ -137,7 +137,7 @@ class Pictures:
             for (file, when), look in zip(found, looks, strict=True)
             if look
         ]
-        return reply(200, {"pictures": shown, "before": found[-1][1] if len(found) == query.limit else 0})
+        return reply(200, {"pictures": shown, "before": found.before})
 
     async def read_picture(self, request: Request, id: PictureId):
         """The picture itself. 200; 206; 304; 404 `picture`; 412 `changed`; 416 `range`."""

@@ -49,13 +49,18 @@ async def list_notes(request: Request, query: Search):
     """The newest notes, with a tag, before an id. 200 {"notes": [{id, text, tags, created, changed}], "more": bool}."""
     user = request.user.id
     index = key("tagged", user, query.tag) if query.tag else key("notes", user)
-    found = await redis.zrevrangebyscore(index, f"({query.before}", "-inf", start=0, num=query.limit + 1)
-    async with redis.pipeline(transaction=False) as pipe:
-        for id in found[: query.limit]:
-            pipe.hgetall(key("note", user, id))
-        notes = await pipe.execute()
-    shown = [show(id, note) for id, note in zip(found, notes, strict=False) if note]
-    return reply(200, {"notes": shown, "more": len(found) > query.limit})
+    shown, before = [], query.before
+    while len(shown) <= query.limit:  # until they are enough: some may be deleted between the two commands
+        found = await redis.zrevrangebyscore(index, f"({before}", "-inf", start=0, num=query.limit + 1)
+        async with redis.pipeline(transaction=False) as pipe:
+            for id in found:
+                pipe.hgetall(key("note", user, id))
+            notes = await pipe.execute()
+        shown += [show(id, note) for id, note in zip(found, notes, strict=True) if note]
+        if len(found) <= query.limit:
+            break
+        before = found[-1]
+    return reply(200, {"notes": shown[: query.limit], "more": len(shown) > query.limit})
 
 
 async def read_note(request: Request, id: Id):

@@ -28,6 +28,7 @@ from backlore.files.catalog import EVERYBODY, Changed, Exists, File, NoFile, Quo
 from backlore.files.files import Files
 from backlore.files.kinds import BadName, clean, is_shown, sniff
 from backlore.files.remote import RemoteStore
+from backlore.files.steps import RECORD
 from backlore.files.store import Lost
 from tests import fileservers
 from tests.buckets import BUCKET, KEYS, S3Server
@@ -336,20 +337,22 @@ def test_two_writers_on_one_name(run) -> None:
 def test_quota(run) -> None:
     async def test(house: House) -> None:
         files = house.files
+        with pytest.raises(Quota):
+            await files.put(BOB, "too much", b"e" * (1000 + 2 * RECORD + 1))
         await files.put(ANN, "a", b"a" * 600)
-        for refused in (files.put(ANN, "b", b"b" * 401), files.append(ANN, "c", b"c" * 401)):
+        for refused in (files.put(ANN, "b", b"b" * (401 + RECORD)), files.append(ANN, "c", b"c" * (401 + RECORD))):
             with pytest.raises(Quota):
                 await refused
         await files.put(ANN, "a again", b"a" * 600)  # it takes no room
         await files.put(ANN, "b", b"b" * 400)
-        await files.put(BOB, "b", b"b" * 1000)
+        await files.put(BOB, "b", b"b" * (1000 + 2 * RECORD))
         dead = [await files.delete(ANN, name) for name in ("a", "a again")]
         with pytest.raises(Quota):
             await files.put(ANN, "d", b"d")
         await files.erase(ANN, [each.id for each in dead])
         await files.put(ANN, "d", b"d" * 600)
 
-    run(test, quota=1000)
+    run(test, quota=1000 + 3 * RECORD)
 
 
 def test_append(run) -> None:

@@ -165,7 +165,7 @@ async def keep_many(server: Server, user: str) -> dict[str, str]:
                 blob = (new_id(), like.size)
                 more.append(File(new_id(), name, like.type, like.size, like.hash, 0, 0, [blob]))
                 hashes[name] = like.hash
-            await asyncio.gather(*(files.catalog.put(user, file, 1 << 40) for file in more))
+            await asyncio.gather(*(files.catalog.put(user, file) for file in more))
     finally:
         disk.close()
         await redis.aclose()

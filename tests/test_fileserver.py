@@ -23,6 +23,7 @@ from backlore.clients.fileserver import Unreachable
 from backlore.clients.redis import Redis
 from backlore.core.crypto import random_text
 from backlore.core.notify import Notify
+from backlore.files.allowance import Allowance
 from backlore.files.append import Appender
 from backlore.files.catalog import Catalog, Changed, File
 from backlore.files.remote import RemoteStore, order
@@ -620,7 +621,7 @@ def test_adding_over_bad_ways(engine: Engine, tmp_path: Path, seed: int) -> None
         shaky = [Shaky(Disk(tmp_path / f"server{each}"), f"http://server{each}", chance) for each in range(3)]
         disk = Disk(tmp_path / f"node{number}")
         disk.prepare()
-        catalog = Catalog(redis, 1)
+        catalog = Catalog(redis, 1, Allowance(redis, 1 << 30))
         whole = catalog.append
 
         async def cut(*given: Any) -> None:
@@ -630,7 +631,7 @@ def test_adding_over_bad_ways(engine: Engine, tmp_path: Path, seed: int) -> None
 
         catalog.append = cut  # type: ignore[method-assign]
         store = RemoteStore(shaky, None, lambda *_, **__: None, 1 + seed % 3)  # type: ignore[arg-type]
-        appender = Appender(catalog, store, disk, 1 << 30)
+        appender = Appender(catalog, store, disk)
         for turn in range(60):
             line = b"%d.%d\n" % (number, turn)
             try:
@@ -650,7 +651,7 @@ def test_adding_over_bad_ways(engine: Engine, tmp_path: Path, seed: int) -> None
         acknowledged: list[bytes] = []
         unknown: list[bytes] = []
         await asyncio.gather(*(live(number, redis, acknowledged, unknown) for number in range(3)))
-        file = await Catalog(redis, 1).find(ANN, "log")
+        file = await Catalog(redis, 1, Allowance(redis, 1 << 30)).find(ANN, "log")
         assert file and len(acknowledged) > 60 and unknown
         content = alike(file, tmp_path)
         lines = content.splitlines(keepends=True)

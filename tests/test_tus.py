@@ -25,6 +25,7 @@ from backlore.core.keys import key
 from backlore.filehttp.tus import ALGORITHMS
 from backlore.files.catalog import Exists, Quota
 from backlore.files.receiver import WRITE
+from backlore.files.steps import RECORD
 from backlore.files.transfers import LEASE, Locked, NoUpload
 from tests.conftest import KEEPING, PASSWORD, ROOT, Server, User, engine_cli, run_in_application, serving
 from tests.engines import Engine
@@ -571,13 +572,13 @@ def test_a_user_who_leaves(tmp_path: Path) -> None:
 
 
 def test_the_quota_counts_what_is_to_come(tmp_path: Path) -> None:
-    settings = {"files": {"free": 0, "quota": 1_000_000}}
+    settings = {"files": {"free": 0, "quota": 1_000_000 + 2 * RECORD}}
     with serving(KEEPING, tmp_path, settings=settings) as server, person(server, "kim") as user:
 
         def try_to_begin(length: int) -> httpx.Response:
             return user.post("/files/tus", headers={**SPOKEN, "upload-length": str(length), **named("q")})
 
-        assert try_to_begin(1_000_001).json() == {"error": "quota"}
+        assert try_to_begin(1_000_001 + RECORD).json() == {"error": "quota"}
         first = begin(user, 600_000, "first")
         assert try_to_begin(500_000).json() == {"error": "quota"}
         later = user.post("/files/tus", headers={**SPOKEN, "upload-defer-length": "1", **named("l")}).headers[
@@ -766,7 +767,7 @@ def test_ended_while_bytes_come(engine: Engine, tmp_path: Path) -> None:
                     house.files.store.append = end_first
                     await receiver.take(pieces(b"67890"), 10)
             house.files.store.append = append
-            assert await house.disk.names() == [] and await house.redis.keys("*") == []
+            assert await house.disk.names() == [] and await house.redis.keys("*") == ["usage:{all}"]
 
     run(engine, tmp_path, story)
 

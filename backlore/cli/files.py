@@ -2,9 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -17,7 +17,9 @@ from backlore.process.program import EngineError
 
 if TYPE_CHECKING:
     from backlore.app import Backend
-    from backlore.files.catalog import File
+    from backlore.files.catalog import Excerpt, File
+
+T = TypeVar("T")
 
 PAGE = 500
 
@@ -131,12 +133,8 @@ def list_files(context: Context, email: str) -> None:
     """The files of a user, the newest first."""
 
     async def show(app: "Backend", user: str) -> None:
-        before, page = 0, await app.files.list(user, 0, PAGE)
-        while page:
-            for file in page:
-                click.echo(line(file, file.changed))
-            before = page[-1].changed
-            page = await app.files.list(user, before, PAGE)
+        async for file in each(app.files.list, user):
+            click.echo(line(file, file.changed))
 
     upon(context, email, show)
 
@@ -148,11 +146,8 @@ def trash(context: Context, email: str) -> None:
     """What a user has deleted or overwritten, the last first."""
 
     async def show(app: "Backend", user: str) -> None:
-        page = await app.files.trash(user, 0, PAGE)
-        while page:
-            for file, when in page:
-                click.echo(line(file, when))
-            page = await app.files.trash(user, page[-1][1], PAGE)
+        async for file, when in each(app.files.trash, user):
+            click.echo(line(file, when))
 
     upon(context, email, show)
 
@@ -250,13 +245,20 @@ async def last_of(app: "Backend", user: str, name: str) -> str:
     """The id of the file of a name that was deleted last. Raises NoFile."""
     from backlore.files.catalog import NoFile
 
-    page = await app.files.trash(user, 0, PAGE)
-    while page:
-        for file, _ in page:
-            if file.name == name:
-                return file.id
-        page = await app.files.trash(user, page[-1][1], PAGE)
+    async for file, _ in each(app.files.trash, user):
+        if file.name == name:
+            return file.id
     raise NoFile(name)
+
+
+async def each(pages: Callable[[str, int, int], Awaitable["Excerpt[T]"]], user: str) -> AsyncIterator[T]:
+    """All of a list of a user's, page by page."""
+    before = -1
+    while before:
+        page = await pages(user, max(before, 0), PAGE)
+        for found in page:
+            yield found
+        before = page.before
 
 
 async def address(app: "Backend", user: str) -> str:

@@ -81,6 +81,7 @@ class FilesConfig(Payload):
     """What users may keep, and how safely."""
 
     quota: Size = 10 << 30  # of a user, with the trash
+    entries: Annotated[int, between(1, 1 << 30)] = 100_000  # files of a user, with the trash
     total: Size | None = None  # of all users together; None: as much as the disk takes
     free: Annotated[int, between(0, 1 << 40)] = 1 << 30  # bytes of the disk that no upload may take
     trash: Seconds = 30 * 86400.0  # how long what was deleted or overwritten can be had back

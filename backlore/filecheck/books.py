@@ -8,6 +8,7 @@ a few times, and then left for the next check.
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from itertools import chain
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -17,13 +18,14 @@ from backlore.core.keys import key, owner_of
 from backlore.filecheck.findings import Findings, are_most
 from backlore.filecheck.repairs import COUNTED, HASHED, KNOWN, LISTED, NAMED, SUMMED, VAIN
 from backlore.filecheck.spool import Spool
-from backlore.files.catalog import EVERYBODY, OF_ALL, Blob, Catalog, decode
+from backlore.files.allowance import OF_ALL
+from backlore.files.catalog import EVERYBODY, Blob, Catalog, decode
 
 PAGE = 500
 AT_ONCE = 16  # users
 ROUNDS = 5  # of counting what changes meanwhile
 PAUSE = 0.1  # seconds in which a change that is told in two steps is told
-KINDS = frozenset(("files", "newest", "trash", "trashed", "hashes", "usage", "moves"))
+KINDS = frozenset(("files", "newest", "trash", "trashed", "hashes", "usage", "moves", "awaited"))
 
 Progress = Callable[[str, int, int], None]  # what is looked at, how many were, of how many; 0: nobody knows
 
@@ -237,8 +239,9 @@ async def recount(redis: Any, spool: Spool, mend: bool = True) -> int | None:
     for _ in range(ROUNDS):
         before, bytes_, after = await _of_all(redis), 0, ""
         while page := spool.owners(after, PAGE):
-            found = await asyncio.gather(*(redis.hget(key("usage", user), "bytes") for user in page))
-            bytes_ += sum(int(each or 0) for each in found)
+            kept = await asyncio.gather(*(redis.hget(key("usage", user), "bytes") for user in page))
+            awaited = await asyncio.gather(*(redis.hvals(key("awaited", user)) for user in page))
+            bytes_ += sum(int(each or 0) for each in chain(kept, *awaited))
             after = page[-1]
         off = bytes_ - before
         if await _of_all(redis) == before and (not off or last == (before, off)):

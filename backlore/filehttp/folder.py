@@ -19,7 +19,7 @@ Moment = Annotated[int, between(0, 2**53)]  # µs since the epoch
 
 
 class Page(Payload):
-    """Files that changed before a time; 0: the newest."""
+    """Files that changed before a time, which a page's `before` says; 0: the newest."""
 
     before: Moment = 0
     limit: Annotated[int, between(1, 500)] = 100
@@ -106,15 +106,13 @@ class Folder:
 async def page_of_files(files: Files, user: str, query: Page) -> Reply:
     """The reply with a page of a user's files."""
     found = await files.list(user, query.before, query.limit)
-    before = found[-1].changed if len(found) == query.limit else 0
-    return reply(200, {"files": [show(file) for file in found], "before": before})
+    return reply(200, {"files": [show(file) for file in found], "before": found.before})
 
 
 async def page_of_trash(files: Files, user: str, query: Page) -> Reply:
     """The reply with a page of what a user has deleted, and when."""
     found = await files.trash(user, query.before, query.limit)
-    before = found[-1][1] if len(found) == query.limit else 0
-    return reply(200, {"files": [show(file) | {"deleted": when} for file, when in found], "before": before})
+    return reply(200, {"files": [show(file) | {"deleted": when} for file, when in found], "before": found.before})
 
 
 def show(file: File) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from backlore.core.payload import Invalid
 from backlore.filehttp.folder import Id
-from backlore.files.catalog import Changed, Exists, Quota, Refusal
+from backlore.files.catalog import Changed, Exists, Gone, Quota, Refusal
 from backlore.files.receiver import Mismatch
 from backlore.files.transfers import Crowd, Locked, NoUpload, Transfer
 from backlore.files.uploads import Uploads
@@ -54,6 +54,7 @@ REFUSALS: dict[type[Exception], tuple[int, str]] = {
     Changed: (409, "changed"),
     Quota: (409, "quota"),
     Crowd: (409, "uploads"),
+    Gone: (403, "session"),
     TooLarge: (413, "size"),
     Locked: (423, "locked"),
     Mismatch: (460, "checksum"),

@@ -33,15 +33,14 @@ class Added(NamedTuple):
 class Appender:
     """Adds to the files of users."""
 
-    def __init__(self, catalog: Catalog, store: Storage, disk: Disk, quota: int):
+    def __init__(self, catalog: Catalog, store: Storage, disk: Disk):
         self._catalog = catalog
         self._store = store
         self._disk = disk
-        self._quota = quota
         self._waiting: dict[tuple[str, str], list[Added]] = {}
 
     async def append(self, user: str, name: str, data: bytes) -> File:
-        """Add bytes to a file, or begin it; what it is now. Raises Quota, Changed."""
+        """Add bytes to a file, or begin it; what it is now. Raises Quota, Changed, Gone."""
         added = Added(data, asyncio.get_running_loop().create_future())
         others = self._waiting.get((user, name))
         if others is not None:
@@ -84,7 +83,7 @@ class Appender:
                 continue
             file = grown(name, old, blob, at, data)
             try:
-                return await self._catalog.append(user, old, file, self._quota)
+                return await self._catalog.append(user, old, file)
             except Refusal as refusal:
                 await self._withdraw(blob, at)
                 if not isinstance(refusal, Changed):

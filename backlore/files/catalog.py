@@ -1,13 +1,12 @@
 """What files there are: the truth about disk and S3, in redis, all of a user's under one tag.
 
     files:{k3f}…         hash        name → JSON of File; for ever
-    newest:{k3f}…        sorted set  name → when it changed (µs); with its file
+    newest:{k3f}…        sorted set  name → when it changed (µs, no two alike); with its file
     trash:{k3f}…         hash        id → JSON of File; 30 days
-    trashed:{k3f}…       sorted set  id → when it was deleted (µs); with its file
+    trashed:{k3f}…       sorted set  id → when it was deleted (µs, no two alike); with its file
     blob:{k3f}…:BLOB     hash        {size, hash, live, trash, version, where, pushed}; as long as a file has it
     hashes:{k3f}…        hash        SHA-256 → blob of that content; with its blob
-    usage:{k3f}…         hash        {bytes, files, changes (of bytes)}; for ever
-    usage:{all}          hash        {bytes} of all users; for ever, counted anew every hour
+    usage:{k3f}…         hash        {bytes, files, changes (of bytes), revoked (how often links were)}; for ever
     moves:{k3f}…         sorted set  blob → when to bring S3 and disk to what is said of it; until they are;
                                      ~ID → when a file leaves the trash
     moves:{all}          sorted set  user → when to look whether something is to be moved; until nothing is
@@ -20,25 +19,36 @@ are redis' own. What another version has written so that we can't read it is for
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from redis.exceptions import RedisError
 
 from backlore.clients.agenda import CLAIMED, Agenda
 from backlore.clients.aside import AGAIN
+from backlore.clients.redis import Unavailable
+from backlore.clients.refusals import NOT_TAKEN
 from backlore.clients.script import Script
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
-from backlore.files.steps import APPEND, CLAIM, ERASE, FORGET, LOOK_LATER, MOVED, PUT, RESTORE, TAKE
+from backlore.files.allowance import Allowance
+from backlore.files.steps import APPEND, CLAIM, ERASE, FORGET, LOOK_LATER, MOVED, PAGE, PUT, RESTORE, REVOKE, TAKE
 
 EVERYBODY = key("moves", "all")
-OF_ALL = key("usage", "all")
-ENDLESS = 1 << 53  # bytes; Lua counts no further
 MOST_AT_ONCE = 200  # files in one step of redis
 LOOK_AGAIN = 10.0  # seconds until we look whether a change was made that was cut before it could be told
+
+T = TypeVar("T")
+
+
+class Excerpt(list[T]):
+    """A page of a list, and where the next one begins: `before`, 0 at the end."""
+
+    def __init__(self, found: Iterable[T], before: int):
+        super().__init__(found)
+        self.before = before
 
 
 class File(msgspec.Struct):
@@ -105,8 +115,18 @@ class Quota(Refusal):
     """There is no room left for this user, or for all."""
 
 
-GROWING = (PUT, APPEND)
-REFUSALS: dict[str, type[Refusal]] = {"exists": Exists, "missing": NoFile, "changed": Changed, "quota": Quota}
+class Gone(Refusal):
+    """The owner is no more."""
+
+
+REFUSALS: dict[str, type[Refusal]] = {
+    "exists": Exists,
+    "missing": NoFile,
+    "changed": Changed,
+    "quota": Quota,
+    "gone": Gone,
+}
+UNMADE = (Refusal, Unavailable, *NOT_TAKEN)  # what says that a step was certainly not made
 
 decode = msgspec.json.Decoder(File).decode
 encode = msgspec.json.Encoder().encode
@@ -127,41 +147,43 @@ def new_id() -> str:
 class Catalog:
     """The files of users by their ids. Raises RedisError, and Refusals as said.
 
-    `kept` is the seconds that the trash keeps a file, `total` the bytes that all users may have together.
+    `kept` is the seconds that the trash keeps a file.
     """
 
-    def __init__(self, redis: Any, kept: float, total: int | None = None):
+    def __init__(self, redis: Any, kept: float, allowance: Allowance):
         self._redis = redis
         self._users = Agenda(redis, EVERYBODY)
         self._kept = int(kept * 1e6)  # µs in the trash
-        self._total = total
+        self._allowance = allowance
 
     async def put(
-        self, user: str, file: File, quota: int, expected: str = "", where: str = "", pushed: int = 0
+        self, user: str, file: File, expected: str = "", where: str = "", pushed: int = 0, upload: str = ""
     ) -> File:
         """Make this the file of its name; what had the name goes to the trash. It has one blob, freshly named.
 
-        `expected`: "*" if there should be none, or the id of the one that should be there. Returned is what is
-        there now: with another blob when the user has this content already, the old one if nothing differs.
-        Raises Exists, Changed, Quota.
+        `expected`: "*" if there should be none, or the id of the one that should be there; `upload`: the unfinished
+        one that it was, whose bytes are counted. Returned is what is there now: with another blob when the user has
+        this content already, the old one if nothing differs. Raises Exists, Changed, Quota, Gone.
         """
         ((blob, size),) = file.blobs
-        given = (file.name, encode(file), blob, size, file.hash, quota, expected, where, pushed)
-        return decode((await self.change(PUT, user, *given))[1])
+        given = (file.name, encode(file), blob, size, file.hash, expected, where, pushed, upload)
+        return decode((await self._grow(PUT, 0 if upload else size, user, *given))[1])
 
-    async def append(self, user: str, old: File | None, file: File, quota: int) -> File:
-        """Say that `file` has become of `old` by more bytes in its last blob; what is there. Raises Changed, Quota."""
+    async def append(self, user: str, old: File | None, file: File) -> File:
+        """Say that `file` has become of `old` by more bytes in its last blob; what is there. Raises Changed, Quota,
+        Gone."""
         blob, size = file.blobs[-1]
         at = dict(old.blobs).get(blob, 0) if old else 0
         before = encode(old) if old else ""
-        return decode((await self.change(APPEND, user, file.name, before, encode(file), blob, at, size - at, quota))[1])
+        given = (file.name, before, encode(file), blob, at, size - at)
+        return decode((await self._grow(APPEND, size - at, user, *given))[1])
 
     async def delete(self, user: str, name: str, expected: str = "") -> File:
         """Into the trash with it. Raises NoFile, Changed."""
         return decode((await self.change(TAKE, user, name, expected))[1])
 
     async def restore(self, user: str, id: str, name: str = "") -> File:
-        """Out of the trash, under its own name or another. Raises NoFile, Exists."""
+        """Out of the trash, under its own name or another. Raises NoFile, Exists, Gone."""
         text = await self._redis.hget(key("trash", user), id)
         file = read(text)
         if file is None:
@@ -196,23 +218,16 @@ class Catalog:
             found += [file for file in map(read, texts) if file]
         return found
 
-    async def page(self, user: str, before: int, limit: int) -> list[File]:
+    async def page(self, user: str, before: int, limit: int) -> Excerpt[File]:
         """The newest that changed before a time (µs)."""
-        names = await self._redis.zrevrangebyscore(
-            key("newest", user), f"({before}" if before else "+inf", "-inf", start=0, num=limit
-        )
-        return await self.find_all(user, names)
+        last, *found = await PAGE(self._redis, [key("newest", user), key("files", user)], before, limit)
+        return Excerpt((file for file in map(read, found[::2]) if file), int(last))
 
-    async def page_of_trash(self, user: str, before: int, limit: int) -> list[tuple[File, int]]:
+    async def page_of_trash(self, user: str, before: int, limit: int) -> Excerpt[tuple[File, int]]:
         """What was last deleted before a time, and when (µs)."""
-        found = await self._redis.zrevrangebyscore(
-            key("trashed", user), f"({before}" if before else "+inf", "-inf", start=0, num=limit, withscores=True
-        )
-        if not found:
-            return []
-        texts = await self._redis.hmget(key("trash", user), [id for id, _ in found])
-        files = map(read, texts)
-        return [(file, int(when)) for (_, when), file in zip(found, files, strict=True) if file]
+        last, *found = await PAGE(self._redis, [key("trashed", user), key("trash", user)], before, limit)
+        pairs = zip(map(read, found[::2]), map(int, found[1::2]), strict=True)
+        return Excerpt(((file, when) for file, when in pairs if file), int(last))
 
     async def names(self, user: str, kind: Literal["newest", "trashed"] = "newest") -> list[str]:
         """Of all files; or the ids of all in the trash."""
@@ -220,8 +235,19 @@ class Catalog:
         return found
 
     async def total(self) -> int:
-        """Bytes of all users together."""
-        return int(await self._redis.hget(OF_ALL, "bytes") or 0)
+        """Bytes of all users together, with those that unfinished uploads await."""
+        return await self._allowance.used()
+
+    async def standing(self, user: str) -> str:
+        """What links are signed for: another text whenever all that were signed are to end; "" for nobody."""
+        standing, revoked = await asyncio.gather(
+            self._allowance.standing(user), self._redis.hget(key("usage", user), "revoked")
+        )
+        return f"{standing} {revoked or 0}" if standing else ""
+
+    async def revoke(self, user: str) -> None:
+        """Links that were made so far end. Raises Gone."""
+        await self.run(REVOKE, user)
 
     async def usage(self, user: str) -> tuple[int, int]:
         """Bytes that are kept, with those of the trash, each content once; and the number of files."""
@@ -243,8 +269,7 @@ class Catalog:
     async def claim(self, user: str, limit: int) -> Claim:
         """What is due to be moved, for a while; what can't be read is looked at again later."""
         claimed, unread, freed, until = await self.run(CLAIM, user, CLAIMED, limit, int(AGAIN * 1e6))
-        if freed:
-            await self._redis.hincrby(OF_ALL, "bytes", freed)
+        await self._allowance.count(freed)
         blobs: list[Blob] = []
         for each in claimed:
             try:
@@ -279,34 +304,36 @@ class Catalog:
         """Look at a user again in `delay` seconds, whatever is due."""
         await self._users.move(user, delay)
 
-    async def change(self, script: Script, user: str, *arguments: Any) -> Any:
+    async def change(self, script: Script, user: str, *arguments: Any, counted: int = 0) -> Any:
         """Run a step that changes something of a user's, and say so in the list of all; what it returns.
 
-        It is told before and after, so that one that is cut is found a little later. What all have together lies
-        elsewhere: many at once may go past the total by what they bring. Raises Refusals.
+        It is told before and after, so that one that is cut is found a little later. `counted` are the bytes that are
+        counted already among those of all. Raises Refusals.
         """
-        told = self._users.add(user, LOOK_AGAIN)
-        room = ENDLESS
-        if script in GROWING and self._total is not None:
-            _, bytes_ = await asyncio.gather(told, self._redis.hget(OF_ALL, "bytes"))
-            room = max(0, self._total - int(bytes_ or 0))
-        else:
-            await told
-        done = await self.run(script, user, *arguments, *((room,) if script in GROWING else ()))
+        await self._users.add(user, LOOK_AGAIN)
+        done = await self.run(script, user, *arguments)
         with contextlib.suppress(RedisError):  # the change is made, whether its courier is told now or looks later
-            told = self._users.add(user)
-            if done[2]:
-                await asyncio.gather(told, self._redis.hincrby(OF_ALL, "bytes", done[2]))
-            else:
-                await told
+            await asyncio.gather(self._users.add(user), self._allowance.count(done[2] - counted))
         return done
+
+    async def _grow(self, script: Script, more: int, user: str, *arguments: Any) -> Any:
+        """The same for a step that may add so many bytes."""
+        allowance = self._allowance
+        room, counted = await allowance.take(more)
+        given = (*arguments, allowance.quota, allowance.entries, room)
+        try:
+            return await self.change(script, user, *given, counted=counted)
+        except UNMADE:
+            await allowance.count(-counted)
+            raise
 
     async def run(self, script: Script, user: str, *arguments: Any) -> Any:
         """Run a step of one user; what it returns. Raises Refusals."""
-        kinds = ("files", "newest", "trash", "trashed", "hashes", "usage", "moves", "blob")
-        done = await script(self._redis, [key(kind, user) for kind in kinds], self._kept, *arguments)
+        kinds = ("files", "newest", "trash", "trashed", "hashes", "usage", "moves", "blob", "awaited")
+        keys = [*(key(kind, user) for kind in kinds), self._allowance.owner(user)]
+        done = await script(self._redis, keys, self._kept, *arguments)
         if done and isinstance(done, list) and isinstance(done[0], str) and done[0] in REFUSALS:
-            raise REFUSALS[done[0]](str(arguments[0]))
+            raise REFUSALS[done[0]](str(arguments[0]) if arguments else user)
         return done
 
 

@@ -16,13 +16,12 @@ from typing import Any
 
 from backlore.clients.aside import Aside
 from backlore.clients.disk import Disk, Draft
-from backlore.clients.redis import Unavailable
-from backlore.clients.refusals import NOT_TAKEN
 from backlore.clients.s3 import S3Error
 from backlore.core.notify import Notify
 from backlore.core.payload import Upload
+from backlore.files.allowance import ENTRIES, Allowance, Owners
 from backlore.files.append import Appender
-from backlore.files.catalog import Catalog, File, NoFile, Refusal, new_id
+from backlore.files.catalog import UNMADE, Catalog, Excerpt, File, NoFile, new_id
 from backlore.files.courier import Courier
 from backlore.files.kinds import HEAD, clean, sniff
 from backlore.files.lines import Lines
@@ -45,9 +44,10 @@ class Files:
     """The files of users, each user by the id. Without a bucket they are on the disk alone.
 
     `store` keeps the bytes, by default the disk, which has the drafts in any case. `quota` is the bytes that one user
-    may have, with the trash, `total` what all may have together; `kept` the seconds that the trash keeps a file;
-    `unfinished` those that a resumable upload waits for its next bytes. Beside what is said, methods raise RedisError
-    and OSError (ENOSPC when the disk is full); S3Error when they wait for S3; Away when they wait for file servers.
+    may have, with the trash, `entries` how many files, `total` the bytes of all together; `kept` the seconds that the
+    trash keeps a file; `unfinished` those that a resumable upload waits for its next bytes; `owners` who is there.
+    Beside what is said, methods raise RedisError and OSError (ENOSPC when the disk is full); S3Error when they wait for
+    S3; Away when they wait for file servers.
     """
 
     def __init__(
@@ -59,21 +59,24 @@ class Files:
         *,
         quota: int,
         kept: float,
+        entries: int = ENTRIES,
         total: int | None = None,
         durable: bool = False,
         store: Storage | None = None,
         unfinished: float = 86400.0,
+        owners: Owners | None = None,
     ):
-        self.catalog = Catalog(redis, kept, total)
+        allowance = Allowance(redis, quota, entries, total, owners)
+        self.catalog = Catalog(redis, kept, allowance)
         self.store: Storage = store or Store(disk, bucket, notify)
         self.courier = Courier(notify, self.catalog, self.store, Aside(redis, notify))
         self.lines = Lines(self.find, self.spans)
-        self._appender = Appender(self.catalog, self.store, disk, quota)
+        self._appender = Appender(self.catalog, self.store, disk)
         self._disk = disk
         self.quota = quota
         self._bucket = bucket
         self._durable = durable and bucket is not None
-        transfers = Transfers(redis, quota, unfinished)
+        transfers = Transfers(redis, allowance, unfinished)
         self.uploads = Uploads(transfers, self.catalog, self.store, disk, self.keep, notify)
 
     async def start(self) -> None:
@@ -93,7 +96,7 @@ class Files:
         """Keep a file; what had its name goes to the trash. Its type is what its first bytes and its name say.
 
         `expected`: "*" if there should be none of this name yet, or the id of the one to replace. `id`: what the new
-        one's is to be, never used before; by default we choose. Raises BadName, Exists, Changed, Quota.
+        one's is to be, never used before; by default we choose. Raises BadName, Exists, Changed, Quota, Gone.
         """
         name = clean(name)
         if isinstance(content, Upload):
@@ -107,16 +110,18 @@ class Files:
         finally:
             await draft.discard()
 
-    async def keep(self, user: str, name: str, draft: Draft, expected: str = "", id: str = "") -> File:
-        """The same for what was written to a draft, which stays the caller's to discard."""
+    async def keep(
+        self, user: str, name: str, draft: Draft, expected: str = "", id: str = "", upload: str = ""
+    ) -> File:
+        """The same for what was written to a draft, which stays the caller's to discard; `upload`: which it was."""
         blob = self.store.name()
         kind = sniff(await draft.head(HEAD), name)
         await self.store.keep(draft, blob)
         file = File(id or new_id(), name, kind, draft.size, draft.hash, 0, 0, [(blob, draft.size)])
         try:
             where = await self._secure(user, file)
-            kept = await self.catalog.put(user, file, self.quota, expected, where, draft.size if where else 0)
-        except (Refusal, S3Error, Away, Unavailable, *NOT_TAKEN):  # it was certainly not taken
+            kept = await self.catalog.put(user, file, expected, where, draft.size if where else 0, upload)
+        except (*UNMADE, S3Error, Away):
             await self._withdraw(user, blob)
             raise
         # whatever else breaks it leaves the blob: the catalog may have taken it, and only its answer is lost
@@ -127,7 +132,7 @@ class Files:
         return kept
 
     async def append(self, user: str, name: str, data: bytes) -> File:
-        """Add bytes to the end of a file, or begin one. Raises BadName, Quota, Changed."""
+        """Add bytes to the end of a file, or begin one. Raises BadName, Quota, Changed, Gone."""
         return await self._appender.append(user, clean(name), data)
 
     async def find(self, user: str, name: str) -> File:
@@ -137,8 +142,8 @@ class Files:
             raise NoFile(name)
         return file
 
-    async def list(self, user: str, before: int = 0, limit: int = 100) -> Sequence[File]:
-        """The newest files, or those that changed before a time (µs)."""
+    async def list(self, user: str, before: int = 0, limit: int = 100) -> Excerpt[File]:
+        """The newest files, or those that changed before a time (µs): the `before` of a page, for the next one."""
         return await self.catalog.page(user, before, limit)
 
     async def all(self, user: str) -> Sequence[File]:
@@ -154,8 +159,8 @@ class Files:
             raise NoFile(min(missing))
         return found
 
-    async def trash(self, user: str, before: int = 0, limit: int = 100) -> Sequence[tuple[File, int]]:
-        """What was last deleted or overwritten, or before a time (µs), and when."""
+    async def trash(self, user: str, before: int = 0, limit: int = 100) -> Excerpt[tuple[File, int]]:
+        """What was last deleted or overwritten, or before a time (µs), and when; in pages likewise."""
         return await self.catalog.page_of_trash(user, before, limit)
 
     async def delete(self, user: str, name: str, expected: str = "") -> File:
@@ -163,7 +168,8 @@ class Files:
         return await self.catalog.delete(user, clean(name), expected)
 
     async def undelete(self, user: str, id: str, name: str = "") -> File:
-        """Take a file out of the trash, by its id; under another name if its own is taken. Raises NoFile, Exists."""
+        """Take a file out of the trash, by its id; under another name if its own is taken. Raises NoFile, Exists,
+        Gone."""
         return await self.catalog.restore(user, id, clean(name) if name else "")
 
     async def erase(self, user: str, ids: Sequence[str]) -> int:
@@ -175,10 +181,15 @@ class Files:
         await self.uploads.wipe(user)
         while names := await self.catalog.names(user):  # also of what we can't read
             for name in names:
-                await self.catalog.delete(user, name)
+                with contextlib.suppress(NoFile):  # somebody deletes beside us
+                    await self.catalog.delete(user, name)
         while ids := await self.catalog.names(user, "trashed"):
             await self.catalog.erase(user, ids)
         await self.catalog.forget(user)
+
+    async def revoke_links(self, user: str) -> None:
+        """All signed links to files of this user end. Raises Gone."""
+        await self.catalog.revoke(user)
 
     async def spans(self, user: str, file: File, start: int = 0, length: int | None = None) -> Sequence[Part]:
         """Where the bytes lie, fetched from S3 if need be. Raises Lost, S3Error."""

@@ -1,16 +1,40 @@
 """The steps of the catalog, each whole or not at all: scripts that redis runs.
 
-Each takes the keys of one user: files, newest, trash, trashed, hashes, usage, moves, blob; and first how long the trash
-is kept, in µs. Times are redis' own, also those that stand in the text of a file.
+Each takes the keys of one user: files, newest, trash, trashed, hashes, usage, moves, blob, awaited, owner (see ROOM);
+and first how long the trash is kept, in µs. Times are redis' own, also those that stand in the text of a file.
 Each gives {"done", …, bytes that the user has more}, or {WORD} when it can't be done.
 """
 
 from backlore.clients.script import CLOCK, Script
 
+RECORD = 512  # bytes of the quota that an entry takes beside its content: of what redis keeps of it
+
+# What a user has: entries are files, those of the trash, and unfinished uploads; bytes are also those to come. `owner`
+# is the hash of who must be there for anything to be added, `files` once more when nobody must.
+ROOM = f"""
+local function is_gone()
+    if owner == files then return false end
+    return redis.call('HEXISTS', owner, 'email') == 0 or redis.call('HGET', owner, 'state') == 'destroying'
+end
+local function entries()
+    return redis.call('HLEN', files) + redis.call('HLEN', trash) + redis.call('HLEN', awaited)
+end
+local function used()
+    local bytes = tonumber(redis.call('HGET', usage, 'bytes')) or 0
+    for _, each in ipairs(redis.call('HVALS', awaited)) do bytes = bytes + each end
+    return bytes + entries() * {RECORD}
+end
+-- for so many bytes and entries more, of this user and of all
+local function has_room(bytes, more, quota, most, room)
+    return bytes <= tonumber(room) and entries() + more <= tonumber(most)
+        and used() + bytes + more * {RECORD} <= tonumber(quota)
+end
+"""
+
 PRELUDE = (
     CLOCK
     + """
-local files, newest, trash, trashed, hashes, usage, moves = unpack(KEYS, 1, 7)
+local files, newest, trash, trashed, hashes, usage, moves, _, awaited, owner = unpack(KEYS)
 local kept = ARGV[1]
 local charged = 0
 local function charge(size)
@@ -42,50 +66,66 @@ local function recount(text, from, to)
         settle(each[1])
     end
 end
+-- the moment at which something comes into a list, later than all that is there: so pages show each once
+local function stamp(list)
+    local last = redis.call('ZREVRANGE', list, 0, 0, 'WITHSCORES')[2]
+    return ('%.0f'):format(math.max(now, (last or 0) + 1))
+end
 local function bury(text)
     local id = cjson.decode(text).id
     redis.call('HSET', trash, id, text)
-    redis.call('ZADD', trashed, now, id)
+    redis.call('ZADD', trashed, stamp(trashed), id)
     redis.call('ZADD', moves, later(kept), '~' .. id)
     recount(text, 'live', 'trash')
 end
 local function take_from_trash(id, to)
     local text = redis.call('HGET', trash, id)
-    if not text then return 0 end
-    recount(text, 'trash', to)  -- first: what can't be read stays as it is
+    if text then recount(text, 'trash', to) end  -- first: what can't be read stays as it is
     redis.call('HDEL', trash, id)
     redis.call('ZREM', trashed, id)
     redis.call('ZREM', moves, '~' .. id)
-    return 1
-end
-local function set(name, text, old)
-    redis.call('HSET', files, name, text)
-    redis.call('ZADD', newest, now, name)
-    if not old then redis.call('HINCRBY', usage, 'files', 1) end
-end
-local function has_room(size, quota, room)
-    size = tonumber(size)
-    return size <= tonumber(room) and (tonumber(redis.call('HGET', usage, 'bytes')) or 0) + size <= tonumber(quota)
+    return text and 1 or 0
 end
 -- a quote within a name is escaped, so that nothing there looks like a field
-local function date(text, field) return (text:gsub('"' .. field .. '":%d+', '"' .. field .. '":' .. now, 1)) end
+local function date(text, field, moment)
+    return (text:gsub('"' .. field .. '":%d+', '"' .. field .. '":' .. moment, 1))
+end
+-- the text of it, with when it has changed
+local function set(name, text, old, created)
+    local moment = stamp(newest)
+    text = date(text, 'changed', moment)
+    if created then text = date(text, 'created', moment) end
+    redis.call('HSET', files, name, text)
+    redis.call('ZADD', newest, moment, name)
+    if not old then redis.call('HINCRBY', usage, 'files', 1) end
+    return text
+end
 """
+    + ROOM
 )
 
-# ARGV: kept, name, file, blob, size, hash, quota, expected, where, pushed, room of all users
+# ARGV: kept, name, file, blob, size, hash, expected, where, pushed, the upload that it was or "", quota, most entries,
+# room of all users
 PUT = Script(
     PRELUDE
     + """
-local _, name, text, blob, size, hash, quota, expected, where, pushed, room = unpack(ARGV)
+local _, name, text, blob, size, hash, expected, where, pushed, upload, quota, most, room = unpack(ARGV)
+if is_gone() then return {'gone'} end
 local old = redis.call('HGET', files, name)
 local was = old and cjson.decode(old)
 if expected == '*' and old then return {'exists'} end
 if expected ~= '' and expected ~= '*' and (not was or was.id ~= expected) then return {'changed'} end
-if was and was.hash == hash and was.type == cjson.decode(text).type then return {'same', old, 0} end
-text = date(date(text, 'created'), 'changed')
+local is_same = was and was.hash == hash and was.type == cjson.decode(text).type
 local known = redis.call('HGET', hashes, hash)
+local awaits = redis.call('HGET', awaited, upload)  -- its bytes, counted since they were announced
+local more = (known and 0 or size) - (awaits or 0)
+if not is_same and not has_room(more, awaits and 0 or 1, quota, most, room) then return {'quota'} end
+if awaits then
+    redis.call('HDEL', awaited, upload)
+    charged = -awaits
+end
+if is_same then return {'same', old, charged} end
 if not known then
-    if not has_room(size, quota, room) then return {'quota'} end
     redis.call('HSET', blob_key(blob), 'size', size, 'hash', hash, 'live', 0, 'trash', 0, 'version', 0,
         'where', where, 'pushed', pushed)
     redis.call('HSET', hashes, hash, blob)
@@ -96,19 +136,19 @@ end
 count(known or blob, 'live', 1)
 settle(known or blob)
 if old then bury(old) end
-set(name, text, old)
-return {'done', text, charged}
+return {'done', set(name, text, old, true), charged}
 """
 )
 
-# ARGV: kept, name, old text or "", new text, blob, its bytes so far, bytes more, quota, room of all users
+# ARGV: kept, name, old text or "", new text, blob, its bytes so far, bytes more, quota, most entries, room of all users
 APPEND = Script(
     PRELUDE
     + """
-local _, name, before, text, blob, at, more, quota, room = unpack(ARGV)
+local _, name, before, text, blob, at, more, quota, most, room = unpack(ARGV)
+if is_gone() then return {'gone'} end
 local old = redis.call('HGET', files, name)
 if (old or '') ~= before then return {'changed'} end
-if not has_room(more, quota, room) then return {'quota'} end
+if not has_room(tonumber(more), old and 0 or 1, quota, most, room) then return {'quota'} end
 if at == '0' then
     redis.call('HSET', blob_key(blob), 'size', 0, 'hash', '', 'live', 1, 'trash', 0, 'version', 0,
         'where', '', 'pushed', 0)
@@ -117,9 +157,7 @@ redis.call('HINCRBY', blob_key(blob), 'size', more)
 count(blob, 'live', 0)
 charge(more)
 settle(blob)
-text = date(old and text or date(text, 'created'), 'changed')
-set(name, text, old)
-return {'done', text, charged}
+return {'done', set(name, text, old, not old), charged}
 """
 )
 
@@ -129,10 +167,10 @@ TAKE = Script(
     + """
 local _, name, expected = unpack(ARGV)
 local old = redis.call('HGET', files, name)
-if not old then return {'missing'} end
-if expected ~= '' and cjson.decode(old).id ~= expected then return {'changed'} end
+if old and expected ~= '' and cjson.decode(old).id ~= expected then return {'changed'} end
 redis.call('HDEL', files, name)
 redis.call('ZREM', newest, name)
+if not old then return {'missing'} end
 redis.call('HINCRBY', usage, 'files', -1)
 bury(old)
 return {'done', old, charged}
@@ -144,12 +182,11 @@ RESTORE = Script(
     PRELUDE
     + """
 local _, id, before, text, name = unpack(ARGV)
+if is_gone() then return {'gone'} end
 if redis.call('HGET', trash, id) ~= before then return {'missing'} end
 if redis.call('HEXISTS', files, name) == 1 then return {'exists'} end
 take_from_trash(id, 'live')
-text = date(text, 'changed')
-set(name, text, nil)
-return {'done', text, charged}
+return {'done', set(name, text), charged}
 """
 )
 
@@ -165,12 +202,43 @@ return {'done', erased, charged}
 """
 )
 
-# The sums of who has nothing any more. ARGV: now, kept
+# The sums of who has nothing any more. ARGV: kept
 FORGET = Script(
     PRELUDE
     + """
 if redis.call('EXISTS', files, trash) == 0 then redis.call('DEL', usage) end
 return {'done', '', charged}
+"""
+)
+
+# All links that were made so far end. ARGV: kept
+REVOKE = Script(
+    PRELUDE
+    + """
+if is_gone() then return {'gone'} end
+redis.call('HINCRBY', usage, 'revoked', 1)
+return {'done', '', charged}
+"""
+)
+
+# A page of a list, the last first: where the next one begins, "0" at the end, and what is there, each with its moment.
+# KEYS: list, texts. ARGV: before which moment, 0 for none; how many, and more only where moments are alike
+PAGE = Script(
+    """
+local list, texts = unpack(KEYS)
+local upper, limit = ARGV[1] == '0' and '+inf' or '(' .. ARGV[1], tonumber(ARGV[2])
+local found = redis.call('ZREVRANGEBYSCORE', list, upper, '-inf', 'WITHSCORES', 'LIMIT', 0, limit)
+local last = #found == 2 * limit and found[#found] or '0'
+if last ~= '0' then found = redis.call('ZREVRANGEBYSCORE', list, upper, last, 'WITHSCORES') end
+local page = {last}
+for place = 1, #found, 2 do
+    local text = redis.call('HGET', texts, found[place])
+    if text then
+        table.insert(page, text)
+        table.insert(page, found[place + 1])
+    end
+end
+return page
 """
 )
 

@@ -16,19 +16,22 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from redis.exceptions import RedisError
 
 from backlore.clients.agenda import Agenda
 from backlore.clients.script import Script, read_clock
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
-from backlore.files.catalog import Quota, Refusal, new_id
+from backlore.files.allowance import Allowance
+from backlore.files.catalog import UNMADE, Gone, Quota, Refusal, new_id
 from backlore.files.uploadsteps import CREATE, END, FORGET, HOLD, KEPT, RELEASE, SAVE
 
 ALL = key("uploads", "all")
 LEASE = 5.0  # seconds without bytes until another request may go on
 HELD = int(LEASE * 1e6)  # the same in µs
-MOST = 1000  # unfinished uploads of a user
+MOST, KNOWN = 1000, 10_000  # uploads of a user: unfinished ones, and with those that are finished and still known
 BEYOND = 7 * 86400.0  # seconds that redis keeps what has expired, at most
+FINISHED = 600.0  # seconds for which one whose file is kept can still be asked after
 LOOK_AGAIN = 60.0  # seconds until we look again at one that is in use, or could not be deleted
 
 Piece = tuple[str, int]  # a blob, and how many bytes of it
@@ -46,7 +49,13 @@ class Crowd(Refusal):
     """The user has too many unfinished uploads."""
 
 
-REFUSALS: dict[str, type[Refusal]] = {"upload": NoUpload, "locked": Locked, "uploads": Crowd, "quota": Quota}
+REFUSALS: dict[str, type[Refusal]] = {
+    "upload": NoUpload,
+    "locked": Locked,
+    "uploads": Crowd,
+    "quota": Quota,
+    "gone": Gone,
+}
 
 
 class Transfer(msgspec.Struct):
@@ -62,6 +71,7 @@ class Transfer(msgspec.Struct):
     created: int
     expires: int
     file: str = ""  # the id of what has become of it
+    awaited: int = 0  # bytes that it counts for, until its file does
 
     @property
     def is_whole(self) -> bool:
@@ -72,22 +82,26 @@ class Transfer(msgspec.Struct):
 class Transfers:
     """The uploads of users by their ids. `life`: seconds that one waits for its next bytes. Raises RedisError."""
 
-    def __init__(self, redis: Any, quota: int, life: float):
+    def __init__(self, redis: Any, allowance: Allowance, life: float):
         self._redis = redis
         self._all = Agenda(redis, ALL)
-        self._quota = quota
+        self._allowance = allowance
         self._life = int(life * 1e6)
         self._kept = int((life + BEYOND) * 1e3)  # ms, by redis
 
     async def create(self, user: str, name: str, length: int, expected: str, metadata: str) -> Transfer:
-        """A new one. Raises Quota, Crowd."""
-        moment = await read_clock(self._redis)
-        made = Transfer(new_id(), name, expected, metadata, length, 0, [], moment, moment + self._life)
+        """A new one. Raises Quota, Crowd, Gone."""
+        moment, awaited = await read_clock(self._redis), max(length, 0)
+        made = Transfer(new_id(), name, expected, metadata, length, 0, [], moment, moment + self._life, awaited=awaited)
         await self._redis.zadd(ALL, {f"{user} {made.id}": made.expires})
         fields = {"created": moment, **_fields(made), "name": name, "expected": expected, "metadata": metadata}
         flat = [each for pair in fields.items() for each in pair]
-        limits = (self._quota, MOST, max(length, 0), made.expires, self._kept)
-        await self._run(CREATE, user, made.id, *limits, *flat, "file", "")
+        try:
+            given = (MOST, KNOWN, awaited, made.expires, self._kept, *flat, "file", "")
+            await self._grow(CREATE, awaited, user, made.id, *given)
+        except Refusal:
+            await self._redis.zrem(ALL, f"{user} {made.id}")
+            raise
         return made
 
     async def find(self, user: str, id: str) -> Transfer:
@@ -100,17 +114,17 @@ class Transfers:
     async def hold(self, user: str, id: str) -> tuple[Transfer, str]:
         """Be alone with one: it, and the token that says so. Raises NoUpload, Locked."""
         token = random_text(64)
-        flat = (await self._run(HOLD, user, id, token, HELD))[1]
-        return _read(id, dict(zip(flat[::2], flat[1::2], strict=True))), token
+        _, flat, awaited = await self._run(HOLD, user, id, token, HELD)
+        return _read(id, {**dict(zip(flat[::2], flat[1::2], strict=True)), "awaited": awaited}), token
 
     async def save(self, user: str, transfer: Transfer, token: str, awaited: int) -> None:
         """Say how far it is, that bytes come, and how many it takes in all, as far as that is known.
 
         Raises NoUpload, Locked when somebody else has it now, Quota.
         """
-        limits = (token, HELD, self._life, self._kept, self._quota, awaited)
-        done = await self._run(SAVE, user, transfer.id, *limits, *_fields(transfer).values())
-        transfer.expires = int(done[1])
+        given = (token, HELD, self._life, self._kept, awaited, *_fields(transfer).values())
+        transfer.expires = int(await self._grow(SAVE, awaited - transfer.awaited, user, transfer.id, *given))
+        transfer.awaited = awaited
 
     async def release(self, user: str, id: str, token: str) -> None:
         """Let others have it."""
@@ -118,8 +132,11 @@ class Transfers:
 
     async def kept(self, user: str, transfer: Transfer, token: str, file: str) -> None:
         """Say which file it has become. Raises NoUpload, Locked."""
-        await self._run(KEPT, user, transfer.id, token, file)
+        _, more, expires = await self._run(KEPT, user, transfer.id, token, file, int(FINISHED * 1e6))
         transfer.file = file
+        await self._allowance.count(more)
+        with contextlib.suppress(RedisError):  # then it is looked at when it would have expired
+            await self._redis.zadd(ALL, {f"{user} {transfer.id}": expires}, xx=True)
 
     async def end(self, user: str, id: str, which: str) -> list[Piece]:
         """Nobody may add to it any more: the pieces to be deleted before `forget`.
@@ -138,7 +155,8 @@ class Transfers:
 
     async def forget(self, user: str, id: str) -> None:
         """Nothing of it is left."""
-        await self._run(FORGET, user, id)
+        _, more = await self._run(FORGET, user, id)
+        await self._allowance.count(more)
         await self._redis.zrem(ALL, f"{user} {id}")
 
     async def of(self, user: str) -> list[str]:
@@ -158,8 +176,21 @@ class Transfers:
             if fields := await self._redis.hgetall(key("upload", user, id)):
                 yield _transfer(id, fields)
 
+    async def _grow(self, script: Script, more: int, user: str, id: str, *arguments: Any) -> Any:
+        """Run a step after which so many bytes more may be awaited; the last that it gives."""
+        allowance = self._allowance
+        room, counted = await allowance.take(more)
+        try:
+            done = await self._run(script, user, id, allowance.quota, allowance.entries, room, *arguments)
+        except UNMADE:
+            await allowance.count(-counted)
+            raise
+        await allowance.count(done[1] - counted)
+        return done[-1]
+
     async def _run(self, script: Script, user: str, id: str, *arguments: Any) -> Any:
-        keys = [key("upload", user, id), *(key(kind, user) for kind in ("uploads", "awaited", "usage"))]
+        kinds = ("uploads", "awaited", "usage", "files", "trash")
+        keys = [key("upload", user, id), *(key(kind, user) for kind in kinds), self._allowance.owner(user)]
         done = await script(self._redis, keys, id, *arguments)
         if done[0] in REFUSALS:
             raise REFUSALS[done[0]](id)

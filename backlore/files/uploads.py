@@ -5,7 +5,8 @@ bytes have all come, but whose file was not kept for a crash, has that made up f
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from typing import Protocol
 
 from redis.exceptions import RedisError
 
@@ -20,7 +21,13 @@ from backlore.web.delivery import FilePart
 
 SWEPT = 100  # uploads looked at in one go
 
-Keep = Callable[[str, str, Draft, str], Awaitable[File]]
+
+class Keep(Protocol):
+    """Makes a file of a user of a draft."""
+
+    async def __call__(
+        self, user: str, name: str, draft: Draft, expected: str = "", id: str = "", upload: str = ""
+    ) -> File: ...
 
 
 class Uploads:
@@ -41,7 +48,7 @@ class Uploads:
     async def create(self, user: str, name: str, length: int, expected: str = "", metadata: str = "") -> Transfer:
         """Begin one of so many bytes, -1: that will be said later. `expected` as for `Files.put`.
 
-        Raises BadName, Exists, Changed, Quota, Crowd: what can't be kept in the end is not begun.
+        Raises BadName, Exists, Changed, Quota, Crowd, Gone: what can't be kept in the end is not begun.
         """
         name = clean(name)
         found = await self._catalog.find(user, name) if expected else None
@@ -124,7 +131,7 @@ class Uploads:
 
     async def _make(self, user: str, transfer: Transfer, draft: Draft) -> File:
         try:
-            return await self._keep(user, transfer.name, draft, transfer.expected)
+            return await self._keep(user, transfer.name, draft, transfer.expected, upload=transfer.id)
         except (Exists, Changed):
             found = await self._catalog.find(user, transfer.name)
             if found and found.hash == draft.hash and found.created > transfer.created:

@@ -105,6 +105,15 @@ class Users:
         """A user by its id, in whatever state."""
         return _account(user, await self._redis.hgetall(user_key(user)))
 
+    def key(self, user: str) -> str | None:
+        """Of the user's hash, for whoever keeps something of owners; None for an id that is of no user's form."""
+        return user_key(user) if ID.fullmatch(user) else None
+
+    async def standing(self, user: str) -> str:
+        """A word that is another one after each change of the user; "" for one who may not log in."""
+        email, state, version = await self._redis.hmget(user_key(user), "email", "state", "version")
+        return "" if email is None or state else version or "0"
+
     async def create(self, email: str, hashed: str, verified: bool) -> str | None:
         """Make a user; its id, or None when the address is taken. `hashed` is "" for who has no password.
 
