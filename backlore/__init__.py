@@ -52,7 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENV", "NEXT", "Backend", "Changed", "Exists", "Gone", "NoFile", "Payload", "Quota", "Request", "Stream", "Turns",
-    "Upload", "admin", "auth", "avant", "between", "key", "length", "matching", "page", "private", "public", "reply", "static",
+    "Upload", "admin", "auth", "avant", "between", "key", "length", "matching", "page", "private", "public", "reply",
+    "static",
 ]  # fmt: skip
 
 
