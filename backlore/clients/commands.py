@@ -50,7 +50,7 @@ def full_name(args: Arguments) -> str:
 
 
 def _text(word: Any) -> str:
-    text = word if isinstance(word, str) else bytes(word).decode("latin-1")
+    text = bytes(word).decode("latin-1") if isinstance(word, bytes | bytearray | memoryview) else str(word)
     return text.upper()
 
 

@@ -35,7 +35,7 @@ class Version(NamedTuple):
     def reads(self, writer: "Version") -> bool:
         """Whether files of the other are surely read by this one."""
         if self.name == writer.name:
-            return self.number >= writer.number
+            return self.number[:2] >= writer.number[:2]
         return self.name == "valkey" and writer.number < (7, 4)  # until then they were one
 
 
@@ -53,10 +53,12 @@ def writer(head: bytes) -> Version | None:
 def identify(binary: str) -> Version:
     """The version of a program. Raises EngineError when it is none that can be embedded."""
     try:
-        said = subprocess.run([binary, "--version"], capture_output=True, text=True, errors="replace").stdout
+        asked = subprocess.run(
+            [binary, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
     except OSError as error:
         raise EngineError(f"{binary} can't be started ({error.strerror}): name another as redis.embedded.") from None
-    found = re.search(r"(Redis|Valkey) server v=([\d.]+)", said)
+    found = re.search(r"(Redis|Valkey) server v=([\d.]+)", asked.stdout)
     if not found:
         raise EngineError(f"{binary} is no redis and no valkey: name another as redis.embedded.")
     known = version(found[1], found[2])
