@@ -24,10 +24,11 @@ from backlore.files.files import Files
 from backlore.files.store import Away
 from backlore.identity.identity import Identity
 from backlore.identity.openid import BACK
+from backlore.services.developer import Developer
 from backlore.services.docs import DocsPage
 from backlore.services.health import Health
 from backlore.services.mail import Mail
-from backlore.services.outbox import OutboxPage, is_local
+from backlore.services.outbox import OutboxPage
 from backlore.services.rates import Rates
 from backlore.services.tasks import Function, Tasks
 from backlore.web import static
@@ -134,10 +135,11 @@ class Backend:
         self.routes(
             public.get("/openapi.json", self._openapi), *(route for service in services for route in service.routes())
         )
-        if self.settings.env == "dev":
-            self.routes(*DocsPage(is_local).routes())
-        if self.settings.env == "dev" and known.mail is None:
-            self.routes(*OutboxPage(self.settings.data / "outbox").routes())
+        developer = Developer(name, self.settings.key)
+        if "docs" in self.settings.pages:
+            self.routes(*DocsPage(developer.refuse).routes())
+        if "outbox" in self.settings.pages:
+            self.routes(*OutboxPage(self.settings.outbox, developer.refuse).routes())
         self.every(3600, self.identity.users.mend)
         self.every(20, self.identity.accounts.resume)
         self.every(3600, self.files.sweep, each=True)
@@ -229,7 +231,7 @@ def postman(settings: Settings) -> Smtp | Outbox:
     """What mails leave by: the configured SMTP server, or the folder outbox."""
     known = settings.config.mail
     if known is None:
-        return Outbox(settings.data / "outbox")
+        return Outbox(settings.outbox)
     password = settings.secret.smtp_password
     return Smtp(known.host, known.port, username=known.username, password=password, tls=known.tls)
 

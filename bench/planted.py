@@ -229,7 +229,7 @@ def planted(edits: list[Edit]) -> Iterator[OwnServer]:
 def hunt(server: OwnServer, seconds: float, first: bool = True, phase: str = "") -> Breaker:
     """A run against a server; `first`: until the first finding; `phase`: of this one alone, once there are people."""
     breaker = Breaker(
-        Wire(server.url), fetch(server.url), seconds=seconds, make_admin=server.make_admin, heal=server.heal
+        Wire(server.entrance), fetch(server.url), seconds=seconds, make_admin=server.make_admin, heal=server.heal
     )
 
     def stop(route: str) -> None:

@@ -68,6 +68,12 @@ class Server:
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    def key(self) -> str:
+        """What opens the developer's pages."""
+        match = re.search(r"/docs\?key=(\w+)\n", self.wait_said("/docs?key="))
+        assert match
+        return match[1]
+
     def wait_said(self, text: str, seconds: float = 10) -> str:
         until = time.monotonic() + seconds
         while text not in self.said():
@@ -105,6 +111,14 @@ class Server:
                 each.send_signal(signal.SIGCONT)
                 each.kill()
         self.process.wait(10)
+
+
+@contextlib.contextmanager
+def developer(server: Server) -> Iterator[httpx.Client]:
+    """A browser that was given the URL which the terminal printed."""
+    with httpx.Client(base_url=server.url) as client:
+        assert client.get("/docs", params={"key": server.key()}).status_code == 303
+        yield client
 
 
 class User(httpx.Client):

@@ -95,7 +95,7 @@ def test_every_edit_of_the_planted_fits(tmp_path: Path) -> None:
 
 def run_parts(app: str, seed: int, *phases: Any) -> list[str]:
     with OwnServer(app) as server:
-        breaker = Breaker(Wire(server.url), fetch(server.url), seed=seed, make_admin=server.make_admin)
+        breaker = Breaker(Wire(server.entrance), fetch(server.url), seed=seed, make_admin=server.make_admin)
         breaker.run([("", phase) for phase in (attacks.populate, *phases)])
         assert not breaker.findings
         return breaker.log

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from backlore.web.static import POLICY
-from tests.conftest import PASSWORD, SHOEBOX, Server, User, serving
+from tests.conftest import PASSWORD, SHOEBOX, Server, User, developer, serving
 from tests.test_page import Person, chromium, complaints  # noqa: F401  the fixture
 
 FOREIGN = [
@@ -26,23 +27,53 @@ FILES = {"/docs": "text/html", "/docs/style.css": "text/css", "/docs/script.js":
 
 
 def test_what_a_browser_is_told(shoebox: Server) -> None:
-    for path, kind in FILES.items():
-        answer = httpx.get(shoebox.url + path)
-        assert answer.status_code == 200 and answer.headers["content-type"] == f"{kind}; charset=utf-8"
-        assert answer.headers["cache-control"] == "no-store" and answer.headers["x-frame-options"] == "DENY"
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert httpx.head(shoebox.url + path).status_code == 200
-    page = httpx.get(f"{shoebox.url}/docs")
-    assert page.headers["content-security-policy"] == POLICY[1].decode()
-    assert not re.search(r"<style| style=| on\w+=|<script>|https?:", page.text)
-    assert "innerHTML" not in httpx.get(f"{shoebox.url}/docs/script.js").text
+    with developer(shoebox) as browser:
+        for path, kind in FILES.items():
+            answer = browser.get(path)
+            assert answer.status_code == 200 and answer.headers["content-type"] == f"{kind}; charset=utf-8"
+            assert answer.headers["cache-control"] == "no-store" and answer.headers["x-frame-options"] == "DENY"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert browser.head(path).status_code == 200
+        page = browser.get("/docs")
+        assert page.headers["content-security-policy"] == POLICY[1].decode()
+        assert not re.search(r"<style| style=| on\w+=|<script>|https?:", page.text)
+        assert "innerHTML" not in browser.get("/docs/script.js").text
 
 
 @pytest.mark.parametrize(("what", "headers"), FOREIGN, ids=[row[0] for row in FOREIGN])
 def test_strangers_see_nothing(shoebox: Server, what: str, headers: dict[str, str]) -> None:
     for path in FILES:
-        answer = httpx.get(shoebox.url + path, headers=headers)
-        assert (answer.status_code, answer.json()) == (404, {"error": "route"})
+        for given in (path, f"{path}?key={shoebox.key()}"):
+            answer = httpx.get(shoebox.url + given, headers=headers)
+            assert (answer.status_code, answer.json()) == (404, {"error": "route"})
+            assert "set-cookie" not in answer.headers
+
+
+def test_only_who_has_the_key(shoebox: Server) -> None:
+    """A plain proxy or tunnel looks like this machine: what it lacks is the URL that the terminal printed."""
+    key = shoebox.key()
+    assert re.search(rf"^docs +{shoebox.url}/docs\?key={key}$", shoebox.said(), re.MULTILINE) and len(key) >= 32
+    wrong = [{}, {"key": ""}, {"key": key[:-1]}, {"key": key + "0"}, {"key": "\xff"}, {"Key": key}]
+    tampered = ["", f"shoebox-dev={key[:-1]}", f"other={key}", f"x=shoebox-dev={key}", f"shoebox-dev={key} x", "\xff"]
+    for path in ("/docs", "/docs/script.js", "/outbox", "/outbox/style.css", "/outbox/any.eml"):
+        for query in wrong:
+            answer = httpx.get(shoebox.url + path, params=query)
+            assert (answer.status_code, answer.json()["error"]) == (403, "key") and "set-cookie" not in answer.headers
+        for cookie in tampered:
+            answer = httpx.get(shoebox.url + path, headers=[(b"cookie", cookie.encode("latin-1"))])
+            assert answer.status_code == 403
+    given = httpx.get(f"{shoebox.url}/outbox", params={"key": key})
+    assert given.status_code == 303 and given.headers["location"] == "/outbox" and key not in given.text
+    assert given.headers["set-cookie"] == f"shoebox-dev={key}; Path=/; HttpOnly; SameSite=Strict"
+    assert given.headers["cache-control"] == "no-store"
+    cookie = given.headers["set-cookie"].partition(";")[0]
+    for others in (cookie, f"a=b; {cookie}", f"shoebox-dev=old; {cookie}; c=d"):
+        assert httpx.get(f"{shoebox.url}/outbox", headers={"cookie": others}).status_code == 200
+    # said once for each page, by the terminal alone
+    assert shoebox.said().count(key) == 2
+    shoebox.process.send_signal(signal.SIGHUP)
+    shoebox.wait_said("master.reloaded", 30)
+    assert httpx.get(f"{shoebox.url}/outbox", headers={"cookie": cookie}).status_code == 200
 
 
 def test_not_in_prod(tmp_path: Path) -> None:
@@ -57,7 +88,8 @@ class Reader(Person):
     """A person at the page of the routes."""
 
     def opens(self, server: Server, fragment: str = "") -> None:
-        self.browser.get(f"{server.url}/docs{fragment}")
+        self.browser.get(f"{server.url}/docs?key={server.key()}{fragment}")
+        assert self.browser.current_url == f"{server.url}/docs{fragment}"
         self.waits_for("#stages section")
 
     def route(self, name: str) -> WebElement:

@@ -3,9 +3,11 @@
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import termios
 import time
 from collections.abc import Iterator
@@ -19,8 +21,10 @@ import pytest
 from backlore.clients.disk import Disk
 from backlore.core import temporary
 from backlore.core.config import make_secret
+from backlore.core.cpus import usable
 from backlore.core.notify import Notify
-from tests.conftest import ROOT, Server, serving
+from backlore.process.watch import Watch
+from tests.conftest import ROOT, Server, free_port, serving
 
 APPLICATION = """
 from backlore import Backend
@@ -283,3 +287,95 @@ def test_what_was_told_to_outlive_its_terminal_does(server: Server, leader: str,
         master.terminate()
         _, alive = psutil.wait_procs([master, *family], 20)
     assert not alive
+
+
+# The place it runs at
+
+
+def test_the_cpus_that_we_may_use(tmp_path: Path) -> None:
+    program = "from backlore.core.cpus import usable; print(usable())"
+    bound = str(min(os.sched_getaffinity(0)))
+    got = subprocess.run(["taskset", "-c", bound, sys.executable, "-c", program], capture_output=True, text=True)
+    assert got.stdout == "1\n", got.stderr
+    many = len(os.sched_getaffinity(0))
+    ours, groups = tmp_path / "ours", tmp_path / "groups"
+
+    def given(said: str, files: dict[str, str]) -> int:
+        ours.write_text(said)
+        shutil.rmtree(groups, ignore_errors=True)
+        for name, text in files.items():
+            (groups / name).parent.mkdir(parents=True, exist_ok=True)
+            (groups / name).write_text(text)
+        return usable(groups, ours)
+
+    deep = "0::/a.slice/b.service\n"
+    for none in ({}, {"cpu.max": "max 100000\n"}, {"cpu.max": "rubbish"}, {"cpu.max": ""}):
+        assert given(deep, none) == given("", none) == many
+    assert given(deep, {"a.slice/b.service/cpu.max": "100 100000\n"}) == 1
+    assert given(deep, {"a.slice/cpu.max": "50000 100000\n", "a.slice/b.service/cpu.max": "max 100000\n"}) == 1
+    assert given(deep, {"a.slice/cpu.max": "900000 100000\n"}) == min(many, 9)
+    first = "5:cpuacct,cpu:/docker/abc\n3:memory:/docker/abc\n"
+    for place in ("cpu", "cpu/docker/abc"):  # as a container sees its own, and as the host does
+        period = {f"{place}/cpu.cfs_period_us": "100000\n"}
+        assert given(first, period | {f"{place}/cpu.cfs_quota_us": "100000\n"}) == 1
+        assert given(first, period | {f"{place}/cpu.cfs_quota_us": "-1\n"}) == many
+
+
+def test_links_that_lead_nowhere_end_nothing(source: Path, tmp_path: Path) -> None:
+    for name in ("loop.py", "loop", "static/loop.html"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).symlink_to(Path(name).name)
+    (source / "gone.py").symlink_to("nowhere.py")
+    serves = "\nfrom backlore import public, static\napp.routes(public.get('/{path...}', static('static')))\n"
+    (source / "server.py").write_text(APPLICATION + serves)
+    watch = Watch(source)
+    (source / "later.py").symlink_to("later.py")
+    assert not watch.changed() and {Path(each).name for each in watch._look()} >= {"server.py"}
+    shutil.copytree(source, tmp_path / "app", symlinks=True)  # from where it is served
+    with serving(source, tmp_path, workers=1) as server:
+        assert httpx.get(f"{server.url}/loop.html").status_code == 404
+
+
+def test_a_loop_for_data_is_refused(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for words in (["--data", tmp_path / "loop"], ["--data", tmp_path / "loop" / "below"]):
+        assert "can't be written" in refused("run", "--app", source, *words)
+    assert "holds no application" in refused("run", "--app", tmp_path / "loop")
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_addresses_of_ipv6(host: str, source: Path, tmp_path: Path) -> None:
+    server = Server(source, tmp_path, workers=1)
+    server.words += ["--host", host]
+    try:
+        server.start()
+        assert httpx.get(f"http://[::1]:{server.port}/health").json() == {"ok": True}
+        assert f"serves on http://[{host}]:{server.port}\n" in server.said()
+        assert f"docs    http://[::1]:{server.port}/docs?key=" in server.said()
+        page = httpx.get(f"http://[::1]:{server.port}/docs", params={"key": server.key()}, follow_redirects=True)
+        assert page.status_code == 200 and page.url == f"http://[::1]:{server.port}/docs"
+        server.stop()
+    finally:
+        server.kill()
+
+
+def test_a_checkout_in_a_folder_with_a_space_and_by_a_link(tmp_path: Path) -> None:
+    """Whose path is too long for the first line of a script, too. What is installed is borrowed from ours."""
+    checkout = tmp_path / "with a space" / ("long" * 40)
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*[!p]", "tests", "bench", "docs"))
+    shutil.copy(ROOT / ".setup", checkout)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", checkout / ".venv"], check=True)
+    site = next(checkout.glob(".venv/lib/*/site-packages"))
+    (site / "borrowed.pth").write_text(f"{checkout}\n{sysconfig.get_path('purelib')}\n")
+    sum = subprocess.run(["cksum"], stdin=(checkout / "pyproject.toml").open(), capture_output=True, text=True).stdout
+    (checkout / ".venv" / "made-of").write_text(f"{sum.strip()} example\n")
+    (tmp_path / "link").symlink_to(Path("with a space") / ("long" * 40) / "run")
+    port, data = free_port(), tmp_path / "data of it"
+    words = [tmp_path / "link", "--port", str(port), "--workers", "1", "--data", data]
+    process = subprocess.Popen(words, cwd="/", stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout and process.stdout.readline() == f"Shoebox serves on http://127.0.0.1:{port}\n"
+        assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"ok": True}
+    finally:
+        process.terminate()
+        process.wait(30)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from backlore.web.static import POLICY
-from tests.conftest import MANY_USERS, PASSWORD, Server, User, mail_to, serving
+from tests.conftest import MANY_USERS, PASSWORD, Server, User, developer, mail_to, serving
 
 APPLICATION = """
 from backlore import Backend
@@ -45,7 +45,8 @@ def outbox(server: Server) -> Iterator[Path]:
 
 
 def get(server: Server, path: str, **headers: str) -> httpx.Response:
-    return httpx.get(server.url + path, headers=headers)
+    with developer(server) as client:
+        return client.get(path, headers=headers)
 
 
 def put(folder: Path, number: int = 0, text: str = "Hello.\n", **headers: str) -> str:
@@ -96,7 +97,8 @@ def test_what_a_browser_is_told(server: Server, outbox: Path) -> None:
             assert answer.headers["content-security-policy"] == POLICY[1].decode()
             assert '<link rel="stylesheet" href="/outbox/style.css">' in answer.text
             assert "<script" not in answer.text and "<style" not in answer.text and " style=" not in answer.text
-        head = httpx.head(server.url + path)
+        with developer(server) as client:
+            head = client.head(path)
         assert head.status_code == 200 and not head.content
 
 
@@ -228,7 +230,9 @@ def test_only_names_of_the_list(server: Server, outbox: Path, name: str) -> None
     assert listed(server) == ["a.eml"] and "the secret" in get(server, "/outbox/a.eml").text
     # by hand: a client would tidy the path up
     with socket.create_connection(("127.0.0.1", server.port)) as line:
-        line.sendall(f"GET /outbox/{name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        cookie = f"letters-dev={server.key()}"
+        head = f"Host: localhost\r\nCookie: {cookie}\r\nConnection: close"
+        line.sendall(f"GET /outbox/{name} HTTP/1.1\r\n{head}\r\n\r\n".encode())
         answer = b"".join(iter(lambda: line.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 404 ") and b'{"error":"route"}' in answer
 

@@ -187,11 +187,12 @@ def resets(breaker: Breaker) -> None:
 
 def _mailed(breaker: Breaker, email: str, kind: str) -> str:
     """The token in the newest mail to an address, as the outbox shows it; "" when there is none yet."""
-    page = breaker.wire.send(Sent("GET", "/outbox"), "127.0.0.1" if breaker.wire.has_addresses else "")
+    address = "127.0.0.1" if breaker.wire.has_addresses else ""
+    known = breaker.wire.send(Sent("GET", f"/outbox?key={breaker.wire.key}"), address)
+    cookie = "".join(known.cookies).partition(";")[0]
+    page = breaker.wire.send(Sent("GET", "/outbox", session=cookie), address)
     for name in re.findall(rb'href="/outbox/([^"?#]+)"', page.raw)[:20]:
-        mail = breaker.wire.send(
-            Sent("GET", f"/outbox/{name.decode()}"), "127.0.0.1" if breaker.wire.has_addresses else ""
-        )
+        mail = breaker.wire.send(Sent("GET", f"/outbox/{name.decode()}", session=cookie), address)
         found = re.search(rf"#{kind}=(\w+)".encode(), mail.raw)
         if found and email.encode() in mail.raw:
             return found[1].decode()

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 PATIENCE = 5.0  # seconds for a reply
 
@@ -78,6 +78,7 @@ class Wire:
     def __init__(self, url: str):
         parts = urlsplit(url if "//" in url else f"http://{url}")
         self.url = f"{parts.scheme}://{parts.netloc}"
+        self.key = parse_qs(parts.query).get("key", [""])[0]  # to the developer's pages
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection

@@ -38,7 +38,7 @@ def breaking(url: str, folder: str, seed: int, seconds: float, admin: str | None
     else:
         try:
             with OwnServer(folder) as server:
-                breaker = attack(server.url, server, seed=seed, seconds=seconds)
+                breaker = attack(server.entrance, server, seed=seed, seconds=seconds)
         except NoServer as error:
             raise click.ClickException(f"The application does not start: {error}") from None
     if save:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from backlore.cli import options
+from backlore.core.config import real
 from backlore.testing import Report, SuiteError, run
 from backlore.testing.plan import plan
 from backlore.testing.server import NoServer, OwnServer
@@ -48,7 +49,7 @@ def test(url: str, folder: str, all_: bool, only: str) -> None:
 
 def load(folder: Path) -> Any:
     """ROWS of the folder's test.py, which may import from its folder. Raises SuiteError."""
-    file = folder.resolve() / "test.py"
+    file = real(folder) / "test.py"
     if not file.is_file():
         raise SuiteError(f"{file} is missing: its ROWS are the suite.")
     sys.path.insert(0, str(file.parent))
@@ -75,7 +76,7 @@ def serving(url: str, folder: str) -> Iterator[str]:
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with OwnServer(folder) as server:
-            yield server.url
+            yield server.entrance
     finally:
         signal.signal(signal.SIGTERM, before)
 

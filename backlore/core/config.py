@@ -6,6 +6,7 @@ refused with its name and what was expected; a flag wins over `config.py`; a sec
 
 import contextlib
 import hashlib
+import hmac
 import importlib
 import os
 import secrets
@@ -174,6 +175,21 @@ class Settings(Payload):
         return self.data / FOLDER
 
     @property
+    def outbox(self) -> Path:
+        """Where mails are, without an SMTP server."""
+        return self.data / "outbox"
+
+    @property
+    def pages(self) -> list[str]:
+        """The developer's pages that there are."""
+        return [] if self.env != "dev" else ["docs"] if self.config.mail else ["docs", "outbox"]
+
+    @property
+    def key(self) -> str:
+        """Opens the developer's pages: as random as the secret it is made of, and of no use for anything else."""
+        return hmac.digest(self.secret.cookie.encode(), b"pages of the developer", "sha256").hex()[:32]
+
+    @property
     def verify_email(self) -> bool:
         """Whether an account begins with a verified address."""
         given = self.config.verify_email
@@ -182,7 +198,7 @@ class Settings(Payload):
     @property
     def address(self) -> str:
         """Where users reach us; links in mails begin with it."""
-        return self.config.address or f"http://{self.config.host}:{self.config.port}"
+        return self.config.address or f"http://{in_url(self.config.host)}:{self.config.port}"
 
     @property
     def engine_socket(self) -> Path:
@@ -302,6 +318,11 @@ def _convert(value: Any, type: type[Any], file: str, flags: Collection[str] = ()
         # of secret.py only the key's name is shown, never a value
         place = f"--{error.where}" if error.where in flags else f"{file}: {error.where or 'the whole'}"
         raise ConfigError(f"{place}: {error.why}{hint}") from None
+
+
+def in_url(host: str) -> str:
+    """As a URL has it: an address of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def real(path: Path) -> Path:

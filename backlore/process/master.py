@@ -4,7 +4,6 @@ Laws: signal handlers set flags only; a worker is replaced by starting the new o
 engine is stopped last; one master to a data folder.
 """
 
-import os
 import selectors
 import signal
 import socket
@@ -15,7 +14,8 @@ from typing import IO, Any
 
 import msgspec
 
-from backlore.core.config import ConfigError, Context, Settings, enter, load
+from backlore.core.config import ConfigError, Context, Settings, enter, in_url, load
+from backlore.core.cpus import usable
 from backlore.core.notify import Notify, console
 from backlore.core.streams import say
 from backlore.core.temporary import sweep
@@ -29,6 +29,7 @@ BACKLOG = 4096  # connections that wait to be accepted
 SOON = 5.0  # seconds: who dies younger is started again with a growing pause
 PAUSE = 0.1, 10.0  # seconds: the first, and the longest
 START_LIMIT = 60.0  # seconds from a child's start to its `ready`
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where those are found on this machine that listen everywhere
 READY = b"ready\n"  # all that a child says on its line, unless it can't start
 INSECURE = "passwords and sessions can be read on their way: set `address` in config.py to one of https"
 SUFFIXES = {"application": "", "files": "'s file server"}  # of the application's name
@@ -84,7 +85,7 @@ class Master:
         self.settings: Settings = load()
         self.notify = Notify(console)
         self._context = context
-        self._roles = ["serve"] * (self.settings.config.workers or os.cpu_count() or 1) + ["tasks"]
+        self._roles = ["serve"] * (self.settings.config.workers or usable()) + ["tasks"]
         self._slots: list[Child | None] = [None for _ in self._roles]
         self._pauses = [0.0 for _ in self._roles]
         self._starts = [0.0 for _ in self._roles]  # when an empty slot is filled again
@@ -307,10 +308,13 @@ class Master:
 
     def _announce(self) -> None:
         self._serves = True
-        known = self.settings.config
-        host = f"[{known.host}]" if ":" in known.host else known.host
+        known, port = self.settings.config, self.settings.config.port
         name = known.name.capitalize() + SUFFIXES[self._context.serves]
-        say(f"{name} serves on http://{host}:{known.port}")
+        say(f"{name} serves on http://{in_url(known.host)}:{port}")
+        if self._context.serves == "application":
+            host = in_url(LOOPBACK.get(known.host, known.host))
+            for page in self.settings.pages:  # on standard output alone: no log has the key
+                say(f"{page:<7} http://{host}:{port}/{page}?key={self.settings.key}")
         self.notify("info", "server.started", environment=self.settings.env, workers=len(self._roles) - 1)
 
     def _end_children(self) -> None:

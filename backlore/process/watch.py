@@ -39,6 +39,8 @@ class Watch:
                     path = os.path.join(folder, name)
                     try:
                         found[path] = os.stat(path).st_mtime_ns
-                    except FileNotFoundError:  # an editor is at work: the next look sees what it made
+                    except (
+                        OSError
+                    ):  # an editor is at work, a link leads nowhere or to itself: what can't be read is no code
                         continue
         return found

@@ -1,7 +1,7 @@
 """The outbox as a page: what mail would have left, where no SMTP server is configured.
 
-Law: tokens stand in mails, so only a browser on this very machine sees them: the connection, every hop that a proxy
-tells of and the name it asked for must be loopback. Nothing of a mail is markup. A file that is no mail is shown too.
+Law: tokens stand in mails, so only the developer's browser sees them. Nothing of a mail is markup. A file that is no
+mail is shown too.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ import html
 import os
 import re
 import time
+from collections.abc import Callable
 from email import message_from_bytes, policy
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -83,10 +83,11 @@ class Mail(NamedTuple):
 
 
 class OutboxPage:
-    """Shows the .eml files of a folder, newest first, to browsers on this machine. 404 `route` to all others."""
+    """Shows the .eml files of a folder, newest first, to those whom `refuse` gives no refusal."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, refuse: Callable[[Request], Reply | None]):
         self._folder = folder
+        self._refuse = refuse
         self._style = STYLE.read_bytes()
 
     def routes(self) -> list[Route]:
@@ -98,48 +99,25 @@ class OutboxPage:
         ]
 
     async def _list(self, request: Request) -> Reply:
-        """The newest mails. 200 text/html; 404 `route` for who is elsewhere."""
-        if not is_local(request):
-            return reply(404, error="route")
+        """The newest mails. 200 text/html; 303 with a key; 403 `key`; 404 `route` from elsewhere."""
+        if refusal := self._refuse(request):
+            return refusal
         mails = await asyncio.to_thread(read_newest, self._folder)
         rows = "\n".join(map(to_row, mails))
         return page("Outbox", LIST.format(mails=f"<ol>\n{rows}\n</ol>" if mails else EMPTY))
 
     async def _show(self, request: Request, name: str) -> Reply:
-        """One mail, with its links to click. 200 text/html; 404 `route` when it is none of the list."""
-        mail = await asyncio.to_thread(read_named, self._folder, name) if is_local(request) else None
+        """One mail, with its links to click. 200 text/html; 303; 403 `key`; 404 `route`, also if there is none."""
+        if refusal := self._refuse(request):
+            return refusal
+        mail = await asyncio.to_thread(read_named, self._folder, name)
         return reply(404, error="route") if mail is None else page(mail.title, to_article(mail))
 
     async def _look(self, request: Request) -> Reply:
-        """The stylesheet of both. 200 text/css; 404 `route`."""
-        if not is_local(request):
-            return reply(404, error="route")
+        """The stylesheet of both. 200 text/css; 303; 403 `key`; 404 `route`."""
+        if refusal := self._refuse(request):
+            return refusal
         return Reply(200, self._style, [(b"content-type", b"text/css; charset=utf-8"), *SECURITY, NO_STORE])
-
-
-def is_local(request: Request) -> bool:
-    """Whether the request comes from this machine, and only from it.
-
-    A tunnel or a proxy that nobody configured comes from loopback as well, but tells for whom; a foreign page whose
-    name was turned to loopback (DNS rebinding) is told by the host it asks for.
-    """
-    if request.headers.get(b"forwarded") is not None:
-        return False
-    hops = (request.header("x-forwarded-for") or request.origin).split(",")
-    host = re.sub(r":\d*$", "", request.header("host") or "").strip("[]").lower()
-    named = host == "localhost" or host.endswith(".localhost") or is_loopback(host)
-    return named and is_loopback(request.origin) and all(is_loopback(hop.strip()) for hop in hops)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether it is an address of a machine's own (127.0.0.0/8, ::1), also when IPv6 carries an IPv4 one."""
-    try:
-        known = ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(known, IPv6Address) and known.ipv4_mapped:
-        known = known.ipv4_mapped
-    return known.is_loopback
 
 
 def read_newest(folder: Path) -> list[Mail]:

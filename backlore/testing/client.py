@@ -14,13 +14,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from backlore.testing.cookies import Cookies
 from backlore.testing.reply import Reply
 from backlore.testing.rows import SuiteError
 
 PATIENCE = 10.0  # seconds for a reply
+PAGES = ("/docs", "/outbox")  # of the developer, whose URLs the terminal prints
 SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -39,7 +40,10 @@ class Sent:
 
 
 class Server:
-    """The server that is tested. Raises SuiteError when `url` is none of HTTP."""
+    """The server that is tested. `key`, in the query of `url`, opens the developer's pages.
+
+    Raises SuiteError when `url` is none of HTTP.
+    """
 
     def __init__(self, url: str):
         parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -47,9 +51,10 @@ class Server:
             self.port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError as error:
             raise SuiteError(f"{url}: {error}") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/", *PAGES):
             raise SuiteError(f"{url} is no address of a server: http://HOST:PORT")
         self.url = f"{parts.scheme}://{parts.netloc}"
+        self.key = parse_qs(parts.query).get("key", [""])[0]
         self.host = parts.hostname
         self.is_loopback = is_loopback(self.host)
         self.trusted = self.is_loopback or parts.scheme == "https"

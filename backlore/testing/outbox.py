@@ -16,6 +16,7 @@ class Outbox:
     def __init__(self, client: Client):
         self._client = client
         self._lock = threading.Lock()
+        self._client.send(Sent("GET", f"/outbox?key={client.server.key}", {}, None))  # gives a cookie for the key
         self._used = {link for link, _ in self._list()}
         self._texts: dict[str, str] = {}
 
@@ -24,9 +25,13 @@ class Outbox:
         return [(html.unescape(link), html.unescape(to)) for link, to in ROW.findall(page)]
 
     def _get(self, path: str) -> str:
-        reply = self._client.send(Sent("GET", path, {}, None))
+        cookies = self._client.cookies.header(path)
+        reply = self._client.send(Sent("GET", path, {"cookie": cookies} if cookies else {}, None))
         if reply.status != 200:
-            raise NoReply(f"GET {path} gave {reply.status}: mails are seen in dev only, without SMTP, on one machine")
+            raise NoReply(
+                f"GET {path} gave {reply.status}: mails are seen in dev only, without SMTP, on one "
+                "machine, by the URL of /outbox that the terminal printed"
+            )
         return str(reply.body)
 
     def find(self, address: str, patterns: dict[str, str]) -> dict[str, str] | str:

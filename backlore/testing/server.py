@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 START = 30.0  # seconds
+ENTRANCE = re.compile(rb"^docs +(http://\S+)\n", re.MULTILINE)  # the line that a server in dev prints when it serves
 
 
 def descendants(process: int) -> set[int]:
@@ -32,12 +34,15 @@ class NoServer(Exception):
 
 
 class OwnServer:
-    """Runs while its `with` does. `env` is its environment, by default ours."""
+    """Runs while its `with` does. `env` is its environment, by default ours.
+
+    `entrance` is its URL with the key to the developer's pages.
+    """
 
     def __init__(self, app: str, env: dict[str, str] | None = None):
         self.app = app
         self._env = env
-        self.url = ""
+        self.url = self.entrance = ""
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> "OwnServer":
@@ -69,10 +74,11 @@ class OwnServer:
                 words, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=self._env, start_new_session=True
             )
         until = time.monotonic() + START
-        while b" serves on " not in log.read_bytes()[before:]:
+        while not (found := ENTRANCE.search(log.read_bytes(), before)):
             if self.process.poll() is not None or time.monotonic() > until:
                 raise NoServer(log.read_text(errors="replace")[-2000:].strip())
             time.sleep(0.02)
+        self.entrance = found[1].decode()
 
     def _end(self) -> None:
         if getattr(self, "process", None) and self.process.poll() is None:
