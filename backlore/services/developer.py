@@ -12,8 +12,6 @@ from urllib.parse import parse_qs
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
 
-WHY = "Open it by the URL that the terminal printed: it has the key."
-
 
 class Developer:
     """Known by a cookie. `refuse` stands before each page of theirs."""
@@ -34,7 +32,7 @@ class Developer:
         cookies = request.headers.get(b"cookie", b"").split(b";")
         if any(hmac.compare_digest(each.strip(b" \t"), self._cookie.encode()) for each in cookies):
             return None
-        return reply(403, {"why": WHY}, error="key")
+        return reply(403, error="key")
 
 
 def is_local(request: Request) -> bool:
