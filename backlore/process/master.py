@@ -230,7 +230,7 @@ class Master:
             elif (status := engine.process.poll()) is not None:
                 self.notify("error", "engine.died", status=status)
                 engine.start()
-        except EngineError as error:
+        except (EngineError, OSError) as error:  # no memory, no room on the disk: there may be some later
             if not self._serves:
                 raise
             self._engine_starts = time.monotonic() + PAUSE[1]
