@@ -141,7 +141,7 @@ class Backend:
         if "outbox" in self.settings.pages:
             self.routes(*OutboxPage(self.settings.outbox, developer.refuse).routes())
         self.every(3600, self.identity.users.mend)
-        self.every(20, self.identity.accounts.resume)
+        self.every(20, self.identity.erasure.resume)
         self.every(3600, self.files.sweep, each=True)
         self.every(3600, self._sweep_uploads, each=True)
         self.every(3600, self._recount_files)
@@ -267,7 +267,7 @@ def providers(settings: Settings) -> list[Provider]:
     """Those that users may sign in by. They send browsers back to the configured address, whatever a request says."""
     back, secrets = f"{settings.address}{BACK}", settings.secret.providers
     return [
-        Provider(id, each.name, each.issuer, each.client_id, secrets.get(id, ""), back)
+        Provider(id, each.name, each.issuer, each.client_id, secrets.get(id, ""), f"{back}/{id}")
         for id, each in settings.config.providers.items()
     ]
 

@@ -42,7 +42,7 @@ def member(server: Server, email: str) -> User:
     user = User(server, email)
     assert user.post("/auth/signup", json={"email": email, "password": PASSWORD}).json() == {}
     token = token_in(mail_to(server, email), "verify")
-    assert user.post("/auth/verifyEmail", json={"token": token}).json() == {}
+    assert user.post("/auth/verifyEmail", json={"token": token, "password": PASSWORD}).json() == {}
     return user.log_in()
 
 
@@ -59,8 +59,12 @@ def test_no_account_before_the_address_is_proven(server: Server, anyone: User) -
     text = mail_to(server, "new@example.com")
     assert f"{server.url}/#verify=" in text
     token = token_in(text, "verify")
-    assert anyone.post("/auth/verifyEmail", json={"token": token}).json() == {}
-    assert refused(anyone, "/auth/verifyEmail", {"token": token}) == (403, "token")  # it serves once
+    proof = {"token": token, "password": PASSWORD}
+    for wrong in ({"token": token}, proof | {"password": "wrong password"}):
+        assert refused(anyone, "/auth/verifyEmail", wrong) == (403, "auth")  # the link alone opens nothing
+        assert refused(anyone, "/auth/login", login) == (403, "verify")
+    assert anyone.post("/auth/verifyEmail", json=proof).json() == {}
+    assert refused(anyone, "/auth/verifyEmail", proof) == (403, "token")  # it serves once
     assert anyone.post("/auth/login", json=login).status_code == 200
 
 
@@ -70,8 +74,10 @@ def test_whoever_proves_the_address_owns_it(server: Server, anyone: User) -> Non
     first = token_in(mail_to(server, "wanted@example.com"), "verify")
     anyone.post("/auth/signup", json=squatter | {"password": PASSWORD})
     second = token_in(mail_to(server, "wanted@example.com", 2), "verify")
-    assert anyone.post("/auth/verifyEmail", json={"token": second}).json() == {}
-    assert refused(anyone, "/auth/verifyEmail", {"token": first}) == (403, "token")
+    # a stranger's mail, taken for one's own, comes to nothing
+    assert refused(anyone, "/auth/verifyEmail", {"token": first, "password": PASSWORD}) == (403, "auth")
+    assert anyone.post("/auth/verifyEmail", json={"token": second, "password": PASSWORD}).json() == {}
+    assert refused(anyone, "/auth/verifyEmail", {"token": first, "password": squatter["password"]}) == (403, "token")
     assert refused(anyone, "/auth/login", squatter) == (403, "auth")
 
 
@@ -127,7 +133,8 @@ def test_an_address_is_given_once_also_at_once(server: Server, anyone: User) -> 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: User(server).post("/auth/signup", json=login), range(4)))
         tokens = [token_in(mail_to(server, "twice@example.com", n), "verify") for n in (1, 2, 3, 4)]
-        proofs = list(pool.map(lambda t: User(server).post("/auth/verifyEmail", json={"token": t}).status_code, tokens))
+        sent = [{"token": token, "password": PASSWORD} for token in tokens]
+        proofs = list(pool.map(lambda body: User(server).post("/auth/verifyEmail", json=body).status_code, sent))
     assert sorted(proofs) == [200, 403, 403, 403]
 
 
@@ -233,7 +240,7 @@ def test_an_erasure_that_was_cut_goes_on(tmp_path_factory: pytest.TempPathFactor
         for words in (["sadd", "destroying", id], ["hset", key("user", id), "state", "destroying"]):
             subprocess.run([*engine_cli(server), *words], check=True, capture_output=True)
         assert refused(user, "/auth/login", {"email": "half@example.com", "password": PASSWORD}) == (403, "auth")
-        run_in_application(server, "server.app.identity.accounts.resume()")
+        run_in_application(server, "server.app.identity.erasure.resume()")
         assert_nothing_kept(server, id, "half@example.com")
         User(server, "half@example.com").sign_up()
 

@@ -1,5 +1,6 @@
 """Signing in by OpenID Connect: by an independent provider, and against one that lies."""
 
+import base64
 import contextlib
 import html
 import json
@@ -11,12 +12,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 import httpx
 import pyotp
 import pytest
 
+from backlore.clients.fetch import session
 from backlore.core.config import Config
 from backlore.core.keys import key
 from backlore.core.payload import Codec, Invalid
@@ -62,8 +64,9 @@ def liar(folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def server(folder: Path, liar: str) -> Iterator[Server]:
     port, provider = free_port(), free_port()
-    with process("real", provider, f"http://127.0.0.1:{port}{BACK}", log=folder / "real.log") as url:
+    with process("real", provider, f"http://127.0.0.1:{port}{BACK}/real", log=folder / "real.log") as url:
         issuers = {"real": (url, real.CLIENT["id"]), "evil": (liar, evil.CLIENT["id"])}
+        issuers |= dict.fromkeys(("rotates", "swaps"), issuers["evil"])
         issuers |= {way: (f"{liar}/{way}", "x") for way in ("hang", "drip", "html", "error", "away", "large", "array")}
         issuers |= {"other": (f"{liar}/other", "x"), "gone": (f"http://127.0.0.1:{free_port()}", "x")}
         providers = {
@@ -73,7 +76,7 @@ def server(folder: Path, liar: str) -> Iterator[Server]:
         whitelist = ["example.org", "example.com"]
         settings = RATES | {"providers": providers, "verify_email": False, "whitelist": whitelist, "port": port}
         made = Server(KINDS, folder, workers=1, settings=settings, port=port)
-        secrets = {"real": real.CLIENT["secret"], "evil": evil.CLIENT["secret"]}
+        secrets = {"real": real.CLIENT["secret"]} | dict.fromkeys(("evil", "rotates", "swaps"), evil.CLIENT["secret"])
         secret = {"cookie": "for these tests alone, of some length", "providers": secrets}
         (made.folder / "secret.py").write_text(f"SECRET = {secret}\n")
         try:
@@ -208,7 +211,7 @@ def test_the_whitelist_counts(server: Server, browser: User) -> None:
 def come_back(browser: User, asked: dict[str, str], how: str = "right", claims: Any = None, **more: Any) -> str:
     """Come back from the liar with a code that says how it shall lie; where the browser is sent."""
     said = {"how": how, "claims": {"nonce": asked["nonce"]} | (claims or {}), **more}
-    return returned(browser, {"code": lie(asked, said), "state": asked["state"]})
+    return returned(browser, {"code": lie(asked, said), "state": asked["state"]}, asked["redirect_uri"])
 
 
 def lie(asked: dict[str, str], said: dict[str, Any]) -> str:
@@ -216,8 +219,8 @@ def lie(asked: dict[str, str], said: dict[str, Any]) -> str:
     return httpx.post(f"{asked['liar']}/lie", content=json.dumps(said)).json()
 
 
-def returned(browser: User, query: Any) -> str:
-    got = browser.get(BACK, params=query)
+def returned(browser: User, query: Any, back: str = f"{BACK}/evil") -> str:
+    got = browser.get(back, params=query)
     assert got.status_code == 303 and got.headers["cache-control"] == "no-store", (got.status_code, got.text)
     assert "Max-Age=0" in got.headers.get_list("set-cookie")[0]
     return got.headers["location"]
@@ -332,27 +335,71 @@ def test_what_is_right(server: Server, browser: User, liar: str) -> None:
         ("right", {"exp": int(time.time()) - 30, "iat": int(time.time()) + 30}, {}),  # a clock that is off
         ("right", {}, {"header": {"of_its_own": "x"}}),
         ("right", {"email": None}, {"info": verified("informed@example.org", "right-7")}),
+        ("right", {"email_verified": None}, {"info": {"sub": "right-8", "email_verified": True}}),
     ]
     for number, (how, claims, more) in enumerate(ways):
         claims = verified(f"right{number}@example.org", f"right-{number}") | claims
         assert come_back(browser, begin(browser, "evil"), how, claims, **more) == "/", (how, claims)
-    assert who(browser)["user"]["email"] == "informed@example.org"
+        if claims["email"] is None:
+            assert who(browser)["user"]["email"] == "informed@example.org"
+    assert who(browser)["user"]["email"] == "right8@example.org"
     asked = begin(browser, "evil")
     other = {"info": verified("right1@example.org", "somebody else")}
-    assert come_back(browser, asked, claims={"sub": "right-8"}, **other) == "/#openid=auth"
+    assert come_back(browser, asked, claims={"sub": "right-9"}, **other) == "/#openid=auth"
 
 
-def test_keys_change(browser: User, liar: str) -> None:
+def times_asked(liar: str) -> int:
+    """How often the keys were asked for."""
+    return httpx.get(f"{liar}/asked").json()
+
+
+def test_keys_are_asked_for_again_once_a_minute(browser: User, liar: str) -> None:
+    """19: a key that is unknown, or has another content under the same name, as long as it is not too often."""
     claims = verified("rotated@example.org", "rotated-1")
-    assert come_back(browser, begin(browser, "evil"), "right", claims) == "/"
-    before = httpx.get(f"{liar}/asked").json()
-    assert come_back(browser, begin(browser, "evil"), "rotated", claims) == "/#openid=auth"
-    assert httpx.get(f"{liar}/asked").json() == before + 1  # once more, not again and again
+    assert come_back(browser, begin(browser, "rotates"), "right", claims) == "/"
+    before = times_asked(liar)
     httpx.get(f"{liar}/rotate")
-    assert come_back(browser, begin(browser, "evil"), "rotated", claims) == "/"
-    asked = httpx.get(f"{liar}/asked").json()
-    assert come_back(browser, begin(browser, "evil"), "rotated", claims) == "/"
-    assert httpx.get(f"{liar}/asked").json() == asked
+    assert come_back(browser, begin(browser, "rotates"), "rotated", claims) == "/"
+    assert come_back(browser, begin(browser, "rotates"), "rotated", claims) == "/"
+    assert times_asked(liar) == before + 1
+    for _ in range(3):
+        assert come_back(browser, begin(browser, "rotates"), "stranger", claims) == "/#openid=auth"
+    assert times_asked(liar) == before + 1
+
+
+def test_a_key_that_changes_under_its_name(browser: User, liar: str) -> None:
+    claims = verified("swapped@example.org", "swapped-1")
+    assert come_back(browser, begin(browser, "swaps"), "right", claims) == "/"
+    httpx.get(f"{liar}/swap")
+    try:
+        assert come_back(browser, begin(browser, "swaps"), "stranger", claims) == "/"
+        assert come_back(browser, begin(browser, "swaps"), "right", claims) == "/#openid=auth"
+    finally:
+        httpx.get(f"{liar}/swap")
+
+
+def test_each_provider_has_a_way_back_of_its_own(server: Server, browser: User) -> None:
+    """19, mix-up: an answer comes back where the sign-in was begun, and names its issuer rightly if it does."""
+    claims = verified("mixed@example.org", "mixed-1")
+    asked = begin(browser, "evil")
+    assert come_back(browser, asked | {"redirect_uri": f"{BACK}/real"}, claims=claims) == "/#openid=auth"
+    server.wait_said("openid.mixed_up")
+    assert come_back(browser, asked, claims=claims) == "/#openid=token"  # it has served
+    asked = begin(browser, "evil")
+    wrong = {"error": "access_denied", "state": asked["state"], "iss": "https://x.example"}
+    assert returned(browser, wrong) == "/#openid=auth"
+    assert browser.get(BACK, params={"state": "x"}).status_code == 404
+    assert who(browser) == {"error": "nocookie"}
+
+
+@pytest.mark.parametrize("secret", ["plain-secret", "a b+c:d%e/é~&="])
+def test_a_secret_in_basic_is_form_encoded(secret: str) -> None:
+    """RFC 6749, §2.3.1: what it decodes to is id and secret, whatever stands in them."""
+    headers: dict[str, str] = {}
+    client = session("my id:1", secret, "client_secret_basic", "https://x.example")
+    client.client_auth(client.token_endpoint_auth_method).prepare("POST", "https://x.example", headers, "")
+    id, _, given = base64.b64decode(headers["Authorization"].removeprefix("Basic ")).decode("ascii").partition(":")
+    assert (unquote_plus(id), unquote_plus(given)) == ("my id:1", secret)
 
 
 @pytest.mark.parametrize("how", ["hang", "drip"])
@@ -382,7 +429,7 @@ def test_the_address_is_never_the_requests(server: Server, browser: User) -> Non
     forged = {"host": "evil.example", "x-forwarded-host": "evil.example", "x-forwarded-proto": "https"}
     url = browser.post("/auth/openid/begin", json={"provider": "evil"}, headers=forged).json()["url"]
     asked = parse_qs(urlsplit(url).query)
-    assert asked["redirect_uri"] == [server.url + BACK] and asked["code_challenge_method"] == ["S256"]
+    assert asked["redirect_uri"] == [f"{server.url}{BACK}/evil"] and asked["code_challenge_method"] == ["S256"]
     assert asked["scope"] == ["openid email"] and asked["response_type"] == ["code"]
 
 
@@ -443,7 +490,7 @@ def test_answers_that_are_none(server: Server, browser: User) -> None:
         assert returned(browser, {"error": error, "state": asked["state"]}) == f"/#openid={word}"
     asked = begin(browser, "evil")
     assert returned(browser, {"code": "a", "state": asked["state"], "iss": "https://x.example"}) == "/#openid=auth"
-    assert browser.get(BACK, params={"state": "x" * 2100}).status_code == 414
+    assert browser.get(f"{BACK}/evil", params={"state": "x" * 2100}).status_code == 414
     assert who(browser) == {"error": "nocookie"}
 
 

@@ -97,7 +97,7 @@ def join(visitor: Stranger, server: Server, email: str, password: str = PASSWORD
     """Sign up where addresses are verified."""
     assert visitor.post("/auth/signup", json={"email": email, "password": password}).json() == {}
     token = token_in(mail_to(server, email), "verify")
-    assert visitor.post("/auth/verifyEmail", json={"token": token}).json() == {}
+    assert visitor.post("/auth/verifyEmail", json={"token": token, "password": password}).json() == {}
 
 
 def links(server: Server, kind: str) -> list[tuple[str, str]]:
@@ -240,7 +240,11 @@ def test_the_owner_of_an_address_gets_rid_of_who_came_first(server: Server, stra
     for each in (squatter, other):
         assert error(each.get("/auth/csrf")) == (403, "session")
     assert error(stranger.enter(address)) == (403, "auth")
-    assert error(stranger.post("/auth/verifyEmail", json={"token": kept})) == (403, "token")
+    assert error(stranger.post("/auth/verifyEmail", json={"token": kept})) == (403, "session")
+    assert error(User(server, "bystander@example.com").sign_up().post("/auth/verifyEmail", json={"token": kept})) == (
+        403,
+        "token",
+    )
     assert error(stranger.post("/auth/reset", json={"token": waiting, "password": PASSWORD})) == (403, "token")
     owner = cookies_of(stranger.enter(address, NEW))["kinds"]
     assert stranger.get("/auth/csrf", headers={"cookie": owner}).json()["user"]["email"] == address
@@ -419,7 +423,7 @@ def test_links_and_cookies_are_of_the_configured_address(secure: Server, visitor
     address = "linked@example.com"
     assert visitor.post("/auth/signup", json={"email": address, "password": PASSWORD}, headers=evil).json() == {}
     token = token_in(mail_to(secure, address), "verify")
-    assert visitor.post("/auth/verifyEmail", json={"token": token}, headers=evil).json() == {}
+    assert visitor.post("/auth/verifyEmail", json={"token": token, "password": PASSWORD}, headers=evil).json() == {}
     given = visitor.enter(address, **evil)
     assert "; Secure" in given.headers["set-cookie"] and "domain" not in given.headers["set-cookie"].lower()
     assert visitor.post("/auth/recover", json={"email": address}, headers=evil).json() == {}
@@ -911,7 +915,7 @@ class Person:
             self.insists(lambda: self.sends("/auth/signup", body))
 
         def prove() -> None:
-            self.sends("/auth/verifyEmail", {"token": self.link("verify", sign_up)})
+            self.sends("/auth/verifyEmail", {"token": self.link("verify", sign_up), "password": self.password})
             if not self.is_let_in():
                 self.lets_a_minute_pass()
 
@@ -995,7 +999,7 @@ class Person:
 
     def erases_what_was_cut(self) -> None:
         with contextlib.suppress(AssertionError):  # the engine dies for it too; it comes again in a minute
-            run_in_application(self.server, "server.app.identity.accounts.resume()")
+            run_in_application(self.server, "server.app.identity.erasure.resume()")
 
     def asks_redis(self, *words: str) -> list[str]:
         """What redis says; nothing true while it is away."""
@@ -1034,6 +1038,6 @@ def test_mail_is_down_for_a_while(tmp_path_factory: pytest.TempPathFactory) -> N
         finally:
             controller.stop()
         token = token_in(box.arrived[0].get_body(("plain",)).get_content(), "verify")
-        assert client.post("/auth/verifyEmail", json={"token": token}).json() == {}
+        assert client.post("/auth/verifyEmail", json={"token": token, "password": PASSWORD}).json() == {}
         assert client.post("/auth/login", json=login).status_code == 200
         assert [mail["to"] for mail in box.arrived] == ["late@example.com"]

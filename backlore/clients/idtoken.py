@@ -7,7 +7,7 @@ is an algorithm here, whatever a token says of itself.
 from typing import Any
 
 from joserfc import jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
 from joserfc.jwk import JWKRegistry, Key, KeySet
 from joserfc.jws import JWSRegistry
 
@@ -34,7 +34,8 @@ def read_keys(document: Any) -> KeySet:
 
 
 def verify(token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str) -> dict[str, Any]:
-    """The claims of an ID token. Raises LookupError when its key is unknown, ValueError when it is not true."""
+    """The claims of an ID token. Raises LookupError when none of the keys has signed it, ValueError when it is not
+    true."""
     # headers of a provider's own are no fault; those that `crit` names are
     registry = JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
     try:
@@ -48,8 +49,8 @@ def verify(token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str)
             iat={"essential": True},
             nonce={"essential": True, "value": nonce},
         ).validate(claims)
-    except InvalidKeyIdError:
-        raise LookupError("the ID token is signed by an unknown key") from None
+    except (InvalidKeyIdError, BadSignatureError):
+        raise LookupError("the ID token is signed by a key that the provider does not publish") from None
     except BROKEN as error:
         # the class alone: a message may repeat what was sent
         raise ValueError(f"the ID token is refused: {type(error).__name__}, {getattr(error, 'claim', '')}") from None

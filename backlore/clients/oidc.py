@@ -1,8 +1,8 @@
 """A provider of OpenID Connect, as a client of it (Core 1.0, Discovery 1.0; PKCE: RFC 7636; RFC 9207).
 
 Laws: nobody waits for a provider longer than 5 seconds. What it publishes is believed for an hour, and only when it
-names the issuer that is configured; its keys are asked for again when a token names one that is unknown. Codes and
-tokens stand in no message of an exception.
+names the issuer that is configured; its keys are asked for again when a token fits none of them, by its name or by its
+signature, once a minute at most. Codes and tokens stand in no message of an exception.
 
 httpx, authlib and joserfc are imported with the first sign-in: who has no provider does without their 20 MB.
 """
@@ -15,6 +15,7 @@ import msgspec
 
 WAIT = 5.0  # seconds for all that one request asks of a provider
 FRESH = 3600.0  # seconds that its metadata and keys are believed
+PAUSE = 60.0  # seconds between two times that keys are asked for because a token did not fit
 
 
 class Unreachable(Exception):
@@ -58,6 +59,7 @@ class Provider:
         self._metadata: Metadata | None = None
         self._keys: Any = None
         self._until = 0.0  # monotonic seconds
+        self._next_look = 0.0  # likewise, at the keys because of a token
         self._lock = asyncio.Lock()  # one request asks for metadata and keys, the others wait
 
     async def begin(self, state: str, nonce: str, verifier: str) -> str:
@@ -128,12 +130,13 @@ class Provider:
                 raise Refused(str(error)) from None
             claims = await self._verify(client, metadata, got.get("id_token"), nonce)
             access = got.get("access_token")
-            if "email" not in claims and metadata.userinfo_endpoint and isinstance(access, str):
-                # who does not put it into the ID token tells it here (Core 1.0, §5.4)
+            told_all = "email" in claims and "email_verified" in claims
+            if not told_all and metadata.userinfo_endpoint and isinstance(access, str):
+                # what a provider does not put into the ID token it tells here (Core 1.0, §5.4)
                 told = await get_json(client, metadata.userinfo_endpoint, access)
                 if not isinstance(told, dict) or told.get("sub") != claims["sub"]:
                     raise Refused("the user info is of another user")
-                claims = told
+                claims |= told
         return Proof(self.issuer, claims["sub"], _verified_email(claims))
 
     async def _verify(self, client: Any, metadata: Metadata, token: Any, nonce: str) -> dict[str, Any]:
@@ -142,16 +145,17 @@ class Provider:
 
         if not isinstance(token, str):
             raise Refused("the provider gives no ID token")
-        for _ in ("the keys as known", "and as they are now"):
+        while True:
+            is_new = self._keys is None
             try:
-                keys = self._keys or read_keys(await get_json(client, metadata.jwks_uri))
-                self._keys = keys
-                return verify(token, keys, issuer=self.issuer, client_id=self._client_id, nonce=nonce)
-            except LookupError:
-                self._keys = None
+                self._keys = self._keys or read_keys(await get_json(client, metadata.jwks_uri))
+                return verify(token, self._keys, issuer=self.issuer, client_id=self._client_id, nonce=nonce)
+            except LookupError as error:
+                if is_new or time.monotonic() < self._next_look:
+                    raise Refused(str(error)) from None
+                self._keys, self._next_look = None, time.monotonic() + PAUSE
             except ValueError as error:
                 raise Refused(str(error)) from None
-        raise Refused("the ID token is signed by a key that the provider does not publish")
 
 
 def _verified_email(claims: dict[str, Any]) -> str:

@@ -4,8 +4,9 @@ TAG = 3  # characters of an owner's id
 
 # The kinds of our own keys. A test looks whether all that we use are here.
 WORDS = """
-aside awaited blob challenge destroying email files hashes lease linked links mail moves newest openid passkeys pending
-rate recovery reset served session sessions signup task ticket totp trash trashed upload uploads usage user users verify
+aside awaited blob challenge destroying devices email erased files hashes lease linked links mail moves newest openid
+passkeys pending rate recovery reset served session sessions signup task ticket totp trash trashed upload uploads usage
+user users verify
 """
 OURS = frozenset(WORDS.split())
 

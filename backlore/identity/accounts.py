@@ -4,25 +4,26 @@
 
 Laws: a token is made when its mail leaves, and stands in no queue. Whether an address is known shows in no reply and
 in no time: who has it decides when the mail is made, beside the requests. With verification on, no account is there
-before its address is proven. Who first proves an address owns it: whatever an earlier claimant has attached to the
-account (sessions, factors, sign-ins) ends, and what was asked for under another password is worthless.
+before its address is proven, and who proves it knows the password of the signup too: a stranger's signup under one's
+address comes to nothing. Who first proves an address owns it: whatever an earlier claimant has attached to the account
+(sessions, factors, sign-ins) ends, and what was asked for under another password is worthless. An account moves to
+another address only where both are: the link of the mail, and a session of the account.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import msgspec
 
 from backlore.core.addresses import Email, normalize
 from backlore.core.crypto import Passwords, random_text
 from backlore.core.keys import key
-from backlore.core.notify import Notify
 from backlore.core.payload import Invalid, Payload, length
+from backlore.identity.erasure import Erasure
 from backlore.identity.login import Given, Login, TokenText
-from backlore.identity.sessions import Known, Sessions
+from backlore.identity.sessions import Known, Sessions, session_key
 from backlore.identity.strength import check_password
 from backlore.identity.tokens import Tokens
-from backlore.identity.users import Account, Users
+from backlore.identity.users import Account, Step, Users, user_key
 from backlore.identity.whitelist import Whitelist
 from backlore.identity.words import now, printable
 from backlore.web.reply import Reply, reply
@@ -35,7 +36,6 @@ VERIFY = 3_600
 RESET = 600
 
 Password = Annotated[str, length(8, 128)]
-Eraser = Callable[[str], Awaitable[None]]  # takes the id of a user
 
 
 class SignUp(Payload):
@@ -43,8 +43,11 @@ class SignUp(Payload):
     password: Password
 
 
-class Token(Payload):
+class Verify(Payload):
+    """With the password of a signup; a change of address was asked for with it."""
+
     token: TokenText
+    password: Given | None = None
 
 
 class Recover(Payload):
@@ -86,23 +89,16 @@ class Recovery(msgspec.Struct):
     version: int
 
 
-class Attached(Protocol):
-    """What lets a user in beside the password, and is kept apart from the user's hash."""
-
-    async def forget(self, user: str) -> None:
-        """Erase all of it."""
-
-
 class Accounts:
     """The routes of an account's life. `mail` and `rates` are the services of those names."""
 
     def __init__(
         self,
         redis: Any,
-        notify: Notify,
         users: Users,
         sessions: Sessions,
         login: Login,
+        erasure: Erasure,
         tokens: Tokens,
         passwords: Passwords,
         mail: Any,
@@ -113,13 +109,11 @@ class Accounts:
         verify_email: bool,
         whitelist: Whitelist,
     ):
-        self.on_destroy: list[Eraser] = []  # erase what the application keeps of a user
-        self.attached: list[Attached] = []  # given by the identity
         self._redis = redis
-        self._notify = notify
         self._users = users
         self._sessions = sessions
         self._login = login
+        self._erasure = erasure
         self._tokens = tokens
         self._passwords = passwords
         self._mail = mail
@@ -191,21 +185,41 @@ class Accounts:
         # in the fragment, which no browser sends: a token stands in no log and no Referer
         return {"link": f"{self._address}/#{kind}={await self._tokens.make(kind, opens, seconds, user)}"}
 
-    async def _verify(self, request: Request, body: Token) -> Reply:
-        """Prove an address with the token of a mail. 200 {}; 403 `token`; 429 `rate`."""
-        proven = await self._tokens.take("verify", body.token, Verification)
+    async def _verify(self, request: Request, body: Verify) -> Reply:
+        """Prove an address with the token of a mail. A signup needs its password, a change a session of the account.
+
+        200 {}; 403 `token`, `auth` (the password), `session` (none); 429 `rate`.
+        """
+        proven = await self._tokens.look("verify", body.token, Verification)
         if proven is None:
             return reply(403, error="token")
-        if not proven.user:
-            made = await self._users.create(proven.email, proven.password, verified=True)
-            if made:
-                await self._login.drop_pending(proven.email)
-            return reply(200) if made else reply(403, error="token")
-        account = await self._unchanged(proven)
-        old = await self._users.move(account.id, proven.email) if account else None
-        if old is None:
+        if proven.user:
+            return await self._verify_change(request, body.token, proven)
+        tries = self._rates.of_account("verify-account", proven.email)
+        if refused := await self._rates.refuse(tries):
+            return refused  # type: ignore[no-any-return]
+        checking = self._passwords.verify(proven.password, body.password or "", tries[1])
+        if not await self._rates.unless_busy(checking, tries):
+            return reply(403, error="auth")
+        await self._rates.forgive(tries)
+        taken = await self._tokens.take("verify", body.token, Verification)
+        if taken is None or not await self._users.create(proven.email, proven.password, verified=True):
             return reply(403, error="token")
-        await self._mail.send(old, "changed_email_old", {"email": proven.email})
+        await self._login.drop_pending(proven.email)
+        return reply(200)
+
+    async def _verify_change(self, request: Request, token: str, proven: Verification) -> Reply:
+        """Move an account to the address that a token proves, as its own session asks."""
+        mine = await self._sessions.of_browser(request)
+        if mine is None:
+            return reply(403, error="session")
+        session, user = mine
+        account = await self._unchanged(proven)
+        if account is None or account.id != user.id or await self._tokens.take("verify", token, Verification) is None:
+            return reply(403, error="token")
+        if not await self._users.move(account, proven.email, session_key(session)):
+            return reply(403, error="token")
+        await self._mail.send(account.email, "changed_email_old", {"email": proven.email})
         return reply(200)
 
     async def _unchanged(self, asked: Verification | Recovery) -> Account | None:
@@ -216,26 +230,18 @@ class Accounts:
     async def claim(self, account: Account) -> Account | None:
         """Somebody has proven the account's address. The first who does owns it, and nobody else gets in any more.
 
-        What an earlier claimant attached ends; the password, too, if it was his. None when the account has gone.
+        What an earlier claimant attached ends; the password, too, if it was theirs. The account as it is then; None
+        when it has changed meanwhile.
         """
-        if not account.verified:
-            # the password first: without it, nothing can be attached any more
-            await self._users.change(account.id, "password", account.password, "")
-            await self._detach(account)
-            await self._sessions.end_all(account.id)
-            await self._users.change(account.id, "verified", "", "1")
-        return await self._users.read(account.id)
-
-    async def remove_factors(self, account: Account) -> None:
-        """Take off what lets the user in beside the password, and tell it."""
-        await self._detach(account)
-        values = {"what": "an administrator has taken off your second factors and passkeys.", "when": now()}
-        await self._mail.send(account.email, "changed_factors", values | {"origin": "our administration"})
-
-    async def _detach(self, account: Account) -> None:
-        for attached in self.attached:
-            await attached.forget(account.id)
-        await self._users.change(account.id, "totp", account.totp, "")
+        if account.verified:
+            return account
+        version = await self._erasure.detach(account, "password")
+        if not version:
+            return None
+        await self._sessions.end_all(account.id)  # before it counts as proven: else a cut would leave them
+        bare = msgspec.structs.replace(account, password="", totp="", verified=True, version=version)
+        version = await self._users.alter(bare, ("HSET", user_key(account.id), "verified", "1"))
+        return msgspec.structs.replace(bare, version=version) if version else None
 
     # Recovery
 
@@ -263,7 +269,7 @@ class Accounts:
         if await self._tokens.take("reset", body.token, Recovery) is None:
             return reply(403, error="token")
         account = await self.claim(account)
-        if account is None or not await self._users.change(account.id, "password", account.password, hashed):
+        if account is None or not await self._users.alter(account, self._set_password(account, hashed)):
             return reply(403, error="token")
         await self._sessions.end_all(account.id)
         await self._tell_changed(account.email, request)
@@ -278,22 +284,26 @@ class Accounts:
             return account
         check_password(body.new, "new", account.email, self._name)
         hashed = await self._passwords.hash(body.new, account.id)
-        # of two changes at once the second finds another password than was proven
-        if not await self._users.change(account.id, "password", account.password, hashed):
+        # of two changes at once the second finds another user than was proven
+        if not await self._sessions.alter(request, account, self._set_password(account, hashed)):
             return reply(403, error="auth")
         await self._sessions.end_all(account.id, keep=request.session)
         await self._tell_changed(account.email, request)
         return reply(200)
 
     async def _change_email(self, request: Request, body: ChangeEmail) -> Reply:
-        """Another address, once verified. 200 {}; 400 `payload` also for no mail address; 403 `auth`; 429 `rate`."""
-        account = await self._login.prove(request, body.password)
+        """Another address, once its link was opened with a session of the account.
+
+        200 {}; 400 `payload` also for no mail address; 403 `auth`, `whitelist`; 429 `rate`.
+        """
+        account, email = await self._login.prove(request, body.password), normalize(body.email)
         if isinstance(account, Reply):
             return account
-        if refused := await self._rates.refuse(self._rates.of_account("mail", body.email)):
+        if not self._whitelist.admits(email):
+            return reply(403, error="whitelist")
+        if refused := await self._rates.refuse(self._rates.of_account("mail", email)):
             return refused  # type: ignore[no-any-return]
-        values = {"user": request.user.id, "version": str(account.version)}
-        await self._write_to(normalize(body.email), "verify_email_change", values)
+        await self._write_to(email, "verify_email_change", {"user": account.id, "version": str(account.version)})
         return reply(200)
 
     async def _make_change(self, email: str, values: dict[str, str]) -> dict[str, str] | None:
@@ -302,6 +312,10 @@ class Accounts:
             return None
         opens = Verification(email, user=values["user"], version=int(values["version"]))
         return await self._link("verify", opens, VERIFY)
+
+    @staticmethod
+    def _set_password(account: Account, hashed: str) -> Step:
+        return "HSET", user_key(account.id), "password", hashed
 
     async def _tell_changed(self, email: str, request: Request) -> None:
         await self._mail.send(email, "changed_password", {"when": now(), "origin": request.origin})
@@ -317,26 +331,6 @@ class Accounts:
         account = await self._login.prove(request, body.password)
         if isinstance(account, Reply):
             return account
-        await self.destroy(account)
+        if not await self._erasure.destroy(account, session_key(request.session)):
+            return reply(403, error="auth")
         return reply(200, headers=[self._sessions.keeper.cookie.take()])
-
-    async def destroy(self, account: Account) -> None:
-        """Erase a user and all that is kept of it; what is cut goes on by itself."""
-        await self._users.mark_destroying(account.id)
-        await self._erase(account.id)
-        await self._mail.send(account.email, "destroyed", {})
-
-    async def _erase(self, user: str) -> None:
-        """Erase a marked user: the application's data first, the user last, so that a cut erasure can go on."""
-        await self._sessions.end_all(user)
-        for erase in self.on_destroy:
-            await erase(user)
-        for attached in self.attached:
-            await attached.forget(user)
-        await self._users.forget(user)
-
-    async def resume(self) -> None:
-        """The task that ends erasures which were cut."""
-        for user in await self._users.destroying():
-            await self._erase(user)
-            self._notify("warning", "account.erased", user=user)

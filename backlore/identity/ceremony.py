@@ -13,6 +13,7 @@ import ipaddress
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+import idna
 import msgspec
 
 from backlore.core.payload import length
@@ -238,7 +239,9 @@ def _host(name: str) -> str:
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        return name.encode("idna").decode()  # as browsers write it in an origin
+        # as browsers write it in an origin (WHATWG URL, "domain to ASCII"): straße is not strasse
+        labels = idna.uts46_remap(name, std3_rules=False, transitional=False).split(".")
+        return ".".join(each if each.isascii() else f"xn--{each.encode('punycode').decode()}" for each in labels)
     return "localhost"
 
 

@@ -8,6 +8,7 @@ from backlore.core.notify import Notify
 from backlore.identity.accounts import Accounts
 from backlore.identity.admins import Admins
 from backlore.identity.ceremony import RelyingParty
+from backlore.identity.erasure import Erasure
 from backlore.identity.login import Login
 from backlore.identity.openid import OpenID
 from backlore.identity.passkeys import Passkeys
@@ -51,14 +52,15 @@ class Identity:
         passwords = Passwords()
         tokens, recovery = Tokens(redis), RecoveryCodes(redis)
         self.users = Users(redis, notify, admins)
-        self.sessions = Sessions(redis, self.users, idle=idle, limit=limit)
-        self.login = Login(redis, self.users, self.sessions, tokens, passwords, rates, device=device)
+        self.sessions = Sessions(redis, self.users, device=device, idle=idle, limit=limit)
+        self.login = Login(redis, self.users, self.sessions, tokens, passwords, rates)
+        self.erasure = Erasure(notify, self.users, self.sessions, mail)
         self.accounts = Accounts(
             redis,
-            notify,
             self.users,
             self.sessions,
             self.login,
+            self.erasure,
             tokens,
             passwords,
             mail,
@@ -81,11 +83,12 @@ class Identity:
             RelyingParty(address, name),
         )
         self.login.factors.append(self.passkeys)
-        self.accounts.attached.append(self.passkeys)
+        self.erasure.attached.append(self.passkeys)
         self.openid = OpenID(
             redis,
             notify,
             self.users,
+            self.sessions,
             tokens,
             self.login,
             self.accounts,
@@ -95,13 +98,13 @@ class Identity:
             providers=providers,
             whitelist=Whitelist(whitelist),
         )
-        self.accounts.attached.append(self.openid)
+        self.erasure.attached.append(self.openid)
         self.totp = Totp(redis, self.users, self.sessions, self.login, recovery, mail, rates, issuer=name)
         self.login.factors.append(self.totp)
         self.login.codes = self.totp
-        self.accounts.attached.append(self.totp)
-        self.admins = Admins(notify, self.users, self.sessions, self.login, self.accounts, mail)
-        self.on_destroy = self.accounts.on_destroy  # erase what the application keeps of a user
+        self.erasure.attached.append(self.totp)
+        self.admins = Admins(notify, self.users, self.sessions, self.login, self.erasure, mail)
+        self.on_destroy = self.erasure.on_destroy  # erase what the application keeps of a user
 
     def keep(self, keeper: Keeper) -> None:
         """Take the keeper, which needs `sessions.load` before."""

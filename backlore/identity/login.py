@@ -3,12 +3,11 @@
     pending:{x0z}ADDR  string  password hash of the last signup that waits for its verification; an hour
 
 Laws: an address that is known and one that is not are answered alike, in words and in time. Who guesses is limited by
-account and origin, so that nobody locks another out; a browser that was in before has a limit of its own, so that the
-owner gets in while somebody guesses from the same address (device cookies, OWASP Authentication Cheat Sheet). A
-password alone opens nothing for who has a second factor: it gives a ticket.
+account and origin, so that nobody locks another out; the browsers that were in before have a limit of their own, one
+for all of a user, so that the owner gets in while somebody guesses from the same address (device cookies, OWASP
+Authentication Cheat Sheet). A password alone opens nothing for who has a second factor: it gives a ticket.
 """
 
-import hashlib
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -17,10 +16,10 @@ from backlore.core.addresses import normalize
 from backlore.core.crypto import Passwords, random_text
 from backlore.core.keys import key
 from backlore.core.payload import Payload, length
+from backlore.identity.directory import tag_of
 from backlore.identity.sessions import Sessions
 from backlore.identity.tokens import Tokens
-from backlore.identity.users import Account, Users, tag_of
-from backlore.web.cookie import SignedCookie
+from backlore.identity.users import Account, Users
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
 from backlore.web.routes import Route
@@ -73,7 +72,7 @@ class Codes(Protocol):
 
 
 class Login:
-    """The ways in. `rates` is the service of that name; `device` the cookie that knows a browser again."""
+    """The ways in. `rates` is the service of that name."""
 
     def __init__(
         self,
@@ -83,8 +82,6 @@ class Login:
         tokens: Tokens,
         passwords: Passwords,
         rates: Any,
-        *,
-        device: SignedCookie,
     ):
         self.factors: list[Factor] = []  # given by the identity, as the one below
         self.codes: Codes
@@ -94,7 +91,6 @@ class Login:
         self._tokens = tokens
         self._passwords = passwords
         self._rates = rates
-        self._device = device
 
     def routes(self) -> list[Route]:
         """What clients call."""
@@ -126,17 +122,19 @@ class Login:
 
         The one that the browser had ends: nobody would end it any more.
         """
-        browser, known = request.header("user-agent") or "", self.knows(request, account.email)
-        session = await self._sessions.begin(account, request.origin, browser, is_known=bool(known))
+        browser, device = request.header("user-agent") or "", self._sessions.device_of(request)
+        is_known = await self._sessions.knows(account.id, device)
+        if not is_known:
+            device = random_text(130)
+        session = await self._sessions.begin(account, request.origin, browser, device, is_known=is_known)
         if session is None:
             return reply(403, error="auth")
+        if brought := await self._sessions.of_browser(request):
+            await self._sessions.end(brought[1].id, brought[0])
         keeper = self._sessions.keeper
-        brought = keeper.cookie.read(request.headers.get(b"cookie"))
-        if isinstance(brought, str) and (user := await self._sessions.load(brought)):
-            await self._sessions.end(user.id, brought)
         cookies = [keeper.cookie.give(session)]
-        if not known:
-            cookies.append(self._device.give(f"{_device_of(account.email)}{random_text(80)}"))
+        if not is_known:
+            cookies.append(self._sessions.device.give(device))
         return reply(200, {"csrf": keeper.csrf.sign(session)}, headers=cookies)
 
     async def holder(self, ticket: str) -> Account | None:
@@ -152,19 +150,20 @@ class Login:
             return reply(403, error="token")
         return await self.let_in(request, account)
 
-    def knows(self, request: Request, email: str) -> str:
-        """What names the browser, when somebody has logged in to this account from it; else ""."""
-        device = self._device.read(request.headers.get(b"cookie"))
-        return device if isinstance(device, str) and device.startswith(_device_of(email)) else ""
-
     async def limit(self, request: Request, email: str, device_kind: str, *limits: tuple[str, str]) -> Any:
-        """Take of the limits: the refusal, or None and what was taken. A known browser has a limit of its own."""
+        """Take of the limits: the refusal, or None and what was taken. Known browsers have one of their own."""
         refused = await self._rates.refuse(*limits)
-        device = self.knows(request, email) if refused else ""
-        if device:
-            limits = ((device_kind, device),)
+        user = await self._known_user(request, email) if refused else ""
+        if user:
+            limits = ((device_kind, user),)
             refused = await self._rates.refuse(*limits)
         return refused, limits
+
+    async def _known_user(self, request: Request, email: str) -> str:
+        """The user who has an address, when somebody has logged in as that user from this browser; else ""."""
+        device = self._sessions.device_of(request)
+        account = await self._users.find(email) if device else None
+        return account.id if account and await self._sessions.knows(account.id, device) else ""
 
     async def hold_pending(self, email: str, hashed: str, seconds: int) -> None:
         """Remember a signup that waits for its verification, so that a login can say so."""
@@ -175,12 +174,15 @@ class Login:
         await self._redis.delete(pending_key(email))
 
     async def prove(self, request: Request, password: str) -> Account | Reply:
-        """The password again, before anything that changes credentials: the user. Else 403 `auth`; 429 `rate`."""
+        """The password again, before anything that changes credentials: the user as it is now, for `Sessions.alter`.
+
+        Else 403 `auth`; 429 `rate`.
+        """
         tries = ("password", request.user.id)
         if refused := await self._rates.refuse(tries):
             return refused  # type: ignore[no-any-return]
         account = await self._users.read(request.user.id)
-        if account is None:
+        if account is None or account.state:
             return reply(403, error="auth")
         checking = self._passwords.verify(account.password, password, account.id)
         if not await self._rates.unless_busy(checking, tries):
@@ -232,8 +234,3 @@ class Login:
             return reply(403, error="code")
         await self._rates.forgive(*taken)
         return await self.redeem(request, body.ticket)
-
-
-def _device_of(email: str) -> str:
-    """What a device cookie of an account begins with: it shows no address."""
-    return hashlib.blake2b(email.encode(), digest_size=8).hexdigest()

@@ -4,9 +4,11 @@
     links:{k3f}…       hash    of a user: id of a provider -> JSON (issuer, sub, created); for ever
 
 Laws: a user of a provider is who it says for ever (issuer, sub); an address of e-mail only leads there once, and only
-when the provider has verified it. A link holds when both its sides agree: the user's side is written first and the
-way in last, taken off in the other order, so that a cut or a race leaves no way in. Who comes back is the browser that
-went (its cookie and the token `state` belong together). The browser is sent to places of our own page alone.
+when the provider has verified it. A link holds when both its sides agree, and the user's side is what counts: it is
+written and taken off in the step that compares the user, so that a cut or a race leaves no way in. Who comes back is
+the browser that went (its cookie and the token `state` belong together), from the provider it went to (each has an
+address of its own to send browsers back to, and names itself: RFC 9207). The browser is sent to places of our own page
+alone.
 """
 
 import hashlib
@@ -24,8 +26,9 @@ from backlore.core.notify import Notify
 from backlore.core.payload import Malformed, Payload, length, parse_urlencoded
 from backlore.identity.accounts import Accounts
 from backlore.identity.login import Given, Login
+from backlore.identity.sessions import Sessions
 from backlore.identity.tokens import Tokens
-from backlore.identity.users import Account, Users, user_key
+from backlore.identity.users import Account, Users
 from backlore.identity.whitelist import Whitelist
 from backlore.identity.words import now
 from backlore.web.cookie import SignedCookie
@@ -36,17 +39,9 @@ from backlore.web.stages import auth, private, public
 
 BACK = "/auth/openid/back"
 UNDER_WAY = 600  # seconds that the user may take at the provider
+# Deletes a way in. KEYS: linked. ARGV: the user it leads to.
+CLOSE = Script("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0")
 AWAY = ("server_error", "temporarily_unavailable")  # what providers answer that are so (RFC 6749, §4.1.2.1)
-
-# Lists a link with its user: 0 when the user has gone or is being erased, or has got another one meanwhile.
-# KEYS: user, links. ARGV: provider, what stands there ("" for none), what shall.
-LIST = Script("""
-local user = redis.call('HMGET', KEYS[1], 'email', 'state')
-if not user[1] or user[2] then return 0 end
-if (redis.call('HGET', KEYS[2], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
-return 1
-""")
 
 
 def linked_key(issuer: str, sub: str) -> str:
@@ -84,6 +79,10 @@ class Link(msgspec.Struct):
     sub: str
     created: int  # seconds
 
+    def is_of(self, proof: Proof) -> bool:
+        """Whether it is the provider's user that was proven."""
+        return (self.issuer, self.sub) == (proof.issuer, proof.sub)
+
 
 class OpenID:
     """The providers' routes. `cookie` binds a sign-in to the browser; `mail` and `rates` are the services."""
@@ -93,6 +92,7 @@ class OpenID:
         redis: Any,
         notify: Notify,
         users: Users,
+        sessions: Sessions,
         tokens: Tokens,
         login: Login,
         accounts: Accounts,
@@ -106,6 +106,7 @@ class OpenID:
         self._redis = redis
         self._notify = notify
         self._users = users
+        self._sessions = sessions
         self._tokens = tokens
         self._login = login
         self._accounts = accounts
@@ -120,7 +121,7 @@ class OpenID:
         return [
             public.get("/auth/providers", self._list_providers),
             auth.post("/auth/openid/begin", self._begin, limit=self._rates.by_origin("openid")),
-            auth.get(BACK, self._back),
+            auth.get(f"{BACK}/{{provider}}", self._back),
             private.get("/auth/links", self._list),
             private.post("/auth/links/remove", self._remove),
         ]
@@ -146,13 +147,13 @@ class OpenID:
             return reply(503, error="unavailable", headers=[("retry-after", "10")])
         return reply(200, {"url": url}, headers=[self._cookie.give(browser)])
 
-    async def _back(self, request: Request) -> Reply:
+    async def _back(self, request: Request, provider: str) -> Reply:
         """Where providers send the browser back to: `?code&state&iss` or `?error&state`; more is ignored.
 
         303 to `/` with a session's cookies, to `/#second=TICKET&factors=totp,passkey`, or to `/#openid=WORD`: `auth`,
         `denied`, `email`, `token`, `unavailable` or `whitelist`.
         """
-        found = await self._identify(request)
+        found = await self._identify(request, provider)
         if isinstance(found, str):
             return self._send_to(f"/#openid={found}")
         admitted = await self._login.admit(request, found)
@@ -168,7 +169,7 @@ class OpenID:
         """To a place of our own page; the cookie of the sign-in has served."""
         return reply(303, b"", headers=[("location", place), self._cookie.take(), *cookies])
 
-    async def _identify(self, request: Request) -> Account | str:
+    async def _identify(self, request: Request, from_provider: str) -> Account | str:
         """Whose browser has come back, or the word for why that is not known."""
         answer = read_answer(request.query_string)
         browser = self._cookie.read(request.headers.get(b"cookie"))
@@ -178,6 +179,9 @@ class OpenID:
         provider = self._providers.get(begun.provider) if begun else None
         if begun is None or provider is None or begun.browser != _hash(browser):
             return "token"
+        if begun.provider != from_provider or answer.get("iss", provider.issuer) != provider.issuer:
+            self._notify("warning", "openid.mixed_up", provider=provider.id, origin=request.origin)
+            return "auth"
         if error := answer.get("error"):
             return "unavailable" if error in AWAY else "denied"
         if not answer.get("code"):
@@ -217,50 +221,54 @@ class OpenID:
         account = await self._accounts.claim(account)
         if account is None:
             return "auth"
-        if not await self._link(account.id, provider, proof):
+        linked = await self._link(account, provider, proof)
+        if linked is None:
             return "email"
         if is_known:
             await self._tell(account.email, f"you can log in by {provider.name} now.", request)
-        return account
+        return linked
 
     async def _linked(self, proof: Proof) -> Account | None:
         user = await self._redis.get(linked_key(proof.issuer, proof.sub))
-        if user is None:
-            return None
-        if not any((each.issuer, each.sub) == (proof.issuer, proof.sub) for each in (await self._of(user)).values()):
-            return None
-        return await self._users.read(user)
+        return await self._holder(user, proof) if user else None
 
-    async def _link(self, user: str, provider: Provider, proof: Proof) -> bool:
-        """Link them. False when the user has another one at this provider: an address that was given to somebody
-        else there does not lead into the account of who had it before."""
-        kept = await self._redis.hget(links_key(user), provider.id) or ""
-        if kept:
-            old = msgspec.json.decode(kept, type=Link)
-            if old.issuer == proof.issuer and old.sub != proof.sub:
-                return False
-            await self._close(user, old)
-        link = msgspec.json.encode(Link(proof.issuer, proof.sub, int(time.time()))).decode()
-        if not await LIST(self._redis, [user_key(user), links_key(user)], provider.id, kept, link):
-            return False
-        await self._redis.set(linked_key(proof.issuer, proof.sub), user)
-        return True
+    async def _holder(self, user: str, proof: Proof) -> Account | None:
+        """A user, if it is the provider's. The user is looked at first: what takes the link off changes it."""
+        account, links = await self._users.read(user), await self._of(user)
+        return account if any(each.is_of(proof) for each in links.values()) else None
 
-    async def _close(self, user: str, link: Link) -> None:
+    async def _link(self, account: Account, provider: Provider, proof: Proof) -> Account | None:
+        """Link them; the account as it is then. None when the user has another one at this provider: an address that
+        was given to somebody else there does not lead into the account of who had it before."""
+        old = (await self._of(account.id)).get(provider.id)
+        if old and old.issuer == proof.issuer and old.sub != proof.sub:
+            return None
+        if not old or not old.is_of(proof):
+            link = msgspec.json.encode(Link(proof.issuer, proof.sub, int(time.time()))).decode()
+            version = await self._users.alter(account, ("HSET", links_key(account.id), provider.id, link))
+            if not version:  # it has changed: perhaps by the same sign-in in another window
+                return await self._holder(account.id, proof)
+            account = msgspec.structs.replace(account, version=version)
+        if old and not old.is_of(proof):
+            await self._close(account.id, old)
+        await self._redis.set(linked_key(proof.issuer, proof.sub), account.id)
+        if not await self._holder(account.id, proof):  # taken off, or the user erased, before the way in was there
+            await self._close(account.id, proof)
+        return account
+
+    async def _close(self, user: str, link: Link | Proof) -> None:
         """Take the way in off, if it is this user's."""
-        name = linked_key(link.issuer, link.sub)
-        if await self._redis.get(name) == user:
-            await self._redis.delete(name)
+        await CLOSE(self._redis, [linked_key(link.issuer, link.sub)], user)
 
     async def _of(self, user: str) -> dict[str, Link]:
         kept = await self._redis.hgetall(links_key(user))
         return {provider: msgspec.json.decode(raw, type=Link) for provider, raw in kept.items()}
 
-    async def forget(self, user: str) -> None:
-        """Erase a user's links."""
+    async def release(self, user: str) -> list[str]:
+        """Close the ways in; where a user's links lie."""
         for link in (await self._of(user)).values():
             await self._close(user, link)
-        await self._redis.delete(links_key(user))
+        return [links_key(user)]
 
     # The user's own
 
@@ -278,8 +286,9 @@ class OpenID:
         link = links.get(body.provider)
         if link is None:
             return reply(404, error="provider")
-        await self._close(request.user.id, link)
-        await self._redis.hdel(links_key(request.user.id), body.provider)
+        if not await self._sessions.alter(request, proven, ("HDEL", links_key(proven.id), body.provider)):
+            return reply(403, error="auth")
+        await self._close(proven.id, link)
         provider = self._providers.get(body.provider)
         name = provider.name if provider else body.provider
         await self._tell(request.user.email, f"logging in by {name} is no longer possible.", request)

@@ -6,7 +6,8 @@
 Laws: a challenge serves once, for one purpose and, where there is one, for one user. A passkey that has verified its
 user is both factors in one; one that has not is a second factor only. Whatever does not verify is answered alike,
 `passkey`, and nothing says why. A count of signatures that goes back means a copy: it is refused, and we are told;
-redis compares it in the step that keeps it.
+redis compares it in the step that keeps it. A passkey is added only to the user who showed the password for it, as that
+user was then.
 
 The passkeys' site is the configured address; for an IP address, as in dev, see `RelyingParty`.
 """
@@ -38,7 +39,7 @@ from backlore.identity.login import Given, Login, TokenText
 from backlore.identity.recovery import RecoveryCodes
 from backlore.identity.sessions import Sessions
 from backlore.identity.tokens import Tokens
-from backlore.identity.users import Account, Users, user_key
+from backlore.identity.users import Account, Users
 from backlore.identity.words import now
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
@@ -46,16 +47,6 @@ from backlore.web.routes import Route
 from backlore.web.stages import auth, private
 
 MOST = 20  # passkeys of a user
-
-# Keeps a new passkey: 0 when it is known, or its user gone or on the way out; -1 when there are too many.
-# KEYS: passkeys, user. ARGV: id, JSON, most.
-ADD = Script("""
-local user = redis.call('HMGET', KEYS[2], 'email', 'state')
-if not user[1] or user[2] or redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 0 end
-if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return -1 end
-redis.call('HINCRBY', KEYS[2], 'version', 1)
-return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-""")
 
 # Keeps what the use of a passkey has changed: 0 when it was removed, -1 when its count went back.
 # Those that several devices share don't count: 0 then and now. KEYS: passkeys. ARGV: id, count, JSON.
@@ -108,6 +99,7 @@ class Challenge(msgspec.Struct):
 
     purpose: Literal["login", "second", "register"]
     user: str = ""
+    version: int = 0  # of the user, when the password was shown for it
 
 
 class Passkeys:
@@ -143,9 +135,9 @@ class Passkeys:
         """Whether the user has any."""
         return bool(await self._redis.hlen(passkeys_key(account.id)))
 
-    async def forget(self, user: str) -> None:
-        """Erase all of a user's."""
-        await self._redis.delete(passkeys_key(user))
+    async def release(self, user: str) -> list[str]:
+        """Where all of a user's lie."""
+        return [passkeys_key(user)]
 
     def routes(self) -> list[Route]:
         """What clients call."""
@@ -229,34 +221,34 @@ class Passkeys:
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
             return proven
-        user, known = request.user, await self._of(request.user.id)
+        known = await self._of(proven.id)
         if len(known) >= MOST:
             return reply(409, error="passkeys")
-        challenge = await self._challenge("register", user.id)
-        return reply(200, {"options": self._party.creation(challenge, user.id, user.email, known)})
+        challenge = await self._challenge("register", proven.id, proven.version)
+        return reply(200, {"options": self._party.creation(challenge, proven.id, proven.email, known)})
 
     async def _add(self, request: Request, body: Add) -> Reply:
-        """Keep a new passkey. 200 {"recoveryCodes": [...]}, with the first factor only; 403 `passkey`; 409 `passkeys`.
+        """Keep a new passkey. 200 {"recoveryCodes": [...]}, with the first factor only; 403 `passkey`.
 
-        The password was asked for when it was begun.
+        The password was asked for when it was begun: what has changed the user since makes it worthless.
         """
         user, credential = request.user.id, read(NewCredential, body.credential)
-        if credential is None or await self._take(credential) != Challenge("register", user):
+        served = await self._take(credential) if credential else None
+        account = await self._users.read(user)
+        if credential is None or account is None or served != Challenge("register", user, account.version):
             return reply(403, error="passkey")
         made = await asyncio.to_thread(self._party.verify_new, credential, challenge_of(credential))
-        if made is None:
+        if made is None or credential.id in await self._of(user):
             return reply(403, error="passkey")
-        account = await self._users.read(user)
-        is_first = account is not None and not await self._login.factors_of(account)
+        is_first = not await self._login.factors_of(account)
         transports, born = credential.response.transports, int(time.time())
         passkey = Passkey(made.key, made.count, body.name, born, 0, transports, made.backed_up)
         text = msgspec.json.encode(passkey).decode()
-        added = await ADD(self._redis, [passkeys_key(user), user_key(user)], credential.id, text, MOST)
-        if added != 1:
-            return reply(409, error="passkeys") if added == -1 else reply(403, error="passkey")
+        codes, kept = await self._recovery.begin(user, is_first)
+        if not await self._sessions.alter(request, account, ("HSET", passkeys_key(user), credential.id, text), *kept):
+            return reply(403, error="passkey")
         if is_first:  # the other sessions were made without a second factor
             await self._sessions.end_all(user, keep=request.session)
-        codes = await self._recovery.begin(user, is_first)
         await self._tell(request, f'the passkey "{body.name}" was added.')
         return reply(200, {"recoveryCodes": codes})
 
@@ -265,13 +257,14 @@ class Passkeys:
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
             return proven
-        known = (await self._of(request.user.id)).get(body.id)
-        if known is None or not await self._redis.hdel(passkeys_key(request.user.id), body.id):
+        known = await self._of(proven.id)
+        if body.id not in known:
             return reply(404, error="passkey")
-        account = await self._users.read(request.user.id)
-        if account and not await self._login.factors_of(account):
-            await self._recovery.forget(account.id)
-        await self._tell(request, f'the passkey "{known.name}" was removed.')
+        is_last = len(known) == 1 and await self._login.factors_of(proven) == [self.name]
+        taken = ("HDEL", passkeys_key(proven.id), body.id)
+        if not await self._sessions.alter(request, proven, taken, *(self._recovery.drop(proven.id) if is_last else ())):
+            return reply(403, error="auth")
+        await self._tell(request, f'the passkey "{known[body.id].name}" was removed.')
         return reply(200)
 
     # Parts
@@ -279,8 +272,10 @@ class Passkeys:
     async def _of(self, user: str) -> dict[str, Passkey]:
         return read_all(await self._redis.hgetall(passkeys_key(user)), Passkey)
 
-    async def _challenge(self, purpose: Literal["login", "second", "register"], user: str = "") -> str:
-        return await self._tokens.make("challenge", Challenge(purpose, user), LASTS, user)
+    async def _challenge(
+        self, purpose: Literal["login", "second", "register"], user: str = "", version: int = 0
+    ) -> str:
+        return await self._tokens.make("challenge", Challenge(purpose, user, version), LASTS, user)
 
     async def _take(self, credential: NewCredential | KnownCredential) -> Challenge | None:
         """What the challenge in it was made for; it has served then, whatever comes of it."""

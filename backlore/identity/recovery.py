@@ -3,7 +3,7 @@
     recovery:{k3f}…  set  hashes of the codes that are left; until they are used, or the factors are removed
 
 Laws: a code is 120 random bits, so that its plain hash may be kept (ASVS 5.0, 6.5.2); it is taken by one command, so
-that it serves once; it is shown once, when it is made.
+that it serves once; it is shown once, when it is made. Codes come and go in the step that changes the factors.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from typing import Any
 
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
+from backlore.identity.users import Step
 
 COUNT = 10
 BITS = 120
@@ -28,20 +29,18 @@ class RecoveryCodes:
     def __init__(self, redis: Any):
         self._redis = redis
 
-    async def make(self, user: str) -> list[str]:
-        """New codes, in the place of those that are left: `abcdef-ghijkl-mnopqr-stuvwx`."""
+    def make(self, user: str) -> tuple[list[str], list[Step]]:
+        """New codes, `abcdef-ghijkl-mnopqr-stuvwx`, and what puts them in the place of those that are left."""
         codes = ["-".join(re.findall("......", random_text(BITS))) for _ in range(COUNT)]
-        async with self._redis.pipeline() as pipe:
-            pipe.delete(recovery_key(user)).sadd(recovery_key(user), *map(_hash, codes))
-            await pipe.execute()
-        return codes
+        return codes, [*self.drop(user), ("SADD", recovery_key(user), *map(_hash, codes))]
 
-    async def begin(self, user: str, is_first: bool) -> list[str]:
-        """New codes for a user's first factor, or for who has none left: the means to do without it. Else [].
+    async def begin(self, user: str, is_first: bool) -> tuple[list[str], list[Step]]:
+        """The same for a user's first factor, or for who has none left: the means to do without it. Else nothing."""
+        return self.make(user) if is_first or not await self.left(user) else ([], [])
 
-        Codes beside no factor are left from a removal that was cut: nobody knows who has them.
-        """
-        return await self.make(user) if is_first or not await self.left(user) else []
+    def drop(self, user: str) -> list[Step]:
+        """What erases them."""
+        return [("DEL", recovery_key(user))]
 
     async def left(self, user: str) -> int:
         """How many codes a user has left."""
@@ -51,10 +50,6 @@ class RecoveryCodes:
     async def take(self, user: str, code: str) -> bool:
         """Whether it is one of them; it has served then."""
         return bool(await self._redis.srem(recovery_key(user), _hash(code)))
-
-    async def forget(self, user: str) -> None:
-        """Erase them."""
-        await self._redis.delete(recovery_key(user))
 
 
 def _hash(code: str) -> str:

@@ -6,11 +6,10 @@
 A session begins with the tag of its user, so that both lie together: one round trip reads and renews it.
 
 Laws: a session is born only while its user may log in, and is the one who was looked at when it showed its factors:
-redis compares both in the step that makes it. What ends sessions changes the user first.
+redis compares both in the step that makes it. What ends sessions changes the user first. Time is redis's own.
 """
 
 import hashlib
-import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -22,37 +21,51 @@ from backlore.core.crypto import random_text
 from backlore.core.kept import read_all
 from backlore.core.keys import TAG, key
 from backlore.core.payload import Payload, length
-from backlore.identity.users import Account, Users, user_key
+from backlore.identity.users import Account, Step, Users, devices_key, user_key
+from backlore.web.cookie import SignedCookie
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request, User
 from backlore.web.routes import Route
 from backlore.web.stages import Keeper, private
 
 MOST = 100  # sessions of a user; a new one ends the one that was not used for longest
+DEVICES = 20  # of a user that are known: those that were used last
+KNOWN_FOR = 90 * 86_400  # seconds that a device is known without use
 
 # One round trip for a session: read and renew it, check its limit, read its user.
-# KEYS: session. ARGV: idle seconds, now, limit in seconds, tag of the user.
+# KEYS: session. ARGV: idle seconds, limit in seconds, tag of the user.
 LOAD = """
 local found = redis.call('GETEX', KEYS[1], 'EX', ARGV[1])
 if not found then return false end
 local id, created = found:sub(1, 16), tonumber(found:sub(18))
-local user = redis.call('HMGET', 'user:' .. ARGV[4] .. id:sub(4), 'email', 'admin')
-if not user[1] or ARGV[2] - created > tonumber(ARGV[3]) then
+local user = redis.call('HMGET', 'user:' .. ARGV[3] .. id:sub(4), 'email', 'admin')
+if not user[1] or redis.call('TIME')[1] - created > tonumber(ARGV[2]) then
     redis.call('DEL', KEYS[1])
     return false
 end
 return {id, user[1], user[2]}
 """
 
-# Begins a session: 0 when the user may not, 1 for the user's very first, else 2.
-# KEYS: user, session, sessions. ARGV: version of the user, what the session holds, idle seconds, public id, what is
-# known of it, now.
+# Begins a session: 0 when the user may not, 1 for the user's very first, else 2. The device is known from then on.
+# KEYS: user, session, sessions, devices. ARGV: version of the user, the user, idle seconds, public id, what is known of
+# it, device, most devices, seconds for which they are known.
 BEGIN = Script("""
 local user = redis.call('HMGET', KEYS[1], 'email', 'state', 'version')
 if not user[1] or user[2] or (user[3] or '0') ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
-redis.call('HSET', KEYS[3], ARGV[4], ARGV[5])
-return 2 - redis.call('HSETNX', KEYS[1], 'first', ARGV[6])
+local now, known = redis.call('TIME')[1], cjson.decode(ARGV[5])
+known.created = tonumber(now)
+redis.call('SET', KEYS[2], ARGV[2] .. ' ' .. now, 'EX', ARGV[3])
+redis.call('HSET', KEYS[3], ARGV[4], cjson.encode(known))
+redis.call('ZADD', KEYS[4], now, ARGV[6])
+redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - ARGV[7])
+redis.call('EXPIRE', KEYS[4], ARGV[8])
+return 2 - redis.call('HSETNX', KEYS[1], 'first', now)
+""")
+
+# Whether a device is known. KEYS: devices. ARGV: device, seconds for which it is.
+KNOWS = Script("""
+local seen = redis.call('ZSCORE', KEYS[1], ARGV[1])
+return seen and redis.call('TIME')[1] - seen < tonumber(ARGV[2]) and 1 or 0
 """)
 
 
@@ -82,9 +95,9 @@ class Known(msgspec.Struct):
     """What is kept of a session for its owner to see."""
 
     session: str
-    created: int
     origin: str
     browser: str
+    created: int = 0
 
 
 class Living(msgspec.Struct):
@@ -98,9 +111,11 @@ class Living(msgspec.Struct):
 
 
 class Sessions:
-    """Begins, loads and ends sessions. `idle` and `limit` are seconds: without use, and in all."""
+    """Begins, loads and ends sessions. `device` is the cookie that knows a browser again; `idle` and `limit` are
+    seconds: without use, and in all."""
 
-    def __init__(self, redis: Any, users: Users, *, idle: float, limit: float):
+    def __init__(self, redis: Any, users: Users, *, device: SignedCookie, idle: float, limit: float):
+        self.device = device
         self.keeper: Keeper  # given by the app: it needs `load` first
         self.on_new_place: Callable[[Account, Known], Awaitable[None]] | None = None  # given by the accounts
         self._redis = redis
@@ -113,7 +128,7 @@ class Sessions:
         """The user of a session, which is renewed; None when it has ended. One command to redis."""
         # the hot path: what `Script` does, without a call and a list more
         tag = f"{{{session[:TAG]}}}"
-        arguments = (1, session_key(session), self._idle, int(time.time()), self._limit, tag)
+        arguments = (1, session_key(session), self._idle, self._limit, tag)
         try:
             found = await self._redis.execute_command("EVALSHA", self._sha, *arguments)
         except NoScriptError:
@@ -123,21 +138,41 @@ class Sessions:
         id, email, flag = found
         return User(id, email, self._users.is_admin(email, flag == "1"))
 
-    async def begin(self, account: Account, origin: str, browser: str, *, is_known: bool = False) -> str | None:
+    async def of_browser(self, request: Request) -> tuple[str, User] | None:
+        """The session of the browser that sent a request, where no gatekeeper has looked, and its user."""
+        session = self.keeper.cookie.read(request.headers.get(b"cookie"))
+        user = await self.load(session) if isinstance(session, str) else None
+        return (str(session), user) if user else None
+
+    async def alter(self, request: Request, account: Account, *steps: Step) -> int:
+        """`Users.alter` as the session of a request asks for it, which has not ended meanwhile."""
+        device = public_id(self.device_of(request))
+        return await self._users.alter(account, *steps, asker=session_key(request.session), device=device)
+
+    def device_of(self, request: Request) -> str:
+        """What names the browser; "" for one that was never in."""
+        device = self.device.read(request.headers.get(b"cookie"))
+        return device if isinstance(device, str) else ""
+
+    async def knows(self, user: str, device: str) -> bool:
+        """Whether somebody has logged in as this user with a device, by what names it."""
+        return device != "" and bool(await KNOWS(self._redis, [devices_key(user)], public_id(device), KNOWN_FOR))
+
+    async def begin(
+        self, account: Account, origin: str, browser: str, device: str, *, is_known: bool = False
+    ) -> str | None:
         """A session of its own for a user; never one that a client has brought along.
 
-        `account` is the user as it was when it showed its factors; `is_known` when the browser showed to be the
+        `account` is the user as it was when it showed its factors; `is_known` when the `device` showed to be the
         user's. None when the user may not log in, or has changed since.
         """
-        session, now = account.id[:TAG] + random_text(130), int(time.time())
-        known = Known(session, now, origin, browser[:200])
+        session = account.id[:TAG] + random_text(130)
+        known = Known(session, origin, browser[:200])
         earlier = await self._known(account.id)
-        keys = [user_key(account.id), session_key(session), sessions_key(account.id)]
+        keys = [user_key(account.id), session_key(session), sessions_key(account.id), devices_key(account.id)]
         shown = msgspec.json.encode(known).decode()
-        session_holds = f"{account.id} {now}"
-        begun = await BEGIN(
-            self._redis, keys, account.version, session_holds, self._idle, public_id(session), shown, now
-        )
+        words = (account.version, account.id, self._idle, public_id(session), shown)
+        begun = await BEGIN(self._redis, keys, *words, public_id(device), DEVICES, KNOWN_FOR)
         if not begun:
             return None
         if len(earlier) >= MOST:
@@ -153,8 +188,8 @@ class Sessions:
         async with self._redis.pipeline(transaction=False) as pipe:
             for each in known.values():
                 pipe.pttl(session_key(each.session))
-            left = await pipe.execute()
-        found, dead, now = [], [], time.time()
+            *left, (now, _) = await pipe.time().execute()
+        found, dead = [], []
         for (id, each), milliseconds in zip(known.items(), left, strict=True):
             if milliseconds < 0 or now - each.created > self._limit:
                 dead.append(id)

@@ -1,13 +1,13 @@
 """The second factor of an authenticator app: codes by the time (TOTP, RFC 6238: SHA-1, 6 digits, 30 seconds).
 
-    totp:{k3f}…         string  secret that waits for its first code; ten minutes
+    totp:{k3f}…         string  "VERSION SECRET" waits for its first code, of the user as it was; ten minutes
     served:{k3f}…:STEP  string  this step of 30 seconds has let the user in; two minutes
 
 The secret that counts is the field `totp` of the user's hash.
 
 Laws: a step serves once, also on many connections at once (RFC 6238, §5.2). A secret counts from the moment that a code
-of it was shown, in the one step that ends its waiting: what erases the waiting one leaves nothing to confirm. Secrets
-and codes stand in no log, no notification and no mail.
+of it was shown, in the one step that ends its waiting, and only for the user as it was when it showed its password.
+Secrets and codes stand in no log, no notification and no mail.
 """
 
 import hmac
@@ -18,13 +18,12 @@ from typing import Annotated, Any
 
 import pyotp
 
-from backlore.clients.script import Script
 from backlore.core.keys import key
 from backlore.core.payload import Payload, length
 from backlore.identity.login import Given, Login
-from backlore.identity.recovery import RecoveryCodes
+from backlore.identity.recovery import RecoveryCodes, recovery_key
 from backlore.identity.sessions import Sessions
-from backlore.identity.users import Account, Users, user_key
+from backlore.identity.users import Account, Step, Users, user_key
 from backlore.identity.words import now
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
@@ -35,16 +34,6 @@ STEP = 30  # seconds
 NEAR = 1  # steps that a clock may be off, either way
 WAITING = 600  # seconds that a secret waits for its first code
 SERVED = 120  # seconds: longer than a step is accepted, and the nodes' clocks differ
-
-# KEYS: user, waiting secret, served step. ARGV: the secret, seconds that the step is remembered.
-ACTIVATE = Script("""
-if redis.call('GET', KEYS[2]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[1], 'email') == 0 then return 0 end
-redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], 'totp', ARGV[1])
-redis.call('HINCRBY', KEYS[1], 'version', 1)
-redis.call('SET', KEYS[3], '1', 'EX', ARGV[2])
-return 1
-""")
 
 
 def waiting_key(user: str) -> str:
@@ -123,22 +112,11 @@ class Totp:
     async def _serve(self, user: str, step: int) -> bool:
         return bool(await self._redis.set(served_key(user, step), "1", nx=True, ex=SERVED))
 
-    async def forget(self, user: str) -> None:
-        """Erase the authenticator, what waits to be one, and the recovery codes."""
-        await self._take_off(user)
-        await self._recovery.forget(user)
+    async def release(self, user: str) -> list[str]:
+        """Where the secret that waits lies, the steps that have served, and the recovery codes."""
         last = step_at(time.time()) + NEAR
-        await self._redis.delete(
-            *(served_key(user, step) for step in range(last - SERVED // STEP - 2 * NEAR, last + 1))
-        )
-
-    async def _take_off(self, user: str) -> bool:
-        """Whether there was an authenticator. The waiting one first: none comes in its place meanwhile."""
-        await self._redis.delete(waiting_key(user))
-        had = False
-        while (account := await self._users.read(user)) and account.totp:
-            had = await self._users.change(user, "totp", account.totp, "") or had
-        return had
+        served = [served_key(user, step) for step in range(last - SERVED // STEP - 2 * NEAR, last + 1)]
+        return [waiting_key(user), recovery_key(user), *served]
 
     # Routes
 
@@ -156,7 +134,7 @@ class Totp:
         if isinstance(proven, Reply):
             return proven
         secret = pyotp.random_base32(32)  # 160 bits (RFC 4226, §4, R6)
-        await self._redis.set(waiting_key(request.user.id), secret, ex=WAITING)
+        await self._redis.set(waiting_key(proven.id), f"{proven.version} {secret}", ex=WAITING)
         uri = pyotp.TOTP(secret).provisioning_uri(name=request.user.email, issuer_name=self._issuer)
         return reply(200, {"secret": secret, "uri": uri, "qr": qr_of(uri)})
 
@@ -166,8 +144,9 @@ class Totp:
         200 {"recoveryCodes": [...]}, empty when there are some; 403 `code` or `token` (nothing begun); 429 `rate`.
         """
         account = await self._users.read(request.user.id)
-        secret = await self._redis.get(waiting_key(request.user.id))
-        if account is None or secret is None:
+        waiting = await self._redis.get(waiting_key(request.user.id)) or ""
+        version, _, secret = waiting.partition(" ")
+        if account is None or version != str(account.version):
             return reply(403, error="token")
         refused, taken = await self._login.limit(request, account.email, "code-device", ("code", account.id))
         if refused:
@@ -177,12 +156,16 @@ class Totp:
             return reply(403, error="code")
         await self._rates.forgive(*taken)
         is_first = not await self._login.factors_of(account)
-        keys = [user_key(account.id), waiting_key(account.id), served_key(account.id, step)]
-        if not await ACTIVATE(self._redis, keys, secret, SERVED):
+        codes, kept = await self._recovery.begin(account.id, is_first)
+        steps: list[Step] = [
+            ("HSET", user_key(account.id), "totp", secret),
+            ("DEL", waiting_key(account.id)),
+            ("SET", served_key(account.id, step), "1", "EX", SERVED),
+        ]
+        if not await self._sessions.alter(request, account, *steps, *kept):
             return reply(403, error="token")
         # they were made without the factor
         await self._sessions.end_all(account.id, keep=request.session)
-        codes = await self._recovery.begin(account.id, is_first)
         await self._tell(account, request, "an authenticator app was set up as your second factor.")
         return reply(200, {"recoveryCodes": codes})
 
@@ -191,12 +174,14 @@ class Totp:
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
             return proven
-        had = await self._take_off(request.user.id)
-        account = await self._users.read(request.user.id)
-        if account and not await self._login.factors_of(account):
-            await self._recovery.forget(account.id)
-        if account and had:
-            await self._tell(account, request, "your authenticator app was removed.")
+        is_last = await self._login.factors_of(proven) == [self.name]
+        steps: list[Step] = [("HDEL", user_key(proven.id), "totp"), ("DEL", waiting_key(proven.id))]
+        if not await self._sessions.alter(
+            request, proven, *steps, *(self._recovery.drop(proven.id) if is_last else ())
+        ):
+            return reply(403, error="auth")
+        if proven.totp:
+            await self._tell(proven, request, "your authenticator app was removed.")
         return reply(200)
 
     async def _renew_codes(self, request: Request, body: Proof) -> Reply:
@@ -206,7 +191,9 @@ class Totp:
             return account
         if not await self._login.factors_of(account):
             return reply(403, error="factor")
-        codes = await self._recovery.make(account.id)
+        codes, kept = self._recovery.make(account.id)
+        if not await self._sessions.alter(request, account, *kept):
+            return reply(403, error="auth")
         await self._tell(account, request, "new recovery codes were made; the old ones are worthless.")
         return reply(200, {"recoveryCodes": codes})
 

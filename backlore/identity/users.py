@@ -1,25 +1,24 @@
 """The users, in our own redis.
 
-    user:{k3f}…        hash    email, password (argon2id, PHC string), created, first (first login; seconds),
-                               verified ("1"), admin ("1"), state ("disabled", or "destroying" while its data is
-                               erased), totp (secret of the authenticator), version (counts changes); for ever
-    email:{x0z}ADDR    string  the id of the user who has the address; for ever, 60 s while it is being taken
-    users:{all}email   sorted set  "ADDR ID" of all users, in the order of these words; `mend` keeps it true
-    users:{all}created sorted set  "CREATED ADDR ID" of all users, likewise
-    destroying         set     users whose erasure has begun; each until it has ended
+    user:{k3f}…     hash        email, password (argon2id, PHC string), created, first (first login; seconds),
+                                verified ("1"), admin ("1"), state ("disabled", or "destroying" while its data is
+                                erased), totp (secret of the authenticator), version (counts changes); for ever
+    devices:{k3f}…  sorted set  hash of what a browser's cookie holds → when somebody last logged in with it (seconds);
+                                20 of a user, 90 days; until a change of what lets the user in
+    destroying      set         users whose erasure has begun; each until it has ended
+    erased          sorted set  users who are erased → when it is done once more (seconds); until then
 
-The tag in braces is the first three characters of the user's id, so that one user's data lies together. An address
-has a tag of its own: its place must be known before its user is.
+The tag in braces is the first three characters of the user's id, so that one user's data lies together. Addresses lie
+elsewhere, in the directory.
 
-Law: what is changed of a user is compared first, in one step: who decided on an older state changes nothing, and a
+Laws: what is changed of a user is compared first, in one step: who decided on an older state changes nothing, and a
 user who was erased meanwhile does not come back as half of one. Each change counts the user's version up: a session
-is begun, and a ticket or a token holds, for the version that was looked at, so that none outlives a change.
+is begun, a ticket or a token holds, and a factor is added or taken off for the version that was looked at, so that
+none outlives a change. Who is found by an address has it: the directory alone says nothing.
 """
 
-import hashlib
 import re
-import time
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,15 +26,16 @@ import msgspec
 from backlore.clients.script import Script
 from backlore.core.addresses import normalize
 from backlore.core.crypto import random_text
-from backlore.core.keys import TAG, key
+from backlore.core.keys import key
 from backlore.core.notify import Notify
+from backlore.identity.directory import CLAIM, Directory
 
-BY_EMAIL = key("users", "allemail")
-BY_CREATED = key("users", "allcreated")
-DESTROYING = "destroying"  # set of the users whose erasure has begun; it spans partitions, so it is written alone
+DESTROYING = "destroying"  # spans partitions, so it is written alone; as the next one
+ERASED = "erased"
+AGAIN = 600  # seconds after an erasure: what a request that was under way has written since goes, too
 ID = re.compile("[a-z2-7]{16}")  # of our users; applications may have other owners of files and the like
-CLAIM = 60  # seconds that a signup has, from claiming the address to the account's being there
-CHUNK = 500  # entries of the index that a search reads in one command
+
+Step = tuple[str | int, ...]  # a command of redis that writes, its key, the words behind it
 
 # KEYS: user. ARGV: field, what it has ("" for none), what it gets ("" for none).
 CHANGE = Script("""
@@ -46,20 +46,33 @@ redis.call('HINCRBY', KEYS[1], 'version', 1)
 return 1
 """)
 
+# KEYS: user, devices, what has to be there (the session that asks, or the user again), and the key of each step.
+# ARGV: the user's version, the device that asks ("" for none), and of each step its command, the number of words
+# behind the key, and these.
+ALTER = Script("""
+local user = redis.call('HMGET', KEYS[1], 'email', 'version')
+if not user[1] or (user[2] or '0') ~= ARGV[1] or redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
+local at = 3
+for step = 4, #KEYS do
+    local last = at + 1 + ARGV[at + 1]
+    redis.call(ARGV[at], KEYS[step], unpack(ARGV, at + 2, last))
+    at = last + 1
+end
+for _, device in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+    if device ~= ARGV[2] then redis.call('ZREM', KEYS[2], device) end
+end
+return redis.call('HINCRBY', KEYS[1], 'version', 1)
+""")
+
 
 def user_key(user: str) -> str:
     """Of the user's hash."""
     return key("user", user)
 
 
-def tag_of(text: str) -> str:
-    """The partition of what is found by a text of a stranger's: the first characters of its hash."""
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()[:TAG]
-
-
-def email_key(email: str) -> str:
-    """Of the index from an address to its user."""
-    return key("email", tag_of(email) + email)
+def devices_key(user: str) -> str:
+    """Of the browsers that are known to be the user's."""
+    return key("devices", user)
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -91,6 +104,7 @@ class Users:
         self._redis = redis  # redis-py's types don't know that replies are str here
         self._notify = notify
         self._admins = {normalize(email) for email in admins or []}
+        self._directory = Directory(redis)
 
     def is_admin(self, email: str, flagged: bool) -> bool:
         """Whether a user is an admin, by flag or by configuration."""
@@ -98,8 +112,10 @@ class Users:
 
     async def find(self, email: str) -> Account | None:
         """The user who has an address, in whatever state."""
-        user: str | None = await self._redis.get(email_key(normalize(email)))
-        return await self.read(user) if user else None
+        email = normalize(email)
+        user = await self._directory.owner(email)
+        account = await self.read(user) if user else None
+        return account if account and account.email == email else None
 
     async def read(self, user: str) -> Account | None:
         """A user by its id, in whatever state."""
@@ -115,51 +131,79 @@ class Users:
         return "" if email is None or state else version or "0"
 
     async def create(self, email: str, hashed: str, verified: bool) -> str | None:
-        """Make a user; its id, or None when the address is taken. `hashed` is "" for who has no password.
-
-        The address is claimed first, for a minute: what is cut by a crash frees it by itself.
-        """
-        email, id, now = normalize(email), random_text(80), int(time.time())
-        if not await self._redis.set(email_key(email), id, nx=True, ex=CLAIM):
+        """Make a user; its id, or None when the address is taken. `hashed` is "" for who has no password."""
+        email, id, now = normalize(email), random_text(80), await self._now()
+        if not await self._claim(email, id):
             return None
         fields = {"email": email, "password": hashed, "created": now, "verified": "1" if verified else ""}
         kept = {name: value for name, value in fields.items() if value != ""}
         await self._redis.hset(user_key(id), mapping=kept)
-        await self._redis.set(email_key(email), id)
-        account = await self.read(id)
-        if account is None:
+        if not await self._directory.keep(email, id):
+            await self._redis.delete(user_key(id))  # it took more than a minute
             return None
-        await self._enlist(account)
+        await self._directory.enlist(id, email, now)
         return id
 
-    async def move(self, user: str, email: str) -> str | None:
-        """Give a user another address, which is verified; the old one, or None when the new one is taken."""
-        email = normalize(email)
-        account = await self.read(user)
-        if account is None or not await self._redis.set(email_key(email), user, nx=True, ex=CLAIM):
-            return None
-        if not await self.change(user, "email", account.email, email):
-            return None
-        await self._redis.set(email_key(email), user)
-        await self._redis.delete(email_key(account.email))
-        await self._unlist(account)
-        await self._enlist(msgspec.structs.replace(account, email=email))
-        await self.change(user, "verified", "", "1")
-        return account.email
+    async def move(self, account: Account, email: str, asker: str) -> bool:
+        """Give a user another address, which is verified; False when it is taken, or as `alter`."""
+        email, me = normalize(email), user_key(account.id)
+        if not await self._claim(email, account.id):
+            return False
+        version = await self.alter(account, ("HSET", me, "email", email, "verified", "1"), asker=asker)
+        if not version:
+            return False
+        if not await self._directory.keep(email, account.id):
+            moved = msgspec.structs.replace(account, version=version)
+            await self.alter(moved, ("HSET", me, "email", account.email))
+            return False
+        await self._directory.free(account.email, account.id)
+        await self._directory.unlist(account.id, account.email, account.created)
+        await self._directory.enlist(account.id, email, account.created)
+        return True
+
+    async def _claim(self, email: str, user: str) -> bool:
+        """Take an address for a minute, if nobody has it: a move or an erasure that was cut may have left a place."""
+        if await self._directory.claim(email, user):
+            return True
+        owner = await self._directory.owner(email)
+        if not owner or not await self._directory.is_settled(email):
+            return False
+        account = await self.read(owner)
+        if account and account.email == email:
+            return False
+        return await self._directory.claim_from(email, owner, user)
+
+    async def alter(self, account: Account, *steps: Step, asker: str = "", device: str = "") -> int:
+        """Change what lets a user in, all of it in one step; the new version, or 0 when nothing was changed.
+
+        It is only while the user is still the one that was looked at, and `asker`, the key of the session that asks
+        for it, is there. The browsers that were known are strangers again, but for the `device` that asks.
+        """
+        me, words = user_key(account.id), list[str | int]()
+        for command, _, *behind in steps:
+            words += [command, len(behind), *behind]
+        keys = [me, devices_key(account.id), asker or me, *(str(step[1]) for step in steps)]
+        return int(await ALTER(self._redis, keys, account.version, device, *words))
 
     async def change(self, user: str, field: str, old: str, new: str) -> bool:
         """Replace one field, "" being none; False when it is not `old` any more, or the user not there."""
         return bool(await CHANGE(self._redis, [user_key(user)], field, old, new))
 
-    async def mark_destroying(self, user: str) -> None:
-        """From now on nobody logs in as this user, and its erasure will be finished, whatever is cut."""
-        await self._redis.sadd(DESTROYING, user)
-        for state in ("", "disabled"):
-            await self.change(user, "state", state, "destroying")
+    # Erasure
 
-    async def destroying(self) -> set[str]:
+    async def mark_destroying(self, account: Account, asker: str = "") -> bool:
+        """From now on nobody logs in as this user, and its erasure will be finished, whatever is cut. As `alter`."""
+        await self._redis.sadd(DESTROYING, account.id)  # first: who is marked and not in there, nobody would erase
+        return bool(await self.alter(account, ("HSET", user_key(account.id), "state", "destroying"), asker=asker))
+
+    async def cut_erasures(self) -> list[str]:
         """The users whose erasure has begun."""
-        users: set[str] = await self._redis.smembers(DESTROYING)
+        marked = [(user, await self.read(user)) for user in await self._redis.smembers(DESTROYING)]
+        return [user for user, account in marked if account is None or account.state == "destroying"]
+
+    async def erased(self) -> list[str]:
+        """The users who were erased a while ago, and whose data is to be erased once more."""
+        users: list[str] = await self._redis.zrangebyscore(ERASED, 0, await self._now())
         return users
 
     async def is_gone(self, id: str) -> bool:
@@ -168,22 +212,23 @@ class Users:
             return False
         return not await self._redis.sismember(DESTROYING, id)
 
-    async def forget(self, user: str) -> None:
-        """Erase a user and its address; what else is kept of it is erased before."""
+    async def forget(self, user: str, keys: Sequence[str]) -> None:
+        """Erase a user, its address and what lies at `keys` beside it; all else was erased before."""
         account = await self.read(user)
         if account:
-            if await self._redis.get(email_key(account.email)) == user:
-                await self._redis.delete(email_key(account.email))
-            await self._unlist(account)
-        await self._redis.delete(user_key(user))
+            await self._directory.free(account.email, user)
+            await self._directory.unlist(user, account.email, account.created)
+            await self._redis.zadd(ERASED, {user: await self._now() + AGAIN})
+        else:
+            await self._redis.zrem(ERASED, user)
+        await self._redis.delete(user_key(user), devices_key(user), *keys)
         await self._redis.srem(DESTROYING, user)
 
     # All of them
 
     async def count(self) -> int:
         """How many there are."""
-        number: int = await self._redis.zcard(BY_EMAIL)
-        return number
+        return await self._directory.count()
 
     async def list(self, sort: str, search: str, after: str, limit: int) -> Page:
         """A page of users in the order `sort`, "email" or "created" (newest first), behind `after`.
@@ -191,7 +236,7 @@ class Users:
         `search` is a part of the address. An entry of the index whose user has gone is dropped on the way.
         """
         rows: list[str] = []
-        async for row in self._rows(sort, after):
+        async for row in self._directory.rows(sort, after):
             if search in row.split(" ")[-2]:
                 rows.append(row)
             if len(rows) > limit:
@@ -205,60 +250,44 @@ class Users:
             *_, email, id = row.split(" ")
             account = _account(id, fields)
             if account is None or account.email != email:
-                await self._redis.zrem(BY_EMAIL if sort == "email" else BY_CREATED, row)
+                await self._directory.drop(sort, row)
             else:
                 users.append(account)
         return Page(users, rows[limit - 1] if len(rows) > limit else "")
-
-    async def _rows(self, sort: str, after: str) -> AsyncIterator[str]:
-        """The entries of an index behind `after`, chunk by chunk, so that a long search delays nobody."""
-        while True:
-            if sort == "email":
-                rows = await self._redis.zrangebylex(BY_EMAIL, f"({after}" if after else "-", "+", 0, CHUNK)
-            else:
-                rows = await self._redis.zrevrangebylex(BY_CREATED, f"({after}" if after else "+", "-", 0, CHUNK)
-            for row in rows:
-                yield row
-            if len(rows) < CHUNK:
-                return
-            after = rows[-1]
-
-    async def _enlist(self, account: Account) -> None:
-        async with self._redis.pipeline() as pipe:
-            pipe.zadd(BY_EMAIL, {_email_row(account): 0}).zadd(BY_CREATED, {_created_row(account): 0})
-            await pipe.execute()
-
-    async def _unlist(self, account: Account) -> None:
-        async with self._redis.pipeline() as pipe:
-            pipe.zrem(BY_EMAIL, _email_row(account)).zrem(BY_CREATED, _created_row(account))
-            await pipe.execute()
 
     async def mend(self) -> None:
         """The consistency check: every user is found by its address, and in the index of all.
 
         A signup cut between its steps leaves a user without its index: it is written again. An address that leads
-        to another user is reported.
+        to another user who has it is reported.
         """
+        now = await self._now()
         async for name in self._redis.scan_iter("user:*", count=500):
             id = name.replace("user:{", "").replace("}", "")
             account = await self.read(id)
-            if not account or account.state == "destroying" or time.time() - account.created < 2 * CLAIM:
+            if not account or account.state == "destroying" or now - account.created < 2 * CLAIM:
                 continue
-            if await self._redis.set(email_key(account.email), id, nx=True):
-                self._notify("warning", "identity.mended", user=id)
-            elif (owner := await self._redis.get(email_key(account.email))) != id:
-                self._notify("error", "identity.conflict", user=id, owner=owner)
-                continue
-            if await self._redis.zscore(BY_CREATED, _created_row(account)) is None:
-                await self._enlist(account)
+            listed = (id, account.email, account.created)
+            if await self._is_led_to(account) and not await self._directory.is_listed(*listed):
+                await self._directory.enlist(*listed)
 
+    async def _is_led_to(self, account: Account) -> bool:
+        """Whether the user's address leads there, now or again."""
+        owner = await self._directory.owner(account.email)
+        if owner == account.id:
+            return True
+        if not await self._claim(account.email, account.id):
+            self._notify("error", "identity.conflict", user=account.id, owner=owner)
+            return False
+        again = await self.read(account.id)
+        if again is None or again.email != account.email or again.state == "destroying":
+            return False  # the claim ends by itself
+        self._notify("warning", "identity.mended", user=account.id)
+        return await self._directory.keep(account.email, account.id)
 
-def _email_row(account: Account) -> str:
-    return f"{account.email} {account.id}"
-
-
-def _created_row(account: Account) -> str:
-    return f"{account.created:012} {account.email} {account.id}"
+    async def _now(self) -> int:
+        """Seconds by redis' clock: those of the nodes differ."""
+        return int((await self._redis.time())[0])
 
 
 def _account(user: str, fields: dict[str, str]) -> Account | None:

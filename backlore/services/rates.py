@@ -37,14 +37,18 @@ DEFAULTS: dict[str, tuple[int, float]] = {
     "login": (30, 300),  # by origin: one password tried on many accounts
     "login-account": (10, 900),  # by origin and account: many passwords on one; who sits elsewhere stays free to log in
     "password": (10, 900),  # by user: the password again, before what changes credentials
-    "login-device": (10, 900),  # by browser that was in before: the owner logs in while others guess nearby
+    "login-device": (
+        10,
+        900,
+    ),  # by user, from browsers that were in before: the owner logs in while others guess nearby
     "code": (5, 1800),  # by user: guessing the second factor, of which a password is the first
-    "code-device": (5, 1800),  # the same by browser that was in before
+    "code-device": (5, 1800),  # the same from browsers that were in before
     "passkey": (30, 300),  # by origin: challenges, and answers to them
     "openid": (30, 300),  # by origin: sign-ins begun at a provider
     "recover": (20, 3600),  # by origin: nobody writes to all addresses that he knows
     "recover-account": (5, 3600),  # by account: nor floods one mailbox from many origins
     "verify": (30, 3600),  # by origin: guessing what was mailed
+    "verify-account": (10, 900),  # by account: guessing the password of a signup by its link
     "mail": (10, 3600),  # by account: mails to verify one address, whoever asks for them
 }
 FINEST = 1_000_000  # of something in a second: the grain of redis's clock

@@ -68,6 +68,7 @@ class Evil(BaseHTTPRequestHandler):
     asked = 0  # times for the keys
     lies: list[dict[str, Any]] = []
     rotated = False  # whether the second key is published
+    swapped = False  # whether a stranger is published under the first's name
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -114,11 +115,14 @@ class Evil(BaseHTTPRequestHandler):
         first = self.path.split("/")[1]
         if first == "jwks":
             Evil.asked += 1
-            shown = [KEYS["first"], *([KEYS["second"]] if Evil.rotated else []), CURVE]
+            shown = [STRANGE if Evil.swapped else KEYS["first"], *([KEYS["second"]] if Evil.rotated else []), CURVE]
             keys = [SHARED, {"kty": "AKP"}, {"kty": "RSA"}, {"kty": "EC", "crv": "P-0", "x": 1}, 7]
             self.answer(200, {"keys": [*keys, *(each.as_dict(private=False) for each in shown)]})
         elif first == "rotate":
             Evil.rotated = True
+            self.answer(200, {})
+        elif first == "swap":
+            Evil.swapped = not Evil.swapped
             self.answer(200, {})
         elif first == "asked":
             self.answer(200, Evil.asked)
