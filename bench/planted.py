@@ -31,6 +31,7 @@ SHOEBOX, PICTURES, STAGES = "example/server.py", "example/pictures.py", "backlor
 PAYLOAD, BODY, REPLY = "backlore/core/payload.py", "backlore/web/body.py", "backlore/web/reply.py"
 WEB, STATIC, RATES = "backlore/web/application.py", "backlore/web/static.py", "backlore/services/rates.py"
 USERS, ACCOUNTS, SESSIONS = (f"backlore/identity/{name}.py" for name in ("users", "accounts", "sessions"))
+DIRECTORY = "backlore/identity/directory.py"
 
 
 class Edit(NamedTuple):
@@ -149,10 +150,11 @@ DEFECTS: dict[str, list[Edit]] = {
     ],
     "one address, two accounts": [
         Edit(
-            USERS,
-            "if not await self._redis.set(email_key(email), id, nx=True, ex=CLAIM):",
-            "if await self._redis.get(email_key(email)):",
-        )
+            DIRECTORY,
+            "return bool(await self._redis.set(email_key(email), user, nx=True, ex=CLAIM))",
+            "return not await self._redis.get(email_key(email))",
+        ),
+        Edit(DIRECTORY, "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", ""),
     ],
     "crash on deep nesting": [
         Edit(
@@ -169,9 +171,9 @@ DEFECTS: dict[str, list[Edit]] = {
     "data of an erased user": [
         Edit(
             USERS,
-            "email, id, now = normalize(email), random_text(80), int(time.time())",
-            "email, now = normalize(email), int(time.time())\n"
-            "        id = hashlib.blake2b(email.encode(), digest_size=8).hexdigest()",
+            "email, id, now = normalize(email), random_text(80), await self._now()",
+            "email, now = normalize(email), await self._now()\n"
+            "        id = __import__('hashlib').blake2b(email.encode(), digest_size=8).hexdigest()",
         ),
         Edit(SHOEBOX, "app.identity.on_destroy.append(erase_notes)\n", ""),
     ],

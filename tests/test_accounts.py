@@ -174,6 +174,43 @@ def test_change_of_address(server: Server) -> None:
     assert refused(user, "/auth/login", {"email": "old@example.com", "password": PASSWORD}) == (403, "auth")
 
 
+def test_a_change_of_address_is_the_accounts_own(server: Server, anyone: User) -> None:
+    """11: whoever is talked into opening the link gives nobody their address, and takes over nobody's account."""
+    attacker, victim = member(server, "attacker@example.com"), member(server, "bystander@example.com")
+    assert attacker.post("/auth/changeEmail", json={"email": "admin@example.com", "password": PASSWORD}).json() == {}
+    token = token_in(mail_to(server, "admin@example.com"), "verify")
+    for sent in ({"token": token}, {"token": token, "password": PASSWORD}):
+        assert refused(anyone, "/auth/verifyEmail", sent) == (403, "session")
+        assert refused(victim, "/auth/verifyEmail", sent) == (403, "token")
+    shown = attacker.get("/auth/csrf").json()["user"]
+    assert (shown["email"], shown["admin"]) == ("attacker@example.com", False)
+    assert victim.get("/who").json() == {"email": "bystander@example.com"}
+    attacker.post("/auth/logout")
+    assert refused(attacker, "/auth/verifyEmail", {"token": token}) == (403, "session")
+    assert attacker.log_in().post("/auth/verifyEmail", json={"token": token}).json() == {}  # it took nothing from it
+
+
+def test_the_whitelist_counts_for_another_address(tmp_path_factory: pytest.TempPathFactory) -> None:
+    settings = {"whitelist": ["friends.example"]}
+    with serving(KINDS, tmp_path_factory.mktemp("whitelist"), settings=settings) as server:
+        user = User(server, "one@friends.example").sign_up()
+        change = {"email": "one@elsewhere.example", "password": PASSWORD}
+        assert refused(user, "/auth/changeEmail", change) == (403, "whitelist")
+        assert user.post("/auth/changeEmail", json=change | {"email": "two@friends.example"}).json() == {}
+
+
+def test_guessing_the_password_of_a_signup_is_limited(tmp_path_factory: pytest.TempPathFactory) -> None:
+    settings = {"verify_email": True, "proxies": ["127.0.0.1"], "rates": {"verify-account": (3, 600)}}
+    with serving(KINDS, tmp_path_factory.mktemp("proving"), settings=settings) as server, User(server) as user:
+        user.post("/auth/signup", json={"email": "prove@example.com", "password": PASSWORD})
+        sent = {"token": token_in(mail_to(server, "prove@example.com"), "verify"), "password": "a wrong password"}
+        got = [
+            user.post("/auth/verifyEmail", json=sent, headers={"x-forwarded-for": f"203.0.113.{n}"}).status_code
+            for n in range(4)
+        ]
+        assert got == [403] * 3 + [429]  # from wherever it is tried
+
+
 def test_change_to_a_taken_address(server: Server) -> None:
     member(server, "mine@example.com")
     other = member(server, "other@example.com")

@@ -434,7 +434,7 @@ def test_environment_splits_a_property(tmp_path: Path) -> None:
         user.post("/auth/signup", json=login)
         link = mail_to(server, "prod@example.com")
         assert "https://shoebox.example/#verify=" in link  # in prod an address is verified first
-        user.post("/auth/verifyEmail", json={"token": token_in(link, "verify")})
+        user.post("/auth/verifyEmail", json={"token": token_in(link, "verify"), "password": login["password"]})
         given = user.post("/auth/login", json=login)
         assert given.headers["set-cookie"].startswith("__Host-shoebox=") and "; Secure" in given.headers["set-cookie"]
         assert "max-age=31536000" in given.headers["strict-transport-security"]

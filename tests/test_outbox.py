@@ -83,7 +83,7 @@ def test_a_mail_of_signup(server: Server, outbox: Path) -> None:
         assert unescape(clickable) == link
         assert "<dt>Message-ID</dt>" in answer.text and "<dd>ann@example.com</dd>" in answer.text
         token = link.partition("#verify=")[2]
-        assert ann.post("/auth/verifyEmail", json={"token": token}).status_code == 200
+        assert ann.post("/auth/verifyEmail", json={"token": token, "password": PASSWORD}).status_code == 200
 
 
 def test_what_a_browser_is_told(server: Server, outbox: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_browser_of_a_stranger_is_text(server: Server, outbox: Path) -> None:
     with User(server, "bob@example.com") as bob:
         bob.post("/auth/signup", json={"email": bob.email, "password": PASSWORD})
         token = re.findall(r"#verify=(\w+)", mail_to(server, bob.email))[0]
-        bob.post("/auth/verifyEmail", json={"token": token})
+        bob.post("/auth/verifyEmail", json={"token": token, "password": PASSWORD})
         bob.log_in()
     with User(server, bob.email) as stranger:
         stranger.headers["user-agent"] = EVIL

@@ -1,222 +1,265 @@
-"""No request outlives its session: not one whose body is held back, none that lasts."""
+"""What was decided on an older state changes nothing: requests, links and indexes that have outlived their reason."""
 
-import contextlib
-import re
-import select
-import socket
+import http.client
+import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from backlore.core.keys import key
-from tests.conftest import ROOT, Server, User, engine_cli, mail_to, serving, token_in
-from tests.raw import connect, form, head, put, upload
+from backlore.identity.directory import email_key
+from tests.conftest import (
+    KINDS,
+    MANY_USERS,
+    PASSWORD,
+    SHOEBOX,
+    Server,
+    User,
+    engine_cli,
+    mails,
+    run_in_application,
+    serving,
+    token_in,
+)
+from tests.test_passkeys import Device, add, begin
+from tests.test_totp import code_of, set_up, told
 
-JSON = b'{"text": "a"}'
-FORM = b'--b\r\ncontent-disposition: form-data; name="title"\r\n\r\nt\r\n--b--\r\n'
-BODIES = {
-    # path, content-type, body, what is answered while the session holds
-    "json": ("/echo/private", "application/json", JSON, '"text":"a"'),
-    "token in it": ("/echo/private", "application/json", b'{"csrf": "CSRF", "text": "a"}', '"text":"a"'),
-    "urlencoded": ("/echo/private", "application/x-www-form-urlencoded", b"text=a", '"text":"a"'),
-    "form": ("/form/private", "multipart/form-data; boundary=b", FORM, '"title":"t"'),
-    "stream": ("/measure/private", "text/plain", b"abc", '"size":3'),
-    "mounted": ("/closed/read", "text/plain", b"abc", "/closed"),
-    "next": ("/twice/private", "application/json", b'{"text": "long"}', '"text":"long"'),
-    "none": ("/auth/logout", "application/json", b"{}", "{}"),
-}
-
-
-def looks(server: Server) -> int:
-    """How often sessions were looked at."""
-    said = subprocess.run([*engine_cli(server), "info", "commandstats"], capture_output=True, text=True, check=True)
-    return int(re.search(r"cmdstat_evalsha:calls=(\d+)", said.stdout)[1])  # type: ignore[index]
-
-
-def counted(server: Server) -> int:
-    said = subprocess.run([*engine_cli(server), "get", key("count", "abc")], capture_output=True, text=True, check=True)
-    return int(said.stdout.strip() or 0)
-
-
-def hold_back(server: Server, user: User, request: bytes) -> socket.socket:
-    """Send all but the last byte; the gates have let it pass."""
-    before = looks(server)
-    connection = connect(server)
-    connection.sendall(request[:-1])
-    until = time.monotonic() + 10
-    while looks(server) == before:
-        assert time.monotonic() < until
-    return connection
-
-
-def answer(connection: socket.socket, rest: bytes = b"") -> tuple[int, str]:
-    """To a request whose rest is sent now. Status and body."""
-    with connection:
-        connection.sendall(rest)
-        got = b""
-        while piece := connection.recv(1 << 16):
-            got += piece
-    lines, _, body = got.partition(b"\r\n\r\n")
-    return int(lines[9:12]), body.decode()
-
-
-@pytest.mark.parametrize("kind", BODIES)
-@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_a_body_held_back_over_the_end_of_its_session(kinds: Server, kind: str, chunked: bool) -> None:
-    path, media, body, answered = BODIES[kind]
-    user = User(kinds, f"{kind.replace(' ', '')}{chunked}@example.com").sign_up()
-
-    def request(user: User) -> bytes:
-        sent = body.replace(b"CSRF", user.csrf.encode())
-        how = {"transfer_encoding": "chunked"} if chunked else {"content_length": len(sent)}
-        first = head(user, f"POST {path}", content_type=media, connection="close", **how)
-        if b"CSRF" in body:
-            first = re.sub(rb"x-csrf-token: \w+\r\n", b"", first)
-        return first + (b"%x\r\n%s\r\n0\r\n\r\n" % (len(sent), sent) if chunked else sent)
-
-    before = counted(kinds)
-    held = hold_back(kinds, user, request(user))
-    with User(kinds, user.email) as elsewhere:
-        mine = elsewhere.log_in().get("/auth/sessions").json()["sessions"]
-        assert len(mine) == 2
-        assert elsewhere.post("/auth/sessions/end", json={"others": True}).json() == {}
-    assert answer(held, request(user)[-1:]) == (403, '{"error":"session"}')
-    assert counted(kinds) == before
-    user.log_in()
-    status, said = answer(hold_back(kinds, user, request(user)), request(user)[-1:])
-    assert status == 200 and answered in said
-
-
-def test_an_act_held_back_over_a_demotion(kinds: Server) -> None:
-    boss = User(kinds, "admin@example.com").sign_up()
-    deputy, victim = (User(kinds, f"{name}@example.com").sign_up() for name in ("deputy", "victim"))
-    ids = {each["email"]: each["id"] for each in boss.get("/admin/users", params={"limit": 100}).json()["users"]}
-    for flag, status, said in ((True, 200, "{}"), (False, 403, '{"error":"admin"}')):
-        flags = f"/admin/users/{ids[deputy.email]}/admin"
-        assert boss.post(flags, json={"admin": True}).json() == {}
-        line = f"POST /admin/users/{ids[victim.email]}/endSessions"
-        act = head(deputy, line, content_type="application/json", content_length=2, connection="close") + b"{}"
-        held = hold_back(kinds, deputy, act)
-        assert boss.post(flags, json={"admin": flag}).json() == {}
-        assert answer(held, act[-1:]) == (status, said)
-        assert victim.get("/auth/csrf").status_code == (403 if flag else 200)
-        victim.log_in()
-
-
-def test_a_body_that_came_with_its_head_costs_one_look(kinds: Server) -> None:
-    user = User(kinds, "quick@example.com").sign_up()
-    request = head(user, "POST /echo/private", content_type="application/json", content_length=len(JSON)) + JSON
-    with connect(kinds) as connection:
-        before = looks(kinds)
-        for _ in range(100):
-            connection.sendall(request)
-            assert b" 200 " in connection.recv(1 << 16)
-    assert looks(kinds) - before < 150  # not 200: granian's thread is late now and then
+NEW = "another long password"
+FREE = {"rates": MANY_USERS["rates"] | dict.fromkeys(("password", "passkey", "code", "knock"), (10000, 60))}
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(ROOT / "tests" / "lasting", tmp_path_factory.mktemp("lasting"), workers=1) as server:
-        with User(server, "boss@example.com") as boss:
-            boss.sign_up()
-        yield server
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(KINDS, tmp_path_factory.mktemp("outlived"), settings=FREE) as made:
+        yield made
 
 
-SIZE = 30_000_000  # bytes: more than lies between a server and a client who reads nothing
-
-
-def log_out(server: Server, user: User) -> None:
-    user.post("/auth/logout")
-
-
-def reset(server: Server, user: User) -> None:
-    user.post("/auth/recover", json={"email": user.email})
-    token = token_in(mail_to(server, user.email), "reset")
-    user.post("/auth/reset", json={"token": token, "password": "another long password"})
-
-
-def disable(server: Server, user: User) -> None:
-    User(server, "boss@example.com").log_in().post(f"/admin/users/{id_of(user)}/disable")
+def redis(server: Server, *words: str) -> str:
+    got = subprocess.run([*engine_cli(server), *words], check=True, capture_output=True, text=True)
+    return got.stdout.strip()
 
 
 def id_of(user: User) -> str:
-    return str(user.get("/auth/csrf").json()["user"]["id"])
+    return user.get("/auth/csrf").json()["user"]["id"]
 
 
-def begin(server: Server, request: bytes) -> socket.socket:
-    """A client who reads nothing yet."""
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50_000)
-    connection.settimeout(20)
-    connection.connect(("127.0.0.1", server.port))
-    connection.sendall(request)
-    return connection
+class Held:
+    """A POST of a session whose last byte is held back."""
+
+    def __init__(self, server: Server, user: User, path: str, body: dict):
+        raw = json.dumps(body).encode()
+        self.rest = raw[-1:]
+        self.line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        self.line.putrequest("POST", path)
+        cookies = "; ".join(f"{name}={value}" for name, value in user.cookies.items())
+        headers = {"cookie": cookies, "x-csrf-token": user.csrf, "content-type": "application/json"}
+        for name, value in (headers | {"content-length": str(len(raw))}).items():
+            self.line.putheader(name, value)
+        self.line.endheaders(raw[:-1])
+
+    def let_go(self) -> tuple[int, str]:
+        self.line.send(self.rest)
+        got = self.line.getresponse()
+        answer = json.loads(got.read())
+        self.line.close()
+        return got.status, answer.get("error", "")
 
 
-def read_all(connection: socket.socket) -> bytes:
-    got = bytearray()
-    with contextlib.suppress(ConnectionResetError):
-        while piece := connection.recv(1 << 16):
-            got += piece
-    return bytes(got)
+def reset(server: Server, user: User) -> None:
+    """By whoever reads the mails."""
+    with User(server) as owner:
+        owner.post("/auth/recover", json={"email": user.email})
+        token = token_in(told(server, user.email, "#reset="), "reset")
+        assert owner.post("/auth/reset", json={"token": token, "password": NEW}).json() == {}
 
 
-def refused_late(connection: socket.socket) -> bytes:
-    """The answer to a body that goes on and on, a byte at a time."""
-    until = time.monotonic() + 20
-    with contextlib.suppress(ConnectionError):
-        while not select.select([connection], [], [], 0.2)[0]:
-            assert time.monotonic() < until, "it is still taken"
-            connection.sendall(b"x")
-    return read_all(connection)
+def test_what_was_begun_before_a_reset_adds_nothing(server: Server) -> None:
+    """10: neither by a request held open over the reset, nor by a session of afterwards with what was begun before."""
+    user, device = User(server, "held@example.com").sign_up(), Device(server.port)
+    begun = begin(user)
+    secret = user.post("/auth/totp/begin", json={"password": PASSWORD}).json()["secret"]
+    sent = {"credential": device.create(begun), "name": "A stranger's"}
+    held = [
+        Held(server, user, "/auth/passkeys/add", sent),
+        Held(server, user, "/auth/totp/confirm", {"code": code_of(secret)}),
+        Held(server, user, "/auth/recoveryCodes", {"password": PASSWORD}),
+        Held(server, user, "/auth/changePassword", {"old": PASSWORD, "new": "the stranger's own"}),
+        Held(server, user, "/auth/changeEmail", {"email": "stranger@example.com", "password": PASSWORD}),
+        Held(server, user, "/auth/destroy", {"password": PASSWORD}),
+    ]
+    reset(server, user)
+    assert {each.let_go()[0] for each in held} == {403}
+    given = user.post("/auth/login", json={"email": user.email, "password": NEW})
+    user.headers["x-csrf-token"] = given.json()["csrf"]
+    assert user.post("/auth/passkeys/add", json=sent).json() == {"error": "passkey"}
+    assert user.post("/auth/totp/confirm", json={"code": code_of(secret)}).json() == {"error": "token"}
+    assert user.get("/auth/factors").json() == {"password": True, "totp": False, "recoveryCodes": 0}
+    assert not mails(server, "stranger@example.com")
 
 
-@pytest.mark.parametrize("end", [log_out, reset, disable], ids=lambda end: end.__name__)
-def test_what_lasts_ends_with_its_session(lasting: Server, end: Callable[[Server, User], None]) -> None:
-    user = User(lasting, f"{end.__name__.replace('_', '')}@example.com").sign_up()
-    assert put(user, "lines", (b"a" * 999 + b"\n") * (SIZE // 1000)) == 200
-    tus = {"tus_resumable": "1.0.0", "content_length": 1000, "content_type": "application/offset+octet-stream"}
-    made = user.post(
-        "/files/tus",
-        headers={"upload-metadata": "filename bGF0ZQ==", "tus-resumable": "1.0.0", "upload-length": "1000"},
+def test_of_two_that_were_begun_one_is_added(server: Server) -> None:
+    """10: the second was begun for a user who is another one by then."""
+    user = User(server, "both@example.com").sign_up()
+    challenge = begin(user)
+    secret = user.post("/auth/totp/begin", json={"password": PASSWORD}).json()["secret"]
+    assert add(user, Device(server.port).create(challenge))[0] == 200
+    assert user.post("/auth/totp/confirm", json={"code": code_of(secret)}).json() == {"error": "token"}
+
+
+def test_a_demoted_admin_acts_no_more(server: Server) -> None:
+    """10: with a request that was held open meanwhile."""
+    boss = User(server, "admin@example.com").sign_up()
+    helper, victim = User(server, "helper@example.com").sign_up(), User(server, "victim@example.com").sign_up()
+    helpers, victims = (f"/admin/users/{id_of(each)}" for each in (helper, victim))
+    assert boss.post(f"{helpers}/admin", json={"admin": True}).json() == {}
+    held = [Held(server, helper, f"{victims}/admin", {"admin": True}), Held(server, helper, f"{victims}/destroy", {})]
+    assert boss.post(f"{helpers}/admin", json={"admin": False}).json() == {}
+    assert [each.let_go() for each in held] == [(403, "admin")] * 2
+    assert victim.get("/auth/csrf").json()["user"]["admin"] is False
+
+
+def test_an_admin_takes_off_what_is_added_meanwhile(server: Server) -> None:
+    boss = User(server, "admin@example.com").log_in()
+    user, device = User(server, "taken-off@example.com").sign_up(), Device(server.port)
+    sent = {"credential": device.create(begin(user)), "name": "Late"}
+    assert boss.post(f"/admin/users/{id_of(user)}/removeFactors").json() == {}
+    assert user.post("/auth/passkeys/add", json=sent).json() == {"error": "passkey"}
+
+
+# What names a browser
+
+
+def test_known_browsers_share_one_limit_and_end(tmp_path: Path) -> None:
+    """14: twenty are known, forty guess no more than one, and a change of password makes strangers of them."""
+    limits = {"login-account": (3, 600), "login-device": (3, 600), "password": (100, 60)}
+    with serving(KINDS, tmp_path, settings={"rates": MANY_USERS["rates"] | limits}) as server:
+        email = "devices@example.com"
+        owner = User(server, email).sign_up()
+        browsers = [User(server, email).log_in() for _ in range(24)]
+        devices = key("devices", id_of(owner))
+        assert redis(server, "zcard", devices) == "20" and 0 < int(redis(server, "ttl", devices)) <= 90 * 86400
+        assert browsers[-1].cookies["kinds-device"].partition(".")[0] not in redis(server, "zrange", devices, "0", "-1")
+        guess = {"email": email, "password": "a wrong password"}
+        got = [each.post("/auth/login", json=guess).status_code for each in browsers[-20:]]
+        assert (got.count(403), got.count(429)) == (6, 14)  # three of everybody, three of all browsers together
+        last = browsers[-1]
+        assert last.post("/auth/changePassword", json={"old": PASSWORD, "new": NEW}).json() == {}
+        assert redis(server, "zcard", devices) == "1"  # the one that asked
+        reset(server, last)
+        assert redis(server, "exists", devices) == "0"
+
+
+def test_a_new_factor_forgets_browsers(server: Server) -> None:
+    user, secret, _ = set_up(server, "forgets@example.com")
+    User(server, user.email)
+    devices = key("devices", id_of(user))
+    assert redis(server, "zcard", devices) == "1"
+    with User(server, user.email) as other:
+        ticket = other.post("/auth/login", json={"email": user.email, "password": PASSWORD}).json()["ticket"]
+        assert other.post("/auth/second", json={"ticket": ticket, "code": code_of(secret)}).status_code == 200
+    assert redis(server, "zcard", devices) == "2"
+    assert user.post("/auth/totp/remove", json={"password": PASSWORD}).json() == {}
+    assert redis(server, "zcard", devices) == "1"
+
+
+# What leads to the wrong account
+
+
+def test_a_stale_place_opens_nothing(server: Server) -> None:
+    """20: what a move that was cut has left: the old address leads to nobody, and is free."""
+    user, other = (User(server, f"{name}@places.example").sign_up() for name in ("here", "there"))
+    redis(server, "set", email_key("before@places.example"), id_of(user))
+    login = {"email": "before@places.example", "password": PASSWORD}
+    assert user.post("/auth/login", json=login).json() == {"error": "auth"}
+    user.post("/auth/recover", json={"email": "before@places.example"})
+    next_owner = User(server, "before@places.example").sign_up()
+    assert len({id_of(each) for each in (user, other, next_owner)}) == 3
+    assert not mails(server, "here@places.example") and not mails(server, "before@places.example")
+    # what leads to an account that has the address, or is being taken, is nobody else's
+    assert next_owner.post("/auth/signup", json=login).json() == {"error": "email"}
+    redis(server, "set", email_key("soon@places.example"), "abcdefghijklmnop", "ex", "60")
+    assert user.post("/auth/signup", json=login | {"email": "soon@places.example"}).json() == {"error": "email"}
+
+
+def test_the_check_leads_back_only_to_who_is_there(server: Server) -> None:
+    """20: an address whose place leads to somebody else who doesn't have it."""
+    user, other = (User(server, f"{name}@back.example").sign_up() for name in ("one", "two"))
+    redis(server, "set", email_key("one@back.example"), id_of(other))
+    redis(server, "hset", key("user", id_of(user)), "created", "1600000000")
+    run_in_application(server, "server.app.identity.users.mend()")
+    assert redis(server, "get", email_key("one@back.example")) == id_of(user)
+    assert redis(server, "ttl", email_key("one@back.example")) == "-1"
+
+
+# What comes after the end
+
+
+def test_what_is_written_after_an_erasure_is_erased(tmp_path: Path) -> None:
+    """10: by a request that was under way, however slow: once more, a while later."""
+    with serving(SHOEBOX, tmp_path, settings=FREE) as server:
+        user = User(server, "late@example.com").sign_up()
+        id = id_of(user)
+        begun = begin(user)
+        device = Device(server.port)
+        assert user.post("/auth/destroy", json={"password": PASSWORD}).json() == {}
+        assert add(user, device.create(begun))[0] == 403
+        redis(server, "hset", key("note", id, 1), "text", "late", "tags", "[]")  # as a handler that was in the middle
+        redis(server, "zadd", key("notes", id), "1", "1")
+        run_in_application(server, "server.app.identity.erasure.resume()")
+        assert redis(server, "exists", key("notes", id)) == "1"  # not before its time
+        redis(server, "zadd", "erased", "1", id)
+        run_in_application(server, "server.app.identity.erasure.resume()")
+        assert redis(server, "exists", key("notes", id), key("note", id, 1), "erased") == "0"
+        assert len(mails(server, user.email)) == 1  # who has gone is told once
+
+
+FAILS = """
+async def fail(user):
+    if not (app.settings.data / "mended").exists():
+        raise RuntimeError("out of order")
+
+app.identity.on_destroy.insert(0, fail)
+"""
+
+
+def test_one_eraser_that_fails_stops_no_other(tmp_path: Path) -> None:
+    """34: the others have done their work, it is told, and goes on until it has succeeded."""
+    made = Server(SHOEBOX, tmp_path, settings=FREE)
+    with (made.folder / "server.py").open("a") as code:
+        code.write(FAILS)
+    try:
+        server = made.start()
+        user = User(server, "fails@example.com").sign_up()
+        id = id_of(user)
+        user.post("/notes", json={"text": "a note", "tags": ["red"]})
+        assert user.post("/auth/destroy", json={"password": PASSWORD}).json() == {}
+        server.wait_said("account.not_erased")
+        assert "out of order" in server.said()
+        assert redis(server, "exists", key("notes", id)) == "0"
+        assert redis(server, "exists", key("user", id)) == "1"
+        login = {"email": user.email, "password": PASSWORD}
+        assert user.post("/auth/login", json=login).json() == {"error": "auth"}
+        (server.data / "mended").touch()
+        run_in_application(server, "server.app.identity.erasure.resume()")
+        assert redis(server, "exists", key("user", id)) == "0"
+        server.stop()
+    finally:
+        made.kill()
+
+
+def test_the_limit_of_a_session_goes_by_redis_clock(server: Server) -> None:
+    """9: what a node's own clock says ends no session, and keeps none."""
+    user = User(server, "clock@example.com").sign_up()
+    session = user.cookies["kinds"].partition(".")[0]
+    now = int(redis(server, "time").split()[0])
+    held = redis(server, "get", key("session", session)).split()
+    assert abs(int(held[1]) - now) < 60
+    shown = run_in_application(
+        server,
+        f"(__import__('time').__setattr__('time', lambda: 4e9), server.app.identity.sessions.load({session!r}))[1]",
     )
-    body = form(b"late", b"x" * 1000)
-    replies = {
-        "zip": begin(lasting, head(user, "POST /files/zip", content_type="application/json", content_length=2) + b"{}"),
-        "ndjson": begin(lasting, head(user, "GET /files/filter/lines?limit=10000", accept="application/x-ndjson")),
-        "content": begin(lasting, head(user, "GET /files/content/lines")),
-        "mounted": begin(lasting, head(user, "GET /drip/x")),
-        "follow": begin(lasting, head(user, "GET /files/follow/lines?lines=1")),
-    }
-    bodies = {
-        "tus": begin(lasting, head(user, f"PATCH {made.headers['location']}", upload_offset=0, **tus) + b"x"),
-        "form": begin(lasting, upload(user, body)[:-500]),
-    }
-    got = {"follow": b""}
-    while b"data: " not in got["follow"]:
-        got["follow"] += replies["follow"].recv(1 << 16)
-    user_id = id_of(user)
-    end(lasting, user)
-    got |= {"mounted": read_all(replies["mounted"]), "follow": got["follow"] + read_all(replies["follow"])}
-    until = time.monotonic() + 20
-    while len(re.findall(f"reply.refused.*{user_id}", lasting.said())) < 4:
-        assert time.monotonic() < until, lasting.said()
-        time.sleep(0.05)
-    got |= {name: read_all(replies[name]) for name in ("zip", "ndjson", "content")}
-    for name, connection in bodies.items():
-        assert refused_late(connection).endswith(b'{"error":"session"}'), name
-    assert all(b"HTTP/1.1 200" in each for each in got.values())
-    assert {name for name, each in got.items() if each.endswith(b"\r\n0\r\n\r\n")} == {"follow"}
-    assert max(map(len, got.values())) < SIZE
-
-
-def test_what_lasts_for_an_admin_ends_with_the_flag(lasting: Server) -> None:
-    boss, user = User(lasting, "boss@example.com").log_in(), User(lasting, "deputy@example.com").sign_up()
-    flags = f"/admin/users/{id_of(user)}/admin"
-    assert boss.post(flags, json={"admin": True}).json() == {}
-    own, admins = (begin(lasting, head(user, f"GET {path}/x")) for path in ("/drip", "/admin/drip"))
-    assert boss.post(flags, json={"admin": False}).json() == {}
-    assert b"\r\n." in read_all(admins)
-    assert own.recv(1 << 16) and user.get("/auth/csrf").status_code == 200
+    assert "Error" not in shown and user.get("/who").status_code == 200
+    redis(server, "set", key("session", session), f"{held[0]} {now - 91 * 86400}")
+    assert user.get("/who").json() == {"error": "session"}

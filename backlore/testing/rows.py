@@ -209,7 +209,8 @@ def sign_up(user: str, email: str = "", password: str = PASSWORD, verify: bool =
     rows: list[Any] = [Visitor(user), row("sign up", post("/auth/signup", login, user=user), 200, {})]
     if verify:
         rows.append(mail(email, keep={"verify_token": r"#verify=(\w+)"}))
-        rows.append(row("verify", post("/auth/verifyEmail", {"token": "{verify_token}"}, user=user), 200))
+        proof = {"token": "{verify_token}", "password": password}
+        rows.append(row("verify", post("/auth/verifyEmail", proof, user=user), 200))
     rows.append(row("log in", post("/auth/login", login, user=user), 200, {"csrf": str}))
     return Chapter(f"sign up {user}", rows, made=True)
 

@@ -3,7 +3,7 @@
  * The law: a token or a ticket leaves the address bar before anything else happens.
  */
 
-import { askReset, askSecond, notice, sendBack } from "./door.js";
+import { askReset, askSecond, askVerify, notice, sendBack } from "./door.js";
 import { explain } from "./forms.js";
 import { $, toast } from "./say.js";
 import { Refused, post, whoami } from "./server.js";
@@ -52,17 +52,21 @@ function follow() {
   FOLLOW[kind](...rest);
 }
 
+/** Who is in has asked for another address; a signup asks for its password. */
 async function verify(token) {
+  if (!user) return askVerify(token);
   try {
     await post("/auth/verifyEmail", { token });
-    if (user) await renew();
+    await renew();
   } catch (error) {
-    if (user && error.ended) return leave("Your session has ended. Log in again.");
-    const [, sentence] = explain(error.error === "payload" ? new Refused(403, { error: "token" }) : error);
-    return user ? toast(sentence, true) : notice(sentence, true);
+    if (error.ended) return leave("Your session has ended. Log in again, then open the link once more.");
+    if (error.error === "auth") { // in this page only: the door has the form
+      leave();
+      return askVerify(token);
+    }
+    return toast(explain(error.error === "payload" ? new Refused(403, { error: "token" }) : error)[1], true);
   }
-  if (user) toast("The address is verified.");
-  else sendBack("Your address is verified: log in.");
+  toast("The address is verified.");
 }
 
 /** Asks who is in, again until there is an answer. */
@@ -85,7 +89,7 @@ export async function look() {
   follow();
 }
 
-for (const id of ["reset-back", "second-back"]) $(id).addEventListener("click", look); // the session may live on
+for (const id of ["verify-back", "reset-back", "second-back"]) $(id).addEventListener("click", look); // the session may live on
 window.addEventListener("hashchange", () => {
   link = takeLink() ?? link;
   if (document.body.className) follow(); // else look() will

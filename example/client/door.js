@@ -7,7 +7,7 @@ import { $ } from "./say.js";
 import { enter, get, post } from "./server.js";
 import { arrive, join, known } from "./who.js";
 
-const PANELS = ["entrance", "recover", "reset", "second-step"];
+const PANELS = ["entrance", "recover", "verify", "reset", "second-step"];
 const TABS = {
   "signup-tab": { enter: "Make my box", password: "new-password" },
   "login-tab": { enter: "Open my box", password: "current-password" },
@@ -24,7 +24,7 @@ const CODES = { // kind of code → how its field looks
 };
 
 let tab = "signup-tab";
-let token = ""; // what the shown form for a new password, or for the second step, goes with
+let token = ""; // what the shown form for an address, for a new password, or for the second step, goes with
 let kind = "totp"; // of code that the second step asks for
 
 // ---- what the door shows
@@ -45,7 +45,7 @@ function choose(id) {
     $(name).ariaSelected = String(name === id);
     $(name).tabIndex = name === id ? 0 : -1;
   }
-  for (const name of ["recover", "reset", "second"]) $(name).reset();
+  for (const name of ["recover", "verify", "reset", "second"]) $(name).reset();
   token = "";
   show("entrance");
   $("entrance").setAttribute("aria-labelledby", id);
@@ -113,6 +113,14 @@ export function askSecond({ ticket, factors }) {
   else $("second-passkey").querySelector("button").focus();
 }
 
+/** A token out of a mail is for an address: of a signup, whose password nobody else knows. */
+export function askVerify(given) {
+  choose("login-tab");
+  show("verify");
+  token = given;
+  $("verify-password").focus();
+}
+
 /** A token out of a mail is for a new password. */
 export function askReset(given) {
   choose("login-tab");
@@ -162,6 +170,17 @@ handle("recover", {
     sendBack("If there is an account with this address, a mail is on its way; its link works for ten minutes.");
   },
 });
+handle("verify", {
+  send: ({ password }) => post("/auth/verifyEmail", { token, password }),
+  done: () => sendBack("Your address is verified: log in."),
+  leads: {
+    session: () => sendBack("To change the address of your box, log in first; then open the link once more."),
+    token: () => sendBack("This link is no longer valid: it works once, and for an hour."),
+  },
+  refusals: {
+    auth: ["password", "This isn’t the password that was chosen when somebody signed up. If it wasn’t you, close this page."],
+  },
+});
 handle("reset", {
   send: ({ password }) => post("/auth/reset", { token, password }),
   done: () => sendBack("Your new password is set: log in."),
@@ -198,7 +217,7 @@ $("forgot").addEventListener("click", () => {
   $("recover-email").value = $("email").value;
   $("recover-email").focus();
 });
-for (const id of ["recover-back", "reset-back", "second-back"]) {
+for (const id of ["recover-back", "verify-back", "reset-back", "second-back"]) {
   $(id).addEventListener("click", () => {
     choose("login-tab");
     $("email").focus();

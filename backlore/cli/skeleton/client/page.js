@@ -132,16 +132,30 @@ $("logout").addEventListener("click", () => attempt(async () => {
   leave("You are out.");
 }));
 
-/** What a mail's link brings: the address is verified. The token leaves the address bar. */
-async function verify() {
-  const token = location.hash.match(/^#verify=(\w+)$/)?.[1];
+let token = ""; // out of a mail's link
+
+/** What a mail's link brings: with the password, the address is verified. The token leaves the address bar. */
+function verify() {
+  token = location.hash.match(/^#verify=(\w+)$/)?.[1] ?? "";
   if (!token) return;
   history.replaceState(null, "", location.pathname);
-  await attempt(async () => {
-    await ask("/auth/verifyEmail", { token });
+  show(null);
+  $("door").hidden = true;
+  $("proof").hidden = false;
+  $("proof-password").focus();
+}
+
+$("proof").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const form = event.currentTarget;
+  attempt(async () => {
+    await ask("/auth/verifyEmail", { token, ...Object.fromEntries(new FormData(form)) });
+    form.reset();
+    form.hidden = true;
+    show(null);
     say("Your address is confirmed. Log in.");
   });
-}
+});
 
 try {
   await enter();
@@ -149,4 +163,4 @@ try {
   show(null);
   if (!ENDED.includes(refusal.error)) say(WORDS[refusal.error] ?? "Something went wrong on the server.");
 }
-await verify();
+verify();
