@@ -27,7 +27,10 @@ from tests.test_passkeys import Device, add, begin
 from tests.test_totp import code_of, set_up, told
 
 NEW = "another long password"
-FREE = {"rates": MANY_USERS["rates"] | dict.fromkeys(("password", "passkey", "code", "knock"), (10000, 60))}
+FREE = {
+    "rates": MANY_USERS["rates"] | dict.fromkeys(("password", "passkey", "code", "knock"), (10000, 60)),
+    "body_timeout": 20,
+}
 
 
 @pytest.fixture(scope="module")
