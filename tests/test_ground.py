@@ -359,6 +359,11 @@ def test_addresses_of_ipv6(host: str, source: Path, tmp_path: Path) -> None:
         server.kill()
 
 
+@pytest.mark.parametrize("host", ["a..b", "nowhere.invalid", "::g", "203.0.113.1"])
+def test_a_host_that_is_none_of_ours(host: str, source: Path) -> None:
+    assert "Can't listen on " in refused("run", "--app", source, "--host", host, "--port", free_port())
+
+
 def test_a_checkout_in_a_folder_with_a_space_and_by_a_link(tmp_path: Path) -> None:
     """Whose path is too long for the first line of a script, too. What is installed is borrowed from ours."""
     checkout = tmp_path / "with a space" / ("long" * 40)

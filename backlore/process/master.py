@@ -337,9 +337,12 @@ def listen(host: str, port: int) -> socket.socket:
             listener.listen(BACKLOG)
             listener.setblocking(False)
             return listener
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a name that can be none
             if time.monotonic() < until:
                 time.sleep(0.05)
                 continue
             listener.close()
-            raise ConfigError(f"Can't listen on {host}:{port} ({error.strerror}): choose another --port.") from None
+            why = error.strerror if isinstance(error, OSError) else "no name of a host"
+            raise ConfigError(
+                f"Can't listen on {in_url(host)}:{port} ({why}): choose another --host or --port."
+            ) from None
