@@ -274,7 +274,7 @@ def settle(config: dict[str, Any]) -> Settings:
     known = _convert({**config, **_context.flags}, Config, "config.py", _context.flags)
     _check_environment(known.environments)
     settings = Settings(
-        folder=Path(_context.folder),
+        folder=real(Path(_context.folder)),
         env=_context.env,
         config=known,
         secret=_convert(getattr(import_own("secret"), "SECRET", {}), Secret, "secret.py"),
