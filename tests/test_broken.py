@@ -162,7 +162,7 @@ def hidden(function: Callable[[Any], Awaitable[object]]) -> Callable[[Any], Awai
     return wrapped
 
 
-@pytest.mark.parametrize("handler", [passes, asks, asks_inside, decorated(passes), hidden(passes)])
+@pytest.mark.parametrize("handler", [passes, asks, asks_inside, decorated(passes), hidden(hidden(passes))])
 def test_a_second_route_behind_one_that_may_pass(handler: Any) -> None:
     assert may_pass(handler) and not may_pass(answers) and not may_pass(hidden(answers))
     table = Table()

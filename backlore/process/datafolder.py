@@ -3,6 +3,7 @@
 A folder is known as ours by its `lock`, a file with the number of the process that holds it.
 """
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -33,9 +34,9 @@ def hold(settings: Settings) -> IO[str]:
         raise ConfigError(
             f"The data folder {folder} is in use by process {file.read().strip()}: stop it, or {CHOOSE}."
         ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with contextlib.suppress(OSError):  # the disk is full: the engine says so, the number is but for people
+        os.truncate(file.fileno(), 0)
+        os.write(file.fileno(), str(os.getpid()).encode())
     return file
 
 

@@ -18,15 +18,14 @@ def place(handler: Any) -> str:
 
 def may_pass(handler: Any) -> bool:
     """Whether it may return NEXT: it names it, or a function that it calls by name or wraps does."""
-    seen: set[CodeType] = set()
+    seen: set[Any] = set()
     functions = [_function(handler)]
     while functions:
         function = functions.pop()
-        code = function.__code__
-        if code in seen:
+        if function in seen:
             continue
-        seen.add(code)
-        names = set(_names(code))
+        seen.add(function)
+        names = set(_names(function.__code__))
         used = [function.__globals__.get(name) for name in names]
         for cell in function.__closure__ or ():
             with contextlib.suppress(ValueError):  # it is filled later
