@@ -1,13 +1,14 @@
 """What ends: the ways into an account that somebody else has made, and whole accounts.
 
 Laws: a user who is to be erased is marked first; the user's own hash goes last, so that an erasure that is cut, or of
-which a part has failed, goes on by itself. What is still written by a request that was under way is erased once more a
-while later.
+which a part has failed, goes on by itself; one process at a time is at it. What is still written by a request that was
+under way is erased once more a while later.
 """
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from backlore.clients.lease import lease
 from backlore.core.notify import Notify
 from backlore.identity.sessions import Sessions
 from backlore.identity.users import Account, Users, user_key
@@ -25,9 +26,10 @@ class Attached(Protocol):
 class Erasure:
     """Takes off factors, and erases accounts. `mail` is the service of that name."""
 
-    def __init__(self, notify: Notify, users: Users, sessions: Sessions, mail: Any):
+    def __init__(self, redis: Any, notify: Notify, users: Users, sessions: Sessions, mail: Any):
         self.on_destroy: list[Eraser] = []  # erase what the application keeps of a user
         self.attached: list[Attached] = []  # given by the identity
+        self._redis = redis
         self._notify = notify
         self._users = users
         self._sessions = sessions
@@ -52,13 +54,18 @@ class Erasure:
     async def resume(self) -> None:
         """The task that ends erasures which were cut, and erases what has come since."""
         for user in await self._users.cut_erasures():
-            await self._erase(user)
-            self._notify("warning", "account.erased", user=user)
+            if await self._erase(user):
+                self._notify("warning", "account.erased", user=user)
         for user in await self._users.erased():
             await self._erase(user)
 
-    async def _erase(self, user: str) -> None:
-        """Erase a marked user: the application's data first, the user last. One eraser that fails stops no other."""
+    async def _erase(self, user: str) -> bool:
+        """Erase a marked user, unless another process is at it; whether nothing is left."""
+        async with lease(self._redis, user, "erasing") as held:
+            return held and await self._erase_all(user)
+
+    async def _erase_all(self, user: str) -> bool:
+        """The application's data first, the user last. One eraser that fails stops no other."""
         is_whole = True
         for erase in (self._sessions.end_all, *self.on_destroy):
             try:
@@ -68,11 +75,12 @@ class Erasure:
                 self._notify("error", "account.not_erased", user=user, eraser=name, error=error)
                 is_whole = False
         if not is_whole:
-            return
+            return False
         account = await self._users.read(user)
         await self._users.forget(user, await self._release(user))
         if account:
             await self._mail.send(account.email, "destroyed", {})
+        return True
 
     async def _release(self, user: str) -> list[str]:
         return [key for each in self.attached for key in await each.release(user)]

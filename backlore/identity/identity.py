@@ -54,7 +54,7 @@ class Identity:
         self.users = Users(redis, notify, admins)
         self.sessions = Sessions(redis, self.users, device=device, idle=idle, limit=limit)
         self.login = Login(redis, self.users, self.sessions, tokens, passwords, rates)
-        self.erasure = Erasure(notify, self.users, self.sessions, mail)
+        self.erasure = Erasure(redis, notify, self.users, self.sessions, mail)
         self.accounts = Accounts(
             redis,
             self.users,

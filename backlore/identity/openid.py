@@ -21,6 +21,7 @@ from backlore.clients.oidc import Proof, Provider, Refused, Unreachable
 from backlore.clients.script import Script
 from backlore.core.addresses import Email, normalize
 from backlore.core.crypto import random_text
+from backlore.core.kept import read_all
 from backlore.core.keys import key
 from backlore.core.notify import Notify
 from backlore.core.payload import Malformed, Payload, length, parse_urlencoded
@@ -243,6 +244,8 @@ class OpenID:
         old = (await self._of(account.id)).get(provider.id)
         if old and old.issuer == proof.issuer and old.sub != proof.sub:
             return None
+        if not old and await self._redis.hexists(links_key(account.id), provider.id):
+            return None  # we can't read whose it is
         if not old or not old.is_of(proof):
             link = msgspec.json.encode(Link(proof.issuer, proof.sub, int(time.time()))).decode()
             version = await self._users.alter(account, ("HSET", links_key(account.id), provider.id, link))
@@ -261,8 +264,7 @@ class OpenID:
         await CLOSE(self._redis, [linked_key(link.issuer, link.sub)], user)
 
     async def _of(self, user: str) -> dict[str, Link]:
-        kept = await self._redis.hgetall(links_key(user))
-        return {provider: msgspec.json.decode(raw, type=Link) for provider, raw in kept.items()}
+        return read_all(await self._redis.hgetall(links_key(user)), Link)
 
     async def release(self, user: str) -> list[str]:
         """Close the ways in; where a user's links lie."""

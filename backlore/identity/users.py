@@ -17,8 +17,9 @@ is begun, a ticket or a token holds, and a factor is added or taken off for the 
 none outlives a change. Who is found by an address has it: the directory alone says nothing.
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -198,8 +199,12 @@ class Users:
 
     async def cut_erasures(self) -> list[str]:
         """The users whose erasure has begun."""
-        marked = [(user, await self.read(user)) for user in await self._redis.smembers(DESTROYING)]
-        return [user for user, account in marked if account is None or account.state == "destroying"]
+        found: list[str] = []
+        for user in await self._redis.smembers(DESTROYING):
+            with self._telling(user):
+                account = await self.read(user)
+                found += [user] if account is None or account.state == "destroying" else []
+        return found
 
     async def erased(self) -> list[str]:
         """The users who were erased a while ago, and whose data is to be erased once more."""
@@ -248,11 +253,12 @@ class Users:
         users = []
         for row, fields in zip(rows, hashes, strict=False):
             *_, email, id = row.split(" ")
-            account = _account(id, fields)
-            if account is None or account.email != email:
-                await self._directory.drop(sort, row)
-            else:
-                users.append(account)
+            with self._telling(id):
+                account = _account(id, fields)
+                if account is None or account.email != email:
+                    await self._directory.drop(sort, row)
+                else:
+                    users.append(account)
         return Page(users, rows[limit - 1] if len(rows) > limit else "")
 
     async def mend(self) -> None:
@@ -264,12 +270,13 @@ class Users:
         now = await self._now()
         async for name in self._redis.scan_iter("user:*", count=500):
             id = name.replace("user:{", "").replace("}", "")
-            account = await self.read(id)
-            if not account or account.state == "destroying" or now - account.created < 2 * CLAIM:
-                continue
-            listed = (id, account.email, account.created)
-            if await self._is_led_to(account) and not await self._directory.is_listed(*listed):
-                await self._directory.enlist(*listed)
+            with self._telling(id):
+                account = await self.read(id)
+                if not account or account.state == "destroying" or now - account.created < 2 * CLAIM:
+                    continue
+                listed = (id, account.email, account.created)
+                if await self._is_led_to(account) and not await self._directory.is_listed(*listed):
+                    await self._directory.enlist(*listed)
 
     async def _is_led_to(self, account: Account) -> bool:
         """Whether the user's address leads there, now or again."""
@@ -284,6 +291,14 @@ class Users:
             return False  # the claim ends by itself
         self._notify("warning", "identity.mended", user=account.id)
         return await self._directory.keep(account.email, account.id)
+
+    @contextlib.contextmanager
+    def _telling(self, user: str) -> Iterator[None]:
+        """A user whom another version has written so that we can't read it is told, and holds up no other."""
+        try:
+            yield
+        except ValueError as error:
+            self._notify("error", "identity.unread", user=user, error=error)
 
     async def _now(self) -> int:
         """Seconds by redis' clock: those of the nodes differ."""
