@@ -196,6 +196,7 @@ class Application:
             await answer.run(send)
         except Exception as error:
             failed = self._refuse(request, error)
+            self._tell(request, failed)
             if answer.began:
                 raise
             await failed.send(send, failed.headers, request.method == "HEAD")

@@ -129,7 +129,7 @@ async def held(request: Request, work: Coroutine[Any, Any, T], end: asyncio.Futu
             if end.done():
                 raise end.result()
             if not (await asyncio.wait((task, end), timeout=AGAIN, return_when=asyncio.FIRST_COMPLETED))[0]:
-                await request.look_again()
+                await request.glance()
         return task.result()
     finally:
         task.cancel()

@@ -42,7 +42,9 @@ class Incoming:
                 raise TooSlow
             elif self._most > limits.body and self._received - self._counted >= limits.stretch:
                 self._waited, self._counted = 0.0, self._received
-            if request.is_late and (not self._more or now - self._looked > AGAIN):
+            if request.is_late and not self._more:
                 await request.look_again()
+            elif request.is_late and now - self._looked > AGAIN:
+                await request.glance()
                 self._looked = now
         return chunk

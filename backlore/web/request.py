@@ -14,6 +14,7 @@ from backlore.web.fields import join
 from backlore.web.reply import Reply
 
 AGAIN = 5.0  # seconds after which the session of what lasts is looked at again
+BLIND = 60.0  # seconds in which it need not be seen
 LONGEST = 100  # characters of an address in X-Forwarded-For
 UNASKED = 64 << 10  # bytes of a body that nobody takes
 
@@ -74,8 +75,8 @@ class Request:
     """
 
     __slots__ = (
-        "_first", "_proxies", "_received", "content", "headers", "is_late", "method", "parameters", "path", "raw",
-        "receive", "route", "scope", "session", "started", "uploads", "user",
+        "_first", "_proxies", "_receive", "_received", "_seen", "content", "headers", "is_late", "method",
+        "parameters", "path", "raw", "route", "scope", "session", "started", "uploads", "user",
     )  # fmt: skip
 
     user: User
@@ -84,7 +85,7 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive, proxies: Proxies):
         self.started = time.time()  # seconds since the epoch
         self.scope = scope
-        self.receive = receive
+        self._receive = receive
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -96,6 +97,7 @@ class Request:
         self.is_late = False
         self._first: asyncio.Future[dict[str, Any]] | None = None  # the first part of the body, once asked for
         self._received = 0  # bytes
+        self._seen = time.monotonic()  # when the session was seen to hold
         self._proxies = proxies
 
     def header(self, name: str) -> str | None:
@@ -155,11 +157,22 @@ class Request:
         self.is_late = False
         await self.route.look_again(self)
 
+    async def glance(self) -> None:
+        """Look again in the middle of what lasts. Redis may be away for a minute: nobody can be logged out then."""
+        try:
+            await self.look_again()
+            self._seen = time.monotonic()
+        except Refused:
+            raise
+        except Exception:
+            if time.monotonic() - self._seen > BLIND:
+                raise
+
     def ask_for_body(self) -> None:
         """Before the session is looked at: what has come by now was there, what comes later is late."""
         headers = self.headers
         if self._first is None and headers.get(b"content-length", b"0") != b"0" and b"expect" not in headers:
-            self._first = asyncio.ensure_future(self.receive())
+            self._first = asyncio.ensure_future(self._receive())
 
     async def chunk(self) -> tuple[bytes, bool]:
         """The next part of the body, and whether more may come. Raises Disconnected when the client has gone."""
@@ -173,7 +186,7 @@ class Request:
         first, self._first = self._first, None
         if (first is None or not first.done()) and self._received != self.declared:
             self.is_late = True
-        message = await (first or self.receive())
+        message = await (first or self._receive())
         self._received += len(message.get("body", b""))
         return message
 
