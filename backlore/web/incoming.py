@@ -9,34 +9,39 @@ from backlore.web.request import AGAIN, Request
 class Incoming:
     """A body of at most `most` bytes. Raises TooLarge at once where the length is declared."""
 
-    __slots__ = ("_began", "_counted", "_limits", "_looked", "_more", "_most", "_received", "_request", "_waited")
+    __slots__ = (
+        "_began", "_counted", "_declared", "_limits", "_looked", "_more", "_most", "_received", "_request", "_time",
+        "_waited",
+    )  # fmt: skip
 
     def __init__(self, request: Request, limits: Limits, most: int):
-        if request.declared > most:
+        self._declared = request.declared
+        if self._declared > most:
             raise TooLarge
         self._request = request
         self._limits = limits
         self._most = most
-        self._began = self._looked = asyncio.get_running_loop().time()
-        self._waited = 0.0  # seconds for the client, not for our own disk
+        self._time = asyncio.get_running_loop().time
+        self._began = self._looked = self._time()
+        self._waited = 0.0  # seconds for the client, not for our own disk, since so many bytes were there:
         self._received = self._counted = 0
-        self._more = request.declared != 0
+        self._more = self._declared != 0
 
     async def chunk(self) -> bytes:
         """The next bytes, the last ones only after the session was seen to hold; none when all have come.
 
         Raises TooLarge, TooSlow, Disconnected, and Refused where the session has ended meanwhile.
         """
-        chunk, request, limits, time = b"", self._request, self._limits, asyncio.get_running_loop().time
+        chunk, request, limits = b"", self._request, self._limits
         while self._more and not chunk:
-            since = time()
+            since = self._time()
             chunk, self._more = await limits.patience.wait(request.chunk(), since - self._waited)
-            now = time()
+            now = self._time()
             self._waited += now - since
             self._received += len(chunk)
             if self._received > self._most:
                 raise TooLarge
-            if self._received == request.declared:  # spares the wait for the message that says "no more"
+            if self._received == self._declared:  # spares the wait for the message that says "no more"
                 self._more = False
             elif now - self._began > limits.longest:
                 raise TooSlow
