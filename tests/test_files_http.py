@@ -8,13 +8,14 @@ import time
 import zipfile
 from collections.abc import Iterator
 from email.parser import BytesParser
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
 
 from backlore.core.temporary import FOLDER
-from tests.conftest import Server, User
+from tests.conftest import KEEPING, PASSWORD, Server, User, mail_to, serving, token_in
 
 CONTENT = bytes(range(256)) * 5000  # 1,280,000 bytes
 
@@ -204,8 +205,53 @@ def test_links(ann: User, keeping: Server) -> None:
             assert (wrong.status_code, wrong.json()) == (403, {"error": "token"}), place
         put(ann, "for/others é.txt", b"another version")
         assert stranger.get(url).json() == {"error": "file"}
+        signature = url.split("/")[6].removeprefix("signed-")
+        assert len(signature) == 32 and signature not in keeping.said()
+        for lost in (
+            url.replace("/files/linked", "/elsewhere"),
+            url.replace("/files/", "/files//"),
+            url + "?" + 3000 * "x",
+        ):
+            assert stranger.get(lost).status_code in (404, 414)
+        keeping.wait_said("/elsewhere")
+        assert signature not in keeping.said()
     assert ann.post("/files/link", json={"name": "none"}).status_code == 404
     assert ann.post("/files/link", json={"name": "a", "seconds": 0}).status_code == 400
+
+
+def test_links_end_with_what_lets_their_user_in(tmp_path: Path) -> None:
+    with serving(KEEPING, tmp_path, settings={"admins": ["boss@example.com"]}) as server:
+        boss, ann, bob = (User(server, f"{name}@example.com").sign_up() for name in ("boss", "ann", "bob"))
+        stranger = httpx.Client(base_url=server.url)
+
+        def link(user: User) -> str:
+            put(user, "shared", b"shared")
+            url: str = user.post("/files/link", json={"name": "shared"}).json()["url"]
+            assert stranger.get(url).text == "shared"
+            return url
+
+        def has_ended(url: str) -> bool:
+            got = stranger.get(url)
+            return (got.status_code, got.json()) == (403, {"error": "token"})
+
+        others = link(bob)
+        url = link(ann)
+        assert ann.post("/files/link/revoke").json() == {} and has_ended(url)
+        url = link(ann)
+        assert ann.post("/auth/changePassword", json={"old": PASSWORD, "new": "quite another one 7"}).status_code == 200
+        assert has_ended(url)
+        url = link(ann)
+        stranger.post("/auth/recover", json={"email": ann.email})
+        token = token_in(mail_to(server, ann.email, 2), "reset")
+        assert stranger.post("/auth/reset", json={"token": token, "password": PASSWORD}).status_code == 200
+        assert has_ended(url)
+        url = link(ann.log_in())
+        id = ann.get("/auth/csrf").json()["user"]["id"]
+        assert boss.post(f"/admin/users/{id}/disable").status_code == 200 and has_ended(url)
+        assert boss.post(f"/admin/users/{id}/enable").status_code == 200 and has_ended(url)
+        url = link(ann.log_in())
+        assert ann.post("/auth/destroy", json={"password": PASSWORD}).status_code == 200 and has_ended(url)
+        assert stranger.get(others).text == "shared"
 
 
 def test_zip(keeping: Server) -> None:

@@ -2,7 +2,8 @@
 
 Laws: what a browser could run never runs: all but a few kinds known by their first bytes is a download, and whatever
 is opened stands alone in a sandbox. A link is for one version of one file, until a moment; it is its own proof, kept
-nowhere, and ends with the file.
+nowhere, and ends with the file, with any change of its user's account (password, address, disabling), and when the user
+revokes links. Its signature is told to no log of ours.
 """
 
 import time
@@ -13,13 +14,13 @@ from urllib.parse import quote
 
 from backlore.core.crypto import Signer
 from backlore.core.payload import Payload, between
-from backlore.filehttp.folder import Name
+from backlore.filehttp.folder import Id, Name
 from backlore.files.catalog import File, NoFile
 from backlore.files.files import Files
 from backlore.files.kinds import is_shown
 from backlore.web.delivery import FilePart, Part, deliver, disposition, judge_conditions
 from backlore.web.reply import SECURITY, Header, Reply, reply
-from backlore.web.request import Request
+from backlore.web.request import SIGNED, Request
 from backlore.web.routes import Route
 from backlore.web.stages import private, public
 
@@ -58,6 +59,7 @@ class Content:
             public.get(f"{prefix}/linked/{{user}}/{{id}}/{{until}}/{{signature}}/{{name...}}", self._linked),
             private.get(f"{prefix}/content/{{name...}}", self._read),
             private.post(f"{prefix}/link", self._link),
+            private.post(f"{prefix}/link/revoke", self._revoke),
         ]
 
     async def _read(self, request: Request, name: str, query: Show) -> Reply:
@@ -70,23 +72,31 @@ class Content:
         404 `file`."""
         file = await self._files.find(request.user.id, body.name)
         until = int(time.time()) + body.seconds
-        return reply(200, {"url": self.link(request.user.id, file, until), "until": until})
+        return reply(200, {"url": await self.link(request.user.id, file, until), "until": until})
+
+    async def _revoke(self, request: Request) -> Reply:
+        """End all links that the user has made so far. 200 {}."""
+        await self._files.revoke_links(request.user.id)
+        return reply(200)
 
     async def _linked(
-        self, request: Request, user: str, id: str, until: int, signature: str, name: str, query: Show
+        self, request: Request, user: Id, id: Id, until: int, signature: str, name: str, query: Show
     ) -> Reply:
         """What a signed link leads to. 200; 206; 304; 404 `file`; 412 `changed`; 416 `range`; 403 `token`."""
-        if not self._signer.verify(_signed(user, id, until, name), signature) or until < time.time():
+        standing = await self._files.standing(user) if until >= time.time() else ""
+        given = signature.removeprefix(SIGNED)
+        if not standing or not self._signer.verify(_signed(user, id, until, name, standing), given):
             return reply(403, error="token")
         file = await self._files.find(user, name)
         if file.id != id:
             raise NoFile(name)  # another version is not what the link was given for
         return await self.send(request, user, file, query.download)
 
-    def link(self, user: str, file: File, until: int) -> str:
+    async def link(self, user: str, file: File, until: int) -> str:
         """The path of a link to this version of a file, good until a time (seconds since the epoch)."""
-        signature = self._signer.sign(_signed(user, file.id, until, file.name))
-        return f"{self._prefix}/linked/{user}/{file.id}/{until}/{signature}/{quote(file.name)}"
+        standing = await self._files.standing(user)
+        signature = self._signer.sign(_signed(user, file.id, until, file.name, standing))
+        return f"{self._prefix}/linked/{user}/{file.id}/{until}/{SIGNED}{signature}/{quote(file.name)}"
 
     async def send(self, request: Request, user: str, file: File, download: bool = False) -> Reply:
         """The reply to a GET of a file. Raises Lost, S3Error."""
@@ -109,8 +119,8 @@ def _headers(name: str, kind: str, download: bool) -> list[Header]:
     return [(b"content-type", said.encode()), *SECURITY, SANDBOX, OWN, disposition(name, shown)]
 
 
-def _signed(user: str, id: str, until: int, name: str) -> str:
-    return "\n".join((user, id, str(until), name))
+def _signed(user: str, id: str, until: int, name: str, standing: str) -> str:
+    return "\n".join((user, id, str(until), standing, name))
 
 
 def _path_below(location: str, parts: Sequence[Part]) -> str:

@@ -191,6 +191,10 @@ class Files:
         """All signed links to files of this user end. Raises Gone."""
         await self.catalog.revoke(user)
 
+    async def standing(self, user: str) -> str:
+        """What links are signed for: another text whenever all that were signed are to end; "" for nobody."""
+        return await self.catalog.standing(user)
+
     async def spans(self, user: str, file: File, start: int = 0, length: int | None = None) -> Sequence[Part]:
         """Where the bytes lie, fetched from S3 if need be. Raises Lost, S3Error."""
         if length is None and not start and len(file.blobs) == 1:  # nearly always

@@ -237,7 +237,7 @@ def _no_route(request: Request, routes: list[Route]) -> Reply:
 
 def _about(request: Request) -> dict[str, Any]:
     """What notify is told of a request: never its query, headers or body."""
-    about = {"method": request.method, "path": request.path[:500], "origin": request.origin}
+    about = {"method": request.method, "path": request.told_path, "origin": request.origin}
     if hasattr(request, "user"):
         about["user"] = request.user.id
     return about

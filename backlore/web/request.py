@@ -1,6 +1,7 @@
 """One request: what the client sent, and who it is once the gatekeeper has passed it."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
@@ -17,6 +18,8 @@ AGAIN = 5.0  # seconds after which the session of what lasts is looked at again
 BLIND = 60.0  # seconds in which it need not be seen
 LONGEST = 100  # characters of an address in X-Forwarded-For
 UNASKED = 64 << 10  # bytes of a body that nobody takes
+
+SIGNED = "signed-"  # what a part of a path begins with that is a signature: whoever reads it can use it
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Scope = dict[str, Any]
@@ -104,6 +107,11 @@ class Request:
         """A header by its name in any case; lines of one name are one, joined by commas."""
         value = self.headers.get(name.lower().encode("latin-1"))
         return None if value is None else value.decode("latin-1")
+
+    @property
+    def told_path(self) -> str:
+        """The path for notify: without signatures, and not of any length."""
+        return re.sub(f"{SIGNED}[^/]*", f"{SIGNED}…", self.path[:500])
 
     @property
     def query_string(self) -> bytes:

@@ -55,7 +55,7 @@ async def gatekeeper(request: Request, route: Route, keeper: Keeper) -> Reply | 
     if session is None:
         return reply(403, error="nocookie")
     if isinstance(session, Tampered):
-        keeper.notify("warning", "session.tampered", origin=request.origin, path=request.path)
+        keeper.notify("warning", "session.tampered", origin=request.origin, path=request.told_path)
         return reply(403, error="tampered")
     user = await keeper.load(session)
     if user is None:
