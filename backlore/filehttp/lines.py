@@ -19,7 +19,7 @@ from backlore.files.files import Files
 from backlore.files.lines import Found, Line
 from backlore.files.windows import Stretch
 from backlore.web.delivery import StreamReply, watched
-from backlore.web.reply import NO_STORE, SECURITY, Header, Reply, reply
+from backlore.web.reply import NO_STORE, SECURITY, Header, Reply, quality_of, reply
 from backlore.web.request import Request
 from backlore.web.routes import Route
 from backlore.web.stages import private
@@ -109,7 +109,9 @@ class LineRoutes:
             "stretch": stretch,
             "seconds": query.seconds,
         }
-        if STREAM in request.headers.get(b"accept", b""):
+        accept = request.headers.get(b"accept", b"")
+        wanted = quality_of(accept, STREAM)
+        if wanted and wanted >= quality_of(accept, b"application/json"):
             scan = await self._lines.scan(user, name, query.wanted, **how)
             return StreamReply(200, [(b"content-type", STREAM), *SECURITY, NO_STORE], _ndjson(scan))
         found = await watched(request, self._lines.filter(user, name, query.wanted, **how))

@@ -68,15 +68,15 @@ def in_protocol(handler: Handler) -> Handler:
 
     @wraps(handler)
     async def speak(self: "Tus", request: Request, **given: Any) -> Reply:
+        if override(request) == "OPTIONS":
+            return await self._offer(request)
         if request.method != "GET" and request.header("tus-resumable") != VERSION:
-            return reply(412, error="version", headers=[*SPOKEN, ("tus-version", VERSION)])
+            return reply(412, error="version", headers=[("tus-version", VERSION)])
         try:
             return await handler(self, request, **given)
         except tuple(REFUSALS) as refusal:
             status, word = REFUSALS[type(refusal)]
-            return reply(status, error=word, headers=SPOKEN)
-        except Invalid as error:
-            return reply(400, error="payload", where=error.where, why=error.why, headers=SPOKEN)
+            return reply(status, error=word)
 
     return speak  # type: ignore[return-value]
 
@@ -93,7 +93,7 @@ class Tus:
         """What clients call."""
         self._path = f"{prefix}/tus"
         one = f"{self._path}/{{id}}"
-        return [
+        routes = [
             public.route("OPTIONS", self._path, self._offer),
             public.route("OPTIONS", one, self._offer),
             private.post(self._path, self._create),
@@ -102,6 +102,9 @@ class Tus:
             private.route("DELETE", one, self._end),
             private.post(one, self._instead),
         ]
+        for route in routes:
+            route.said = [(name.encode(), value.encode()) for name, value in SPOKEN]
+        return routes
 
     async def _offer(self, request: Request) -> Reply:
         """What of the protocol is spoken here, in the headers Tus-Version, Tus-Extension, Tus-Max-Size and
@@ -119,9 +122,9 @@ class Tus:
         length = self._length(request)
         if length is None and request.header("upload-defer-length") != "1":
             raise Invalid("upload-length", "Say it, or send Upload-Defer-Length: 1.")
-        carries = request.header("content-type") == OCTETS
+        carries = carries_octets(request)
         if body.declared > 0 and not carries:
-            return reply(415, error="type", headers=SPOKEN)
+            return reply(415, error="type")
         said = request.header("upload-metadata") or ""
         metadata = read_metadata(said)
         name, user = metadata.get("filename") or metadata.get("name") or "", request.user.id
@@ -157,8 +160,8 @@ class Tus:
         """Add bytes behind Upload-Offset; Upload-Checksum proves them. With the last the file is there, with its id
         in Upload-File. 204; 400 `payload`; 404 `upload`; 409 `offset` `exists` `changed` `quota`; 412 `version`;
         413 `size`; 415 `type`; 423 `locked`; 460 `checksum`; 507 `disk`."""
-        if request.header("content-type") != OCTETS:
-            return reply(415, error="type", headers=SPOKEN)
+        if not carries_octets(request):
+            return reply(415, error="type")
         offset = read_number(request, "upload-offset")
         if offset is None:
             raise Invalid("upload-offset", "Say behind how many bytes these belong.")
@@ -171,14 +174,20 @@ class Tus:
         return _bare(204, SPOKEN)
 
     async def _instead(self, request: Request, id: Id, body: Stream) -> Reply:
-        """PATCH or DELETE for who can only POST, as X-HTTP-Method-Override says. 204; 400 `payload`; 404 `upload`;
+        """PATCH, DELETE, HEAD or OPTIONS for a client that can only POST, as X-HTTP-Method-Override says. 200, without
+        a body, for HEAD; 204; 400 `payload`; 404 `upload`;
         405 `method`; 409 `offset` `exists` `changed` `quota`; 412 `version`; 413 `size`; 415 `type`; 423 `locked`;
         460 `checksum`; 507 `disk`."""
-        match request.header("x-http-method-override"):
+        match override(request):
             case "PATCH":
                 return await self._add(request, id=id, body=body)
             case "DELETE":
                 return await self._end(request, id=id)
+            case "OPTIONS":
+                return await self._offer(request)
+            case "HEAD":
+                found = await self._tell(request, id=id)
+                return Reply(found.status, b"", found.headers, found.error)
         return reply(405, error="method", headers=[("allow", "DELETE, GET, HEAD, OPTIONS, PATCH, POST")])
 
     async def _take(self, request: Request, id: str, offset: int, body: Stream) -> Transfer:
@@ -226,6 +235,16 @@ class Proof:
     def fits(self) -> bool:
         """Whether it is that of the bytes."""
         return self._hash.digest() == self._expected
+
+
+def override(request: Request) -> str:
+    """The method that a client means which can only POST; "" when it means what it says."""
+    return (request.header("x-http-method-override") or "").upper() if request.method == "POST" else ""
+
+
+def carries_octets(request: Request) -> bool:
+    """Whether the body is said to be bytes of an upload."""
+    return (request.header("content-type") or "").partition(";")[0].strip().lower() == OCTETS
 
 
 def read_number(request: Request, name: str) -> int | None:

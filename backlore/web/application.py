@@ -100,6 +100,8 @@ class Application:
             headers = [*headers, (b"etag", etag), NO_STORE if request.session else REVALIDATE]
         elif answer.cacheable or answer.error:
             headers = [*headers, NO_STORE]
+        if answer.status >= 400:
+            headers = headers + self.table.said(request)
         if self._always:
             headers = headers + self._always
         if self.draining:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from backlore.core.crypto import random_text
-from backlore.web.reply import Header, Reply, Send, etag_matches, reply
+from backlore.web.reply import Header, Reply, Send, etag_matches, read_list, reply
 from backlore.web.request import AGAIN, Request
 
 T = TypeVar("T")
@@ -24,6 +24,7 @@ PIECE = 256 << 10
 RANGES = 20  # in one request; with more the header is ignored
 NOWAIT = getattr(os, "RWF_NOWAIT", None)  # of Linux: reads what is in memory already, and nothing else
 
+_RANGE = re.compile(rb"[ \t]*+(?:(?:[0-9]++-[0-9]*+|-[0-9]++)[ \t]*+)?")
 _UNSAFE = re.compile(r'[^ -~]|["\\%]')  # what can't stand in a quoted file name as it is
 
 Span = tuple[int, int]  # start, length: bytes of a content
@@ -223,7 +224,8 @@ def deliver(request: Request, parts: Sequence[Part], headers: list[Header], etag
         return refusal
     size = sum(part.length for part in parts)
     asked = request.headers.get(b"range")
-    if asked and request.headers.get(b"if-range", etag) == etag:
+    # of other methods a range has no meaning, not even of HEAD (§14.2)
+    if asked and request.method == "GET" and request.headers.get(b"if-range", etag) == etag:
         spans = parse_ranges(asked, size)
         if spans is not None:
             return _partial(parts, headers, spans, size)
@@ -266,25 +268,31 @@ def _said(span: Span, size: int) -> bytes:
 def parse_ranges(header: bytes, size: int) -> list[Span] | None:
     """The byte ranges of a header that are in a content of `size` bytes (RFC 9110, §14.1.2); none: nothing is in it.
 
-    None when the header is to be ignored: another unit, bad syntax, too many ranges, or more than the whole in all.
+    None when the header is to be ignored: another unit, bad syntax, too many ranges, or more than the whole in all; or
+    when it asks for the last bytes of what is empty, which is satisfied by nothing.
     """
-    unit, _, listed = header.partition(b"=")
-    if unit.strip().lower() != b"bytes" or listed.count(b",") >= RANGES:
+    listed = read_list(header[6:], _RANGE) if header[:6].lower() == b"bytes=" else []
+    if not 1 <= len(listed) <= RANGES:
         return None
     found = []
-    for each in listed.split(b","):
-        match = re.fullmatch(rb"[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", each)
-        if not match or not (match[1] or match[2]):
-            return None
-        if not match[1]:
-            start, end = max(size - int(match[2]), 0), size
+    for each in listed:
+        first, _, last = each.partition(b"-")
+        if first:
+            start, end = _number(first), min(_number(last) if last else size, size - 1) + 1
+            if last and _number(last) < start:
+                return None
         else:
-            start, end = int(match[1]), min(int(match[2] or size) + 1, size)
-            if match[2] and int(match[2]) < start:
+            start, end = max(size - _number(last), 0), size
+            if not size and _number(last):
                 return None
         if start < end:
             found.append((start, end - start))
     return found if len(found) < 2 or sum(length for _, length in found) <= size else None
+
+
+def _number(digits: bytes) -> int:
+    """Of any length: what has more than 18 digits lies beyond every content."""
+    return int(digits.lstrip(b"0")[:19] or b"0")
 
 
 def disposition(name: str, inline: bool) -> Header:

@@ -1,6 +1,7 @@
 """What a handler returns, once: `return reply(200, {"id": 3})`, or NEXT to pass the request on."""
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ NO_STORE: Header = (b"cache-control", b"no-store")
 REVALIDATE: Header = (b"cache-control", b"no-cache")
 
 encode = msgspec.json.Encoder().encode
+
+_QUALITY = re.compile(rb"[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.IGNORECASE)
+_TAG = re.compile(rb'[ \t]*+(?:(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*+)?')  # RFC 9110, §8.8.3
 
 
 class Next:
@@ -96,7 +100,33 @@ def etag_matches(header: bytes | None, etag: bytes, strong: bool = False) -> boo
     """Whether `If-None-Match` names this tag (weak comparison, RFC 9110, §13.1.2), or `If-Match` does (`strong`)."""
     if header is None:
         return False
-    if header == etag:
+    if header == etag or header.strip(b" \t") == b"*":
         return True
-    names = [name.strip() if strong else name.strip().removeprefix(b"W/") for name in header.split(b",")]
-    return b"*" in names or etag in names
+    tags = read_list(header, _TAG)
+    return etag in (tags if strong else [tag.removeprefix(b"W/") for tag in tags])
+
+
+def quality_of(accept: bytes, kind: bytes) -> float:
+    """How much a client wants a media type by its `Accept`, 0 to 1 (RFC 9110, §12.5.1); 0 if that does not name it."""
+    for each in accept.lower().split(b","):
+        name, *parameters = each.split(b";")
+        if name.strip(b" \t") == kind:
+            found = [match[1] for match in map(_QUALITY.fullmatch, parameters) if match]
+            return float(found[0]) if found else 1.0
+    return 0.0
+
+
+def read_list(header: bytes, element: re.Pattern[bytes]) -> list[bytes]:
+    """The elements of a header's list, empty ones skipped (RFC 9110, §5.6.1); none when one of them is not as said.
+
+    An element takes the white space around it along.
+    """
+    found, at = [], 0
+    while at <= len(header):
+        match = element.match(header, at)
+        if match is None or header[match.end() : match.end() + 1] not in (b"", b","):
+            return []
+        if text := match[0].strip(b" \t"):
+            found.append(text)
+        at = match.end() + 1
+    return found

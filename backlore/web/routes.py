@@ -14,7 +14,7 @@ from backlore.core.payload import Codec, Invalid, Payload
 from backlore.web.body import Body, Nothing, RawBody, Stream
 from backlore.web.handlers import may_pass
 from backlore.web.limits import Limits
-from backlore.web.reply import Next, Reply
+from backlore.web.reply import Header, Next, Reply
 from backlore.web.request import Refused, Request
 
 Handler = Callable[..., Awaitable[Reply | Next]]
@@ -89,6 +89,7 @@ class Route:
         self.body: Body | RawBody | None = None
         self.limits: Limits  # given by the table's owner, like the keeper
         self.keeper: Any
+        self.said: list[Header] = []  # with each refusal of a request to its path, whoever refuses
         # where in the path each parameter stands, and whether it has all the rest of it
         self.places = [
             (s[1:-1].removesuffix("..."), place, s.endswith("...}"))
@@ -236,6 +237,13 @@ class Table:
             return self._walk_all([decode_path(part) for part in raw.removeprefix(b"/").split(b"/")])
         fixed = self._fixed.get(request.path)
         return self._walk_all(request.path.removeprefix("/").split("/")) if fixed is None else fixed
+
+    def said(self, request: Request) -> list[Header]:
+        """What the routes of the path say with each refusal."""
+        try:
+            return next((route.said for route in self.find(request) if route.said), [])
+        except NoSuchPath:
+            return []
 
     def _walk_all(self, segments: list[str]) -> list[Route]:
         found: list[tuple[int, Route]] = []
