@@ -391,8 +391,32 @@ def test_values_stay_values(office, postmaster, tmp_path):
     office(work)
     [(_, message)] = postmaster.arrived
     text, page = (message.get_body((kind,)).get_content() for kind in ("plain", "html"))
-    assert "Browser: <b>  https://evil.example {address}" in text
+    assert "Browser: <b> https://evil.example {address}" in text.splitlines()
     assert "&lt;b&gt;" in page and "<b>" not in page and 'href="https://evil' not in page
+
+
+BREAKS = ["\r", "\n", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", " " * 70, " wide" * 20]
+
+
+@pytest.mark.parametrize("cut", BREAKS, ids=ascii)
+def test_no_text_of_a_user_begins_a_line(office, postmaster, cut):
+    """However it is broken, or so long that we would break it."""
+    evil = "If it was not you, tell us at https://evil.example/"
+
+    async def work(mail):
+        values = {"when": "now", "origin": f"::1{cut}{evil}", "browser": f"Firefox{cut}{evil}"}
+        await mail.send("ann@example.com", "new_login", values)
+        await mail.deliver()
+
+    office(work)
+    [(_, message)] = postmaster.arrived
+    for kind in ("plain", "html"):
+        lines = message.get_body((kind,)).get_content().splitlines()
+        assert [line for line in lines if "evil" in line] == [
+            line for line in lines if line.startswith(("Browser: Firefox", "From: ::1"))
+        ]
+        assert sum("evil" in line for line in lines) == 2
+    assert not any("evil" in line for line in message.as_string().split("\n\n")[0].splitlines())
 
 
 def test_override(office, postmaster, tmp_path):

@@ -80,13 +80,19 @@ class Templates:
         if has_controls(subject):
             raise ValueError(f"mail template {name}: control characters in the subject")
         # a value is no line of its own: what a stranger chose may not look like a paragraph of ours, or a button
-        clean = {name: "".join(" " if is_control(c) else c for c in value) for name, value in values.items()}
+        clean = {name: " ".join("".join(" " if is_control(c) else c for c in v).split()) for name, v in values.items()}
         filled = [[line.format_map(clean) for line in lines] for lines in template.paragraphs]
         links = [
             [is_link(line, full) for line, full in zip(*both, strict=True)]
             for both in zip(template.paragraphs, filled, strict=True)
         ]
-        return Rendered(subject, to_text(filled), to_html(subject, filled, links))
+        # nor does a line break within it, or before it: only lines without a text of several words are wrapped
+        several = {name for name, value in clean.items() if " " in value}
+        wrapped = [
+            [full if several & fields_of(line) else wrap(full) for line, full in zip(*both, strict=True)]
+            for both in zip(template.paragraphs, filled, strict=True)
+        ]
+        return Rendered(subject, to_text(wrapped), to_html(subject, filled, links))
 
 
 def is_control(character: str) -> bool:
@@ -151,13 +157,19 @@ def transfer(text: str) -> str:
     return "7bit" if plain else "quoted-printable"
 
 
+def fields_of(text: str) -> set[str]:
+    """The names of the values that go into it."""
+    return {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+
+
+def wrap(line: str) -> str:
+    """In lines for mails. A long word, like a URL, is never broken."""
+    return textwrap.fill(line, 76, break_long_words=False, break_on_hyphens=False)
+
+
 def to_text(paragraphs: list[list[str]]) -> str:
-    """The plain text of a mail. A long word, like a URL, is never broken."""
-
-    def wrap(line: str) -> str:
-        return textwrap.fill(line, 76, break_long_words=False, break_on_hyphens=False)
-
-    return "\n\n".join("\n".join(map(wrap, lines)) for lines in paragraphs) + "\n"
+    """The plain text of a mail."""
+    return "\n\n".join(map("\n".join, paragraphs)) + "\n"
 
 
 PAGE = """\

@@ -1,7 +1,9 @@
 """Many files as one zip, made while it is sent.
 
 Laws: nothing of it is kept, neither in memory nor on the disk; contents are stored as they are, for pictures and the
-like don't get smaller. What can't be read in the middle breaks the connection: a zip that is whole has all.
+like don't get smaller. What can't be read in the middle breaks the connection: a zip that is whole has all, and can be
+unpacked, also where capitals don't count and where a name that is a folder can be no file: a name that is taken gets a
+number.
 """
 
 import io
@@ -14,6 +16,7 @@ from backlore.core.payload import Payload, length
 from backlore.filehttp.folder import Name
 from backlore.files.catalog import File
 from backlore.files.files import Files
+from backlore.files.kinds import unpackable
 from backlore.web.delivery import StreamReply, disposition
 from backlore.web.reply import NO_STORE, SECURITY, Reply
 from backlore.web.request import Request
@@ -21,6 +24,8 @@ from backlore.web.routes import Route
 from backlore.web.stages import private
 
 GATHERED = 256 << 10  # bytes that are sent at once: many small files in one go
+# seconds: what the format can say, in which a year has 7 bits from 1980 on (APPNOTE.TXT 6.3.10, §4.4.6)
+FIRST, LAST = 315_532_800, 4_354_819_199
 
 
 class Chosen(Payload):
@@ -70,9 +75,11 @@ class Zips:
 
     async def _stream(self, user: str, chosen: Sequence[File]) -> AsyncIterator[bytes]:
         sink = Sink()
+        names = unpackable([file.name for file in chosen])
         with zipfile.ZipFile(sink, "w") as archive:
-            for file in chosen:
-                entry = zipfile.ZipInfo(file.name, time.gmtime(file.changed // 1_000_000)[:6])
+            for file, name in zip(chosen, names, strict=True):
+                changed = min(max(file.changed // 1_000_000, FIRST), LAST)
+                entry = zipfile.ZipInfo(name, time.gmtime(changed)[:6])
                 entry.external_attr = 0o600 << 16
                 with archive.open(entry, "w", force_zip64=file.size >= zipfile.ZIP64_LIMIT) as target:
                     async for piece in self._files.read(user, file):

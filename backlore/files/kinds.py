@@ -5,15 +5,17 @@ by their first bytes, all else is a download. A name is a key and never a path o
 reader's disk: it can't climb, and can't look like another.
 """
 
-import mimetypes
 import re
 import unicodedata
+from collections.abc import Sequence
+from itertools import accumulate, count
+from pathlib import PurePosixPath
 
+from backlore.core.media import PLAIN, guess_kind
 from backlore.core.payload import Invalid
 
 HEAD = 4096  # bytes that are looked at
 MOST = 255  # characters of a name
-PLAIN = "application/octet-stream"
 
 # What may be shown in a browser: the bytes that such a file begins with. `.` is any byte.
 SHOWN: dict[str, bytes] = {
@@ -42,10 +44,10 @@ def sniff(head: bytes, name: str) -> str:
     for kind, pattern in _patterns.items():
         if pattern.match(head):
             return kind
-    if is_text(head) and mimetypes.guess_type(name)[0] in (None, "text/plain"):
+    guess = guess_kind(name)
+    if guess in ("", "text/plain") and is_text(head):
         return "text/plain"
-    guess = mimetypes.guess_type(name)[0] or PLAIN
-    return PLAIN if guess in SHOWN else guess
+    return PLAIN if guess in SHOWN else guess or PLAIN
 
 
 def is_shown(kind: str) -> bool:
@@ -88,3 +90,32 @@ def clean(name: str) -> str:
         if len(part.encode()) > MOST:
             raise BadName(f"Each part of a name has at most {MOST} bytes in UTF-8.")
     return name
+
+
+def unpackable(names: Sequence[str]) -> list[str]:
+    """These names, changed by a number where a disk can't have them beside each other: one that is a folder of another,
+    and those that are alike where capitals, and dots and spaces at the end of a part, don't count."""
+    left = set(map(_plain, names)) - {folder for name in names for folder in _folders(_plain(name))}
+    taken = {place for name in names for place in (_plain(name), *_folders(_plain(name)))}
+    found = []
+    for name in names:
+        plain, path, numbers = _plain(name), PurePosixPath(name), count(2)
+        if plain in left:  # the first of this name
+            left.remove(plain)
+        else:
+            while (plain := _plain(name)) in taken:
+                name = str(path.with_name(f"{path.stem} ({next(numbers)}){path.suffix}"))
+            taken.add(plain)
+        found.append(name)
+    return found
+
+
+def _plain(name: str) -> str:
+    """Alike for names that some disk takes for the same."""
+    parts = unicodedata.normalize("NFC", name).casefold().split("/")
+    return "/".join(part.rstrip(". ") for part in parts)
+
+
+def _folders(name: str) -> list[str]:
+    """All that a name lies in."""
+    return list(accumulate(name.split("/")[:-1], "{}/{}".format))

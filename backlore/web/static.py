@@ -1,10 +1,10 @@
 """Files from the disk: a page, or a folder. The ETag is made of modification time and size; no dates."""
 
-import mimetypes
 import os
 import stat
 from pathlib import Path
 
+from backlore.core.media import PLAIN, guess_kind
 from backlore.web.delivery import FilePart, deliver
 from backlore.web.reply import REVALIDATE, SECURITY, Header, Reply, reply
 from backlore.web.request import Request
@@ -70,7 +70,7 @@ class Files:
 
 
 def _kind(path: Path) -> str:
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    kind = guess_kind(path.name) or PLAIN
     is_text = kind.startswith("text/") or kind in ("application/javascript", "application/json")
     return f"{kind}; charset=utf-8" if is_text else kind
 
