@@ -299,7 +299,7 @@ def _check_environment(named: list[str]) -> None:
     known = list(dict.fromkeys(["dev", "prod", *named]))
     if env not in known:
         raise ConfigError(
-            f"{env!r} is no environment of this application: there are {', '.join(known)}. "
+            f"{env!r} is no name of an environment here: there are {', '.join(known)}. "
             "Others are named by `environments` in config.py."
         )
     if env != "dev" and not secret.exists():
