@@ -9,6 +9,7 @@ from backlore.app import bucket, limits
 from backlore.clients.disk import Disk
 from backlore.core.config import load
 from backlore.core.notify import Notify, console
+from backlore.core.turns import Busy
 from backlore.files.store import Store
 from backlore.fileserver.server import REFUSALS, FileServer
 from backlore.services.tasks import supervise
@@ -31,7 +32,7 @@ class Alone:
         self._disk = Disk(self.settings.data / "files", known.files.free)
         store = Store(self._disk, bucket(self.settings), self.notify)
         given = msgspec.structs.replace(limits(self.settings), upload=LARGEST)
-        self.web = Application(None, self.notify, given, refusals=REFUSALS)
+        self.web = Application(None, self.notify, given, (Busy,), REFUSALS)
         self.web.add(*FileServer(store, self._disk, self.notify, token).routes())
         self.web.on_start.append(self._prepare)
         self.web.tells_all = self.settings.env == "dev" and sys.stderr.isatty()

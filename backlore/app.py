@@ -196,9 +196,12 @@ class Backend:
     async def _openapi(self, request: Request) -> Reply:
         """This document. 200 {"openapi": str, "paths": dict}."""
         if self._described is None:  # which takes long, and anybody may ask for it
-            name = self.settings.config.name
-            self._described = reply(200, describe(name, __version__, self.web.table.routes, self._cookie_name))
+            self._described = await asyncio.to_thread(self._describe)
         return self._described
+
+    def _describe(self) -> Reply:
+        routes = self.web.table.routes
+        return reply(200, describe(self.settings.config.name, __version__, routes, self._cookie_name))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.web(scope, receive, send)

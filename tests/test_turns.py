@@ -133,7 +133,13 @@ def test_work_that_fails_ends_its_turn() -> None:
 # --- In a server ------------------------------------------------------------------------------------------------
 
 
-RATES = {"login": (1000, 60), "login-account": (40, 3600), "signup": (1000, 60), "mail": (1000, 60)}
+RATES = {
+    "knock": (200, 3600),
+    "login": (1000, 60),
+    "login-account": (40, 3600),
+    "signup": (1000, 60),
+    "mail": (1000, 60),
+}
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +186,15 @@ def test_a_login_refused_as_busy_costs_no_try(one: Server) -> None:
         looked_at += 1
     assert last.status_code == 429
     assert looked_at == RATES["login-account"][0]
+
+
+@pytest.mark.parametrize(
+    ("path", "most"), [("/auth/passkey", 30), ("/auth/openid/begin", 30), ("/auth/recover", 20), ("/auth/login", 200)]
+)
+def test_limits_count_before_a_body_is_decoded(one: Server, path: str, most: int) -> None:
+    """Also what is no JSON, and what is of another type."""
+    with httpx.Client(base_url=one.url, headers={"x-forwarded-for": "203.0.113.9"}) as client:
+        form = {"content-type": "application/json"}
+        got = [client.post(path, content=(b"{", b"[]")[n % 2], headers=form).status_code for n in range(most + 3)]
+    assert got[:most] == [400] * most
+    assert 429 in got[most:]

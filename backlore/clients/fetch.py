@@ -56,9 +56,9 @@ class Bounded(httpx.AsyncHTTPTransport):
 @functools.cache
 def _trust() -> ssl.SSLContext:
     """The authorities of certifi and those of the system, where a company's own is."""
-    trust = httpx.create_ssl_context(trust_env=False)
-    trust.load_default_certs()
-    return trust
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context
 
 
 def _basic(client: Any, method: str, uri: str, headers: dict[str, str], body: str) -> tuple[str, dict[str, str], str]:

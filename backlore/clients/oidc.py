@@ -95,10 +95,11 @@ class Provider:
         return session(self._client_id, self._secret, method, self._redirect)
 
     async def _discover(self) -> Metadata:
-        from backlore.clients.fetch import get_json
-
         async with self._lock:
             if self._metadata is None or time.monotonic() > self._until:
+                await asyncio.to_thread(_load)
+                from backlore.clients.fetch import get_json
+
                 async with self._session() as client:
                     found = await get_json(client, f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
                 self._metadata = self._check(found)
@@ -156,6 +157,14 @@ class Provider:
                 self._keys, self._next_look = None, time.monotonic() + PAUSE
             except ValueError as error:
                 raise Refused(str(error)) from None
+
+
+def _load() -> None:
+    """Import what talks to providers, and the authorities that it trusts: half a second, for a thread."""
+    from backlore.clients import idtoken  # noqa: F401
+    from backlore.clients.fetch import session
+
+    session("", "", "none", "")  # of which more is imported
 
 
 def _verified_email(claims: dict[str, Any]) -> str:

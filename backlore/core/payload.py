@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
@@ -20,6 +21,11 @@ T = TypeVar("T")
 patterns: dict[str, str] = {}  # by their repr, as msgspec names them: what a string that matches is
 
 MAX_DEPTH = 64  # of what a type leaves open (dict, Any): deeper is refused
+MAX_PIECES = 50_000  # objects, lists and keys of that
+MAX_EXTREMES = 1_000  # numbers with an exponent of three digits: reading one may take 10 µs
+EXTREME = re.compile(rb"[eE][+-]?0*[1-9]\d\d")
+MAX_ESCAPES = 100_000  # in a form
+LIGHT = 4096  # bytes of JSON that never take long
 
 
 class Payload(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -89,6 +95,7 @@ class Codec(Generic[T]):
             _check_closed(shape)
         structs = [shape for shape in shapes if isinstance(shape, inspect.StructType)]
         self._open = any(isinstance(shape, inspect.DictType | inspect.AnyType) for shape in shapes)
+        self._heavy = self._open or any(isinstance(shape, inspect.FloatType) for shape in shapes)
         self._keys = tuple({f'"{field.encode_name}"'.encode() for s in structs for field in s.fields})
         fields = structs[0].fields if structs else ()
         self.uploads = frozenset(f.encode_name for f in fields if any(map(_is_upload, _shapes(f.type))))  # names
@@ -98,6 +105,8 @@ class Codec(Generic[T]):
 
     def from_json(self, raw: bytes) -> T:
         """The value of the JSON text `raw`. Raises Malformed or Invalid."""
+        if self._heavy and len(raw) > LIGHT:
+            _check_weight(raw, self._open)
         try:
             value = self._decode(raw)
         except msgspec.ValidationError as error:
@@ -149,6 +158,8 @@ def parse_urlencoded(text: str) -> list[tuple[str, str]]:
     """The pairs of `a=1&b=2`, percent escapes being UTF-8. Raises Malformed."""
     if not text:
         return []
+    if text.count("%") > MAX_ESCAPES:
+        raise Malformed(f"more than {MAX_ESCAPES:,} escapes")
     try:
         return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
     except ValueError as error:
@@ -197,6 +208,26 @@ def _check_closed(shape: inspect.Type) -> None:
         lax = not shape.forbid_unknown_fields
     if lax:
         raise TypeError(f"{shape.cls.__qualname__} stands in a payload, so it must be a Payload")  # type: ignore[attr-defined]
+
+
+def _check_weight(raw: bytes, is_open: bool) -> None:
+    """Refuse what would take long to read, before it is: nothing else runs in this process meanwhile."""
+    if not (is_open and _pieces(raw) > MAX_PIECES) and not _has_extremes(raw):
+        return
+    # it may be in strings: without the escaped quotes, every other part between quotes is one
+    bare = b"".join(raw.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
+    if is_open and _pieces(bare) > MAX_PIECES:
+        raise Invalid("", f"Has more than {MAX_PIECES:,} objects, lists and keys.")
+    if _has_extremes(bare):
+        raise Invalid("", f"Has more than {MAX_EXTREMES:,} numbers with an exponent of three digits.")
+
+
+def _pieces(raw: bytes) -> int:
+    return raw.count(b"{") + raw.count(b"[") + raw.count(b":")
+
+
+def _has_extremes(raw: bytes) -> bool:
+    return any(islice(EXTREME.finditer(raw), MAX_EXTREMES, None))
 
 
 def _check_keys(raw: bytes) -> None:

@@ -152,7 +152,7 @@ class Accounts:
         by_origin, by_account = rates.of_origin("signup", request.origin), rates.of_account("mail", email)
         if refused := await rates.refuse(by_account):
             return refused  # type: ignore[no-any-return]
-        check_password(body.password, "password", email, self._name)
+        await check_password(body.password, "password", email, self._name)
         hashed = await rates.unless_busy(self._passwords.hash(body.password, by_origin[1]), by_origin, by_account)
         if not self._verify_email:
             made = await self._users.create(email, hashed, verified=False)
@@ -262,7 +262,7 @@ class Accounts:
         """Set a new password by a mail; all sessions end. 200 {}; 400 `payload`: a common one; 403 `token`; 429."""
         recovery = await self._tokens.look("reset", body.token, Recovery)
         account = await self._unchanged(recovery) if recovery else None
-        check_password(body.password, "password", account.email if account else "", self._name)
+        await check_password(body.password, "password", account.email if account else "", self._name)
         if account is None:
             return reply(403, error="token")
         hashed = await self._passwords.hash(body.password, account.id)  # who is refused here, as busy, keeps the token
@@ -282,7 +282,7 @@ class Accounts:
         account = await self._login.prove(request, body.old)
         if isinstance(account, Reply):
             return account
-        check_password(body.new, "new", account.email, self._name)
+        await check_password(body.new, "new", account.email, self._name)
         hashed = await self._passwords.hash(body.new, account.id)
         # of two changes at once the second finds another user than was proven
         if not await self._sessions.alter(request, account, self._set_password(account, hashed)):

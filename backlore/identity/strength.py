@@ -1,5 +1,6 @@
 """Which passwords are too weak to be taken (NIST 800-63B rev. 4, §3.1.1.2)."""
 
+import asyncio
 import functools
 import importlib.util
 import runpy
@@ -19,11 +20,11 @@ def common_passwords() -> frozenset[str]:
     return frozenset(word for word in lists["passwords"] if len(word) >= 8)
 
 
-def check_password(password: str, where: str, email: str, application: str) -> None:
+async def check_password(password: str, where: str, email: str, application: str) -> None:
     """Refuse common passwords, and what is only the user's own address or our name, whatever digits or signs stand
     around it. Raises Invalid."""
     small = password.lower()
-    if small in common_passwords():
+    if small in await asyncio.to_thread(common_passwords):  # which are read from the disk at first
         raise Invalid(where, "Is one of the most common passwords: choose another.")
     bare = small.strip(string.digits + string.punctuation)
     if email and (small == email or bare == email.partition("@")[0]):

@@ -10,6 +10,7 @@ of it was shown, in the one step that ends its waiting, and only for the user as
 Secrets and codes stand in no log, no notification and no mail.
 """
 
+import asyncio
 import hmac
 import io
 import re
@@ -136,7 +137,7 @@ class Totp:
         secret = pyotp.random_base32(32)  # 160 bits (RFC 4226, §4, R6)
         await self._redis.set(waiting_key(proven.id), f"{proven.version} {secret}", ex=WAITING)
         uri = pyotp.TOTP(secret).provisioning_uri(name=request.user.email, issuer_name=self._issuer)
-        return reply(200, {"secret": secret, "uri": uri, "qr": qr_of(uri)})
+        return reply(200, {"secret": secret, "uri": uri, "qr": await asyncio.to_thread(qr_of, uri)})
 
     async def _confirm(self, request: Request, body: FirstCode) -> Reply:
         """Activate the secret with a code of it; the other sessions end.

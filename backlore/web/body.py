@@ -1,7 +1,8 @@
 """Reads a route's body and decodes it into the route's type: JSON, urlencoded or multipart."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 import msgspec
 from multipart import parse_options_header
@@ -12,6 +13,8 @@ from backlore.web.incoming import Incoming
 from backlore.web.limits import Limits
 from backlore.web.request import Request
 
+T = TypeVar("T")
+LONG = 16 << 10  # bytes of a body that may take more than a few milliseconds to decode
 Raw = bytes | list[tuple[str, Any]]  # of JSON, of a form
 
 
@@ -55,12 +58,12 @@ class Body:
             return content
         raw = await self._receive(request, limits)
         try:
-            return self._decode(raw, self.codec)
+            return await _decode(request, limits, raw, self.codec)
         except Invalid as error:
             # the token may stand in the header and, needlessly, in the body too
             if not self._tokened or error.where != "csrf":
                 raise
-            return self._split(self._decode(raw, self._tokened))[0]
+            return self._split(await _decode(request, limits, raw, self._tokened))[0]
 
     async def csrf(self, request: Request, limits: Limits) -> str:
         """The token in the body, or ""; the body is kept for `read`: decoded, or as what is wrong with it."""
@@ -68,7 +71,7 @@ class Body:
             return ""
         raw = await self._receive(request, limits)
         try:
-            content, token = self._split(self._decode(raw, self._tokened))
+            content, token = self._split(await _decode(request, limits, raw, self._tokened))
         except Invalid as error:
             content, token = error, _find_csrf(raw)  # who has no token learns nothing about the type
         request.content = self, content
@@ -77,9 +80,6 @@ class Body:
     def _split(self, content: Any) -> tuple[Any, str]:
         plain = self.payload(**{name: getattr(content, name) for name in self.payload.__struct_fields__})
         return plain, content.csrf
-
-    def _decode(self, raw: Raw, codec: Codec[Any]) -> Any:
-        return codec.from_json(raw) if isinstance(raw, bytes) else codec.from_fields(raw)
 
     async def _receive(self, request: Request, limits: Limits) -> Raw:
         """The body as sent, read once: a second route of the same path finds it here."""
@@ -140,7 +140,7 @@ async def receive(request: Request, limits: Limits, uploads: frozenset[str]) -> 
     if name == "application/json":
         return await gather(request, limits)
     if name == "application/x-www-form-urlencoded":
-        return parse_urlencoded(_text(await gather(request, limits)))
+        return await _aside(request, limits, _parse_form, await gather(request, limits))
     if name == "multipart/form-data":
         if not options.get("boundary"):
             raise Malformed("multipart without a boundary")
@@ -156,9 +156,22 @@ async def gather(request: Request, limits: Limits) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _text(raw: bytes) -> str:
+async def _decode(request: Request, limits: Limits, raw: Raw, codec: Codec[Any]) -> Any:
+    if isinstance(raw, bytes):
+        return await _aside(request, limits, codec.from_json, raw)
+    return codec.from_fields(raw)
+
+
+async def _aside(request: Request, limits: Limits, decode: Callable[[bytes], T], raw: bytes) -> T:
+    """What is decoded of a body: of a long one in a thread, origins taking turns, so that nobody else waits for it."""
+    if len(raw) <= LONG:
+        return decode(raw)
+    return await limits.decoding.run(request.origin, lambda: asyncio.to_thread(decode, raw))
+
+
+def _parse_form(raw: bytes) -> list[tuple[str, Any]]:
     try:
-        return raw.decode("ascii")
+        return parse_urlencoded(raw.decode("ascii"))
     except UnicodeDecodeError as error:
         raise Malformed(str(error)) from None
 

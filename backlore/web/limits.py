@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
+from backlore.core.turns import Turns
+
 T = TypeVar("T")
 
 LOOK = 0.25  # seconds between two looks at what waits
@@ -76,3 +78,4 @@ class Limits(msgspec.Struct, frozen=True):
     parts: int = 100
     query: int = 2048  # characters
     free: int = 0  # of the disk, that no upload may take
+    decoding: Turns = msgspec.field(default_factory=lambda: Turns(1, each=20, total=200))  # of long bodies, by origin
