@@ -14,7 +14,6 @@ catalog says after it changed: cut anywhere, nothing is shown that is not there,
 
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Any
@@ -240,16 +239,18 @@ class Pictures:
                     if not look:
                         return False
                     is_there = await self._file(user, id, look["name"]) is not None
+                    now, _ = await pipe.time()  # redis' clock: those of the nodes differ
                     pipe.multi()
-                    self._index(pipe, user, id, look, tags if is_there else None, is_there)
+                    self._index(pipe, user, id, look, tags if is_there else None, is_there, now)
                     await pipe.execute()
                     return is_there
                 except WatchError:
                     continue
 
-    def _index(self, pipe: Any, user: str, id: str, look: dict[str, str], tags: list[str] | None, is_there: bool):
+    def _index(
+        self, pipe: Any, user: str, id: str, look: dict[str, str], tags: list[str] | None, is_there: bool, now: int
+    ):
         old = decode(look["tags"])
-        now = int(time.time())
         for tag in ("", *old):
             pipe.zrem(gallery(user, tag), id)
         pipe.zremrangebyscore(key("binned", user), 0, now)
