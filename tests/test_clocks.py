@@ -42,6 +42,7 @@ async def main():
     await node.files.uploads.create(ANN, "u", 10)
     (id,) = await node.files.uploads._transfers.of(ANN)
     await node.files.uploads._transfers.hold(ANN, id)
+    assert abs(await node.files.clock() - clock()) < 3600  # by which links end
     await node.redis.aclose()
 asyncio.run(main())
 """

@@ -73,7 +73,7 @@ async def renewing(renew: Callable[[], Awaitable[object]], lasts: float) -> Asyn
                 yield
             finally:
                 keeper.cancel()
-                await asyncio.wait([keeper])
+                await asyncio.gather(keeper, return_exceptions=True)
     except TimeoutError as error:
         if limit.expired():
             raise LeaseLost from error

@@ -6,7 +6,7 @@ nowhere, and ends with the file, with any change of its user's account (password
 revokes links. Its signature is told to no log of ours.
 """
 
-import time
+import asyncio
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated
@@ -71,7 +71,7 @@ class Content:
         """A link to the file as it is now, for anybody, for some seconds. 200 {"url": str, "until": int}; 400;
         404 `file`."""
         file = await self._files.find(request.user.id, body.name)
-        until = int(time.time()) + body.seconds
+        until = await self._files.clock() + body.seconds
         return reply(200, {"url": await self.link(request.user.id, file, until), "until": until})
 
     async def _revoke(self, request: Request) -> Reply:
@@ -83,9 +83,9 @@ class Content:
         self, request: Request, user: Id, id: Id, until: int, signature: str, name: str, query: Show
     ) -> Reply:
         """What a signed link leads to. 200; 206; 304; 404 `file`; 412 `changed`; 416 `range`; 403 `token`."""
-        standing = await self._files.standing(user) if until >= time.time() else ""
+        standing, now = await asyncio.gather(self._files.standing(user), self._files.clock())
         given = signature.removeprefix(SIGNED)
-        if not standing or not self._signer.verify(_signed(user, id, until, name, standing), given):
+        if until < now or not standing or not self._signer.verify(_signed(user, id, until, name, standing), given):
             return reply(403, error="token")
         file = await self._files.find(user, name)
         if file.id != id:

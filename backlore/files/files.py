@@ -17,6 +17,7 @@ from typing import Any
 from backlore.clients.aside import Aside
 from backlore.clients.disk import Disk, Draft
 from backlore.clients.s3 import S3Error
+from backlore.clients.script import read_clock
 from backlore.core.notify import Notify
 from backlore.core.payload import Upload
 from backlore.files.allowance import ENTRIES, Allowance, Owners
@@ -67,6 +68,7 @@ class Files:
         owners: Owners | None = None,
     ):
         allowance = Allowance(redis, quota, entries, total, owners)
+        self._redis = redis
         self.catalog = Catalog(redis, kept, allowance)
         self.store: Storage = store or Store(disk, bucket, notify)
         self.courier = Courier(notify, self.catalog, self.store, Aside(redis, notify))
@@ -194,6 +196,10 @@ class Files:
     async def standing(self, user: str) -> str:
         """What links are signed for: another text whenever all that were signed are to end; "" for nobody."""
         return await self.catalog.standing(user)
+
+    async def clock(self) -> int:
+        """Seconds since the epoch by redis' clock, by which all nodes agree how long links are good."""
+        return await read_clock(self._redis) // 1_000_000
 
     async def spans(self, user: str, file: File, start: int = 0, length: int | None = None) -> Sequence[Part]:
         """Where the bytes lie, fetched from S3 if need be. Raises Lost, S3Error."""
