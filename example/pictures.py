@@ -23,6 +23,7 @@ from redis.exceptions import WatchError
 from thumbs import NoPicture, Thumbs
 
 from backlore import Backend, Changed, Exists, NoFile, Payload, Request, Upload, between, key, length, matching, reply
+from backlore.web.reply import etag_matches
 
 Tag = Annotated[str, length(1, 30), matching(r"[^\s\x00-\x1f\x7f-\x9f\ufeff,]+", "a word without spaces and commas")]
 PictureId = Annotated[str, matching("[0-9a-f]{32}", "the id of a picture")]
@@ -150,7 +151,7 @@ class Pictures:
         if file is None:
             return reply(404, error="picture")
         headers = [("content-type", "image/webp"), ("etag", f'"{file.hash}"'), FOR_EVER]
-        if request.header("if-none-match") == f'"{file.hash}"':
+        if etag_matches(request.headers.get(b"if-none-match"), f'"{file.hash}"'.encode()):
             return reply(304, b"", headers=headers)
         try:
             thumb = await self.thumbs.get(user, file.hash, lambda: self.files.read(user, file))
