@@ -113,7 +113,7 @@ def test_a_body_that_came_with_its_head_costs_one_look(kinds: Server) -> None:
         for _ in range(100):
             connection.sendall(request)
             assert b" 200 " in connection.recv(1 << 16)
-    assert looks(kinds) - before < 150  # not 200: granian's thread is late now and then
+    assert looks(kinds) - before < 190  # each would cost a second one, were granian's thread always late
 
 
 @pytest.fixture(scope="module")

@@ -81,8 +81,7 @@ class Application:
             finally:
                 self.under_way -= 1
                 self.served += 1
-                for path in request.uploads:
-                    path.unlink(missing_ok=True)
+                request.end()
 
     async def _serve(self, request: Request, send: Send) -> None:
         answer = await self._answer(request)

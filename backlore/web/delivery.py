@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from backlore.core.crypto import random_text
 from backlore.web.reply import Header, Reply, Send, etag_matches, read_list, reply
-from backlore.web.request import AGAIN, Request
+from backlore.web.request import AGAIN, Request, forget
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ async def watched(request: Request, work: Coroutine[Any, Any, T]) -> T:
 async def held(request: Request, work: Coroutine[Any, Any, T], end: asyncio.Future[Exception]) -> T:
     """What work gives, which goes on only as long as the session holds and `end` tells no reason to raise."""
     task = asyncio.ensure_future(work)
-    task.add_done_callback(_forget)
+    task.add_done_callback(forget)
     try:
         while not task.done():
             if end.done():
@@ -135,12 +135,6 @@ async def held(request: Request, work: Coroutine[Any, Any, T], end: asyncio.Futu
     finally:
         task.cancel()
         end.cancel()
-
-
-def _forget(task: asyncio.Future[Any]) -> None:
-    """What becomes of work that was given up, nobody asks: else the loop would tell it as lost."""
-    if not task.cancelled():
-        task.exception()
 
 
 class PartsReply(Reply):

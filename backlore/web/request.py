@@ -71,6 +71,12 @@ class Gated(Protocol):
         """See Request."""
 
 
+def forget(work: asyncio.Future[Any]) -> None:
+    """What becomes of work that was given up, nobody asks: else the loop would tell it as lost."""
+    if not work.cancelled():
+        work.exception()
+
+
 class Request:
     """What handlers take first. `user` and `session` are set behind the gatekeeper, `parameters` by the route.
 
@@ -182,6 +188,18 @@ class Request:
         if self._first is None and headers.get(b"content-length", b"0") != b"0" and b"expect" not in headers:
             self._first = asyncio.ensure_future(self._receive())
 
+    def was_looked_at(self) -> None:
+        """The session holds: from now on what has not come of the body is late, however long it takes to ask for it."""
+        self.is_late = self._first is not None and not self._first.done()
+
+    def end(self) -> None:
+        """It was answered: nobody waits for its body any more."""
+        if self._first is not None:
+            self._first.add_done_callback(forget)
+            self._first.cancel()
+        for path in self.uploads:
+            path.unlink(missing_ok=True)
+
     async def chunk(self) -> tuple[bytes, bool]:
         """The next part of the body, and whether more may come. Raises Disconnected when the client has gone."""
         message = await self.message()
@@ -192,7 +210,7 @@ class Request:
     async def message(self) -> dict[str, Any]:
         """What ASGI's receive gives."""
         first, self._first = self._first, None
-        if (first is None or not first.done()) and self._received != self.declared:
+        if first is None and self._received != self.declared:
             self.is_late = True
         message = await (first or self._receive())
         self._received += len(message.get("body", b""))

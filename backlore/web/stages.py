@@ -62,6 +62,7 @@ async def gatekeeper(request: Request, route: Route, keeper: Keeper) -> Reply | 
         return reply(403, error="session", headers=[keeper.cookie.take()])
     request.user = user
     request.session = session
+    request.was_looked_at()
     return None
 
 
