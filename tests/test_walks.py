@@ -21,7 +21,7 @@ from tests.test_files import ANN, House, Run, runs
 
 @pytest.fixture
 def run(engine: Engine, tmp_path: Path) -> Run:
-    return lambda test, **limits: runs(engine, tmp_path, None)(test, with_bucket=False, **limits)  # type: ignore[arg-type]
+    return lambda test, **limits: runs(engine, tmp_path, None)(test, with_bucket=False, **limits)
 
 
 async def walk(pages: Any, limit: int = 1) -> list[Any]:

@@ -34,7 +34,7 @@ from backlore.clients.script import Script
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
 from backlore.files.allowance import Allowance
-from backlore.files.steps import APPEND, CLAIM, ERASE, FORGET, LOOK_LATER, MOVED, PAGE, PUT, RESTORE, REVOKE, TAKE
+from backlore.files.steps import APPEND, CLAIM, DROP, ERASE, FORGET, LOOK_LATER, MOVED, PAGE, PUT, RESTORE, REVOKE, TAKE
 
 EVERYBODY = key("moves", "all")
 MOST_AT_ONCE = 200  # files in one step of redis
@@ -170,8 +170,10 @@ class Catalog:
         return decode((await self._grow(PUT, 0 if upload else size, user, *given))[1])
 
     async def append(self, user: str, old: File | None, file: File) -> File:
-        """Say that `file` has become of `old` by more bytes in its last blob; what is there. Raises Changed, Quota,
-        Gone."""
+        """Say that `file` has become of `old` by more bytes in its last blob; what is there.
+
+        Raises Changed, Quota, Gone; Exists for what we can't read.
+        """
         blob, size = file.blobs[-1]
         at = dict(old.blobs).get(blob, 0) if old else 0
         before = encode(old) if old else ""
@@ -197,6 +199,10 @@ class Catalog:
         for start in range(0, len(ids), MOST_AT_ONCE):
             erased += (await self.change(ERASE, user, *ids[start : start + MOST_AT_ONCE]))[1]
         return erased
+
+    async def drop_unread(self, user: str, kind: Literal["files", "trash"]) -> None:
+        """Forget all of a list of a user who is erased that this version can't read."""
+        await self.run(DROP, user, kind)
 
     async def forget(self, user: str) -> None:
         """Keep nothing of a user who has no files, also none in the trash."""

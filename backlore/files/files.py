@@ -134,7 +134,8 @@ class Files:
         return kept
 
     async def append(self, user: str, name: str, data: bytes) -> File:
-        """Add bytes to the end of a file, or begin one. Raises BadName, Quota, Changed, Gone."""
+        """Add bytes to the end of a file, or begin one. Raises BadName, Quota, Changed, Gone; Exists for what we can't
+        read."""
         return await self._appender.append(user, clean(name), data)
 
     async def find(self, user: str, name: str) -> File:
@@ -181,12 +182,14 @@ class Files:
     async def wipe(self, user: str) -> None:
         """Delete all files of a user for good. Cut anywhere, it can be called again."""
         await self.uploads.wipe(user)
-        while names := await self.catalog.names(user):  # also of what we can't read
+        while names := await self.catalog.names(user):
             for name in names:
-                with contextlib.suppress(NoFile):  # somebody deletes beside us
+                with contextlib.suppress(NoFile):  # somebody deletes beside us, or we can't read it
                     await self.catalog.delete(user, name)
+            await self.catalog.drop_unread(user, "files")
         while ids := await self.catalog.names(user, "trashed"):
             await self.catalog.erase(user, ids)
+            await self.catalog.drop_unread(user, "trash")
         await self.catalog.forget(user)
 
     async def revoke_links(self, user: str) -> None:

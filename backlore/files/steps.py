@@ -3,6 +3,9 @@
 Each takes the keys of one user: files, newest, trash, trashed, hashes, usage, moves, blob, awaited, owner (see ROOM);
 and first how long the trash is kept, in µs. Times are redis' own, also those that stand in the text of a file.
 Each gives {"done", …, bytes that the user has more}, or {WORD} when it can't be done.
+
+Law: what another version has written so that we can't read it is left as it is, before anything is changed: what a
+script has done until it fails stays done.
 """
 
 from backlore.clients.script import CLOCK, Script
@@ -59,8 +62,40 @@ local function settle(id)
     -- who has claimed it goes on alone, and looks again when it is done
     if belongs == '' or belongs ~= where or pushed ~= size then redis.call('ZADD', moves, 'NX', now, id) end
 end
-local function recount(text, from, to)
-    for _, each in ipairs(cjson.decode(text).blobs) do
+local FIELDS = {id = 'string', name = 'string', type = 'string', hash = 'string',
+    size = 'number', created = 'number', changed = 'number'}
+-- the file that a text is; nil when there is none, or we can't read it
+local function parse(text)
+    local is_json, file = pcall(cjson.decode, text)
+    if not is_json or type(file) ~= 'table' or type(file.blobs) ~= 'table' or #file.blobs == 0 then return nil end
+    for field, kind in pairs(FIELDS) do
+        if type(file[field]) ~= kind then return nil end
+    end
+    for _, each in ipairs(file.blobs) do
+        if type(each) ~= 'table' or type(each[1]) ~= 'string' or type(each[2]) ~= 'number' then return nil end
+    end
+    return file
+end
+-- whether we can read what is known of a blob, if anything is
+local function is_readable(id)
+    local known = redis.call('HMGET', blob_key(id), 'size', 'live', 'trash', 'version', 'pushed', 'hash', 'where')
+    for place = 1, 7 do
+        if not known[place] or place <= 5 and not tonumber(known[place]) then
+            return redis.call('EXISTS', blob_key(id)) == 0
+        end
+    end
+    return true
+end
+-- the file that a text is, if we can read it and what is known of its blobs
+local function read(text)
+    local file = parse(text)
+    for _, each in ipairs(file and file.blobs or {}) do
+        if not is_readable(each[1]) then return nil end
+    end
+    return file
+end
+local function recount(file, from, to)
+    for _, each in ipairs(file.blobs) do
         if from then count(each[1], from, -1) end
         if to then count(each[1], to, 1) end
         settle(each[1])
@@ -71,20 +106,25 @@ local function stamp(list)
     local last = redis.call('ZREVRANGE', list, 0, 0, 'WITHSCORES')[2]
     return ('%.0f'):format(math.max(now, (last or 0) + 1))
 end
-local function bury(text)
-    local id = cjson.decode(text).id
-    redis.call('HSET', trash, id, text)
-    redis.call('ZADD', trashed, stamp(trashed), id)
-    redis.call('ZADD', moves, later(kept), '~' .. id)
-    recount(text, 'live', 'trash')
+local function bury(text, file)
+    redis.call('HSET', trash, file.id, text)
+    redis.call('ZADD', trashed, stamp(trashed), file.id)
+    redis.call('ZADD', moves, later(kept), '~' .. file.id)
+    recount(file, 'live', 'trash')
 end
-local function take_from_trash(id, to)
-    local text = redis.call('HGET', trash, id)
-    if text then recount(text, 'trash', to) end  -- first: what can't be read stays as it is
+local function forget_dead(id)
     redis.call('HDEL', trash, id)
     redis.call('ZREM', trashed, id)
     redis.call('ZREM', moves, '~' .. id)
-    return text and 1 or 0
+end
+-- 1 when it was there; nil, and nothing is changed, when we can't read it
+local function take_from_trash(id, to)
+    local text = redis.call('HGET', trash, id)
+    local file = read(text)
+    if text and not file then return nil end
+    if file then recount(file, 'trash', to) end
+    forget_dead(id)
+    return file and 1 or 0
 end
 -- a quote within a name is escaped, so that nothing there looks like a field
 local function date(text, field, moment)
@@ -112,11 +152,13 @@ PUT = Script(
 local _, name, text, blob, size, hash, expected, where, pushed, upload, quota, most, room = unpack(ARGV)
 if is_gone() then return {'gone'} end
 local old = redis.call('HGET', files, name)
-local was = old and cjson.decode(old)
+local was = read(old)
 if expected == '*' and old then return {'exists'} end
 if expected ~= '' and expected ~= '*' and (not was or was.id ~= expected) then return {'changed'} end
+if old and not was then return {'exists'} end
 local is_same = was and was.hash == hash and was.type == cjson.decode(text).type
 local known = redis.call('HGET', hashes, hash)
+if known and not is_readable(known) then known = false end
 local awaits = redis.call('HGET', awaited, upload)  -- its bytes, counted since they were announced
 local more = (known and 0 or size) - (awaits or 0)
 if not is_same and not has_room(more, awaits and 0 or 1, quota, most, room) then return {'quota'} end
@@ -135,7 +177,7 @@ else
 end
 count(known or blob, 'live', 1)
 settle(known or blob)
-if old then bury(old) end
+if old then bury(old, was) end
 return {'done', set(name, text, old, true), charged}
 """
 )
@@ -147,6 +189,7 @@ APPEND = Script(
 local _, name, before, text, blob, at, more, quota, most, room = unpack(ARGV)
 if is_gone() then return {'gone'} end
 local old = redis.call('HGET', files, name)
+if old and not (parse(old) and is_readable(blob)) then return {'exists'} end
 if (old or '') ~= before then return {'changed'} end
 if not has_room(tonumber(more), old and 0 or 1, quota, most, room) then return {'quota'} end
 if at == '0' then
@@ -167,12 +210,14 @@ TAKE = Script(
     + """
 local _, name, expected = unpack(ARGV)
 local old = redis.call('HGET', files, name)
-if old and expected ~= '' and cjson.decode(old).id ~= expected then return {'changed'} end
+local was = read(old)
+if old and not was then return {'missing'} end
+if old and expected ~= '' and was.id ~= expected then return {'changed'} end
 redis.call('HDEL', files, name)
 redis.call('ZREM', newest, name)
 if not old then return {'missing'} end
 redis.call('HINCRBY', usage, 'files', -1)
-bury(old)
+bury(old, was)
 return {'done', old, charged}
 """
 )
@@ -185,7 +230,7 @@ local _, id, before, text, name = unpack(ARGV)
 if is_gone() then return {'gone'} end
 if redis.call('HGET', trash, id) ~= before then return {'missing'} end
 if redis.call('HEXISTS', files, name) == 1 then return {'exists'} end
-take_from_trash(id, 'live')
+if not take_from_trash(id, 'live') then return {'missing'} end
 return {'done', set(name, text), charged}
 """
 )
@@ -196,9 +241,25 @@ ERASE = Script(
     + """
 local erased = 0
 for place = 2, #ARGV do
-    erased = erased + take_from_trash(ARGV[place], nil)
+    erased = erased + (take_from_trash(ARGV[place], nil) or 0)
 end
 return {'done', erased, charged}
+"""
+)
+
+# What we can't read goes, of who is erased: the check finds what it had. ARGV: kept, "files" or "trash"
+DROP = Script(
+    PRELUDE
+    + """
+for _, name in ipairs(redis.call('HKEYS', ARGV[2] == 'files' and files or trash)) do
+    if ARGV[2] == 'trash' then
+        if not read(redis.call('HGET', trash, name)) then forget_dead(name) end
+    elseif not read(redis.call('HGET', files, name)) then
+        redis.call('HDEL', files, name)
+        redis.call('ZREM', newest, name)
+    end
+end
+return {'done', '', charged}
 """
 )
 
@@ -251,8 +312,7 @@ local claimed, unread, till = {}, {}, later(ARGV[2])
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', moves, '-inf', now, 'LIMIT', 0, ARGV[3])) do
     local known = redis.call('HMGET', blob_key(id), 'size', 'hash', 'live', 'trash', 'version', 'where', 'pushed')
     if id:sub(1, 1) == '~' then
-        if pcall(take_from_trash, id:sub(2), nil) then redis.call('ZREM', moves, id)
-        else
+        if not take_from_trash(id:sub(2), nil) then
             redis.call('ZADD', moves, later(ARGV[4]), id)
             table.insert(unread, id)
         end
