@@ -7,6 +7,7 @@ from pathlib import Path
 import pyotp
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticatorOptions
@@ -250,3 +251,32 @@ def test_nothing_overflows(shoebox: Server, chromium: webdriver.Chrome, width: i
     person.waits_for("#toast.open")
     person.clicks("#account-close")  # the toast does not cover it
     person.wait(lambda _: not person.sees("#account-dialog"))
+
+
+def test_the_account_hides_no_field(shoebox: Server, chromium: webdriver.Chrome) -> None:
+    """Neither what is wrong with it, however one comes there, on a phone."""
+    size = {"width": 380, "height": 560, "deviceScaleFactor": 1, "mobile": True}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    person = Person(chromium)
+    chromium.get(shoebox.url)
+    person.enters("#signup-tab", "fields@example.com", PASSWORD)
+    person.opens_account()
+    shown = """
+        const of = (part) => part.getBoundingClientRect();
+        const low = of(document.querySelector(".account-head")).bottom;
+        const high = of(document.querySelector("dialog[open]")).bottom;
+        const parts = [document.activeElement, ...document.querySelectorAll("dialog[open] [role=alert]:not([hidden])")];
+        return parts.every((part) => of(part).top >= low && of(part).bottom <= high);
+    """
+    forms = {"#new-password": "#password-change", "#new-email": "#email-change"}
+    for field, button in forms.items():
+        person.types("#old-password", "long enough")
+        person.types(field, "bad")
+        person.clicks(button)
+        person.wait(lambda _: chromium.execute_script(shown))
+        chromium.execute_script("document.querySelectorAll('dialog form').forEach((form) => form.reset())")
+    chromium.execute_script("document.getElementById('destroy').focus()")
+    for _ in range(6):
+        ActionChains(chromium).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
+        name = "return document.activeElement.id"
+        assert chromium.execute_script(shown.replace("[role=alert]", "none")), chromium.execute_script(name)

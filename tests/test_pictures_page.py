@@ -326,3 +326,92 @@ def test_nothing_overflows_on_a_phone(shoebox: Server, chromium: webdriver.Chrom
     person.clicks("#grid .face")
     person.waits_for("#lightbox[open]")
     assert chromium.execute_script(fits)
+
+
+def test_what_was_done_can_be_undone_and_nothing_jumps(
+    shoebox: Server, chromium: webdriver.Chrome, pictures: list[Path]
+) -> None:
+    person = Keeper(chromium)
+    chromium.get(shoebox.url)
+    person.enters("#signup-tab", "undo@example.com", PASSWORD)
+    person.waits_for("#pictures-empty")
+    person.reads("#usage-text", "0 bytes of")
+    person.brings(*pictures[:3])
+    person.sees_pictures(3)
+    person.wait(lambda _: not person.sees("#uploads"))
+    top = "return document.querySelector('#grid .tile').offsetTop"
+    before = chromium.execute_script(top)
+    person.ticks("#grid", 0)
+    person.waits_for("#picture-bar")
+    assert chromium.execute_script(top) == before
+
+    person.types("#mark-tag", "two words" + Keys.ENTER)
+    assert "one word" in chromium.execute_script("return document.getElementById('mark-tag').validationMessage")
+    person.types("#mark-tag", "hills" + Keys.ENTER)
+    person.reads("#picture-tags .tag", "hills")
+    person.clicks("#toast-undo")
+    person.wait(lambda _: not person.sees("#picture-tags .tag"))
+    person.clicks("#picture-bar [data-act=delete]")
+    person.sees_pictures(2)
+    person.clicks("#toast-undo")
+    person.sees_pictures(3)
+
+    person.clicks("#grid .face")
+    person.types("#lightbox-tags input", "two words" + Keys.ENTER)
+    person.reads("#lightbox-error", "one word")
+    person.types("#lightbox-tags input", "hills" + Keys.ENTER)
+    person.clicks("#lightbox-tags button.plain")
+    person.clicks("#toast-undo")
+    person.wait(lambda _: not person.sees("#lightbox-tags .chip"))
+    person.clicks("#lightbox-delete")
+    person.reads("#lightbox-facts", "of 2")
+    person.clicks("#toast-undo")
+    person.sees_pictures(3)
+    person.clicks("#lightbox-close")
+
+    person.ticks("#grid", 0)
+    person.clicks("#picture-bar [data-act=delete]")
+    person.sees_pictures(2)
+    person.clicks("#trash-tab")
+    person.ticks("#trash", 0)
+    person.clicks("#trash-bar [data-act=back]")
+    person.waits_for("#trash-empty")
+    person.clicks("#toast-undo")
+    person.sees_pictures(1, "#trash")
+    assert not complaints(chromium)
+
+
+LOST = """
+const home = "main, nav, header, dialog, [role=status], [role=alert], [aria-live], noscript, template";
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+const found = [];
+while (texts.nextNode()) {
+  const { data, parentElement } = texts.currentNode;
+  if (data.trim() && parentElement.checkVisibility() && !parentElement.closest(home)) found.push(data.trim());
+}
+return found;
+"""
+
+
+def test_a_slow_line_and_landmarks(shoebox: Server, chromium: webdriver.Chrome) -> None:
+    """What is waited for is said at once; all that is read stands in a landmark (the rule `region` of axe)."""
+    slow = {"offline": False, "latency": 1500, "downloadThroughput": -1, "uploadThroughput": -1}
+    person = Keeper(chromium)
+    chromium.execute_cdp_cmd("Network.enable", {})
+    chromium.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    chromium.execute_script("setTimeout((url) => { location.href = url; }, 0, arguments[0])", shoebox.url)
+    person.waits_for("#opening")
+    assert not chromium.execute_script("return document.body.className")
+    person.waits_for("#email")
+    assert not person.sees("#opening")
+    chromium.execute_cdp_cmd("Network.emulateNetworkConditions", slow | {"latency": 0})
+    assert chromium.execute_script(LOST) == []
+    person.enters("#signup-tab", "slow@example.com", PASSWORD)
+    person.waits_for("#pictures-empty")
+    person.waits_for("#usage-text")
+    chromium.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    for view in ("trash", "notes", "pictures"):
+        person.clicks(f"#{view}-tab")
+        person.waits_for("#waiting")
+        person.wait(lambda _: not person.sees("#waiting"))
+        assert chromium.execute_script(LOST) == []

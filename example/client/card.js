@@ -55,6 +55,11 @@ export function ago(seconds) {
 
 // ---- the field for tags
 
+/** What the server would refuse a tag for, or "". */
+export const tagProblem = (tag) => (/[\s\p{Cc},]/u.test(tag) ? `A tag is one word: “${tag}” has a space in it.`
+  : count(tag) > LIMITS.tag ? `A tag has at most ${LIMITS.tag} characters; this one has ${count(tag)}.`
+  : "");
+
 /** Makes a .tag-field work. complain(sentence) tells the person; "" takes it back. */
 export function tagField(root, complain) {
   const chips = root.querySelector(".chips");
@@ -83,7 +88,7 @@ export function tagField(root, complain) {
     let problem = "";
     for (const tag of input.value.split(",").map((part) => part.trim()).filter(Boolean)) {
       if (tags.includes(tag)) continue;
-      if (count(tag) > LIMITS.tag) problem = `A tag has at most ${LIMITS.tag} characters; this one has ${count(tag)}.`;
+      if (tagProblem(tag)) problem = tagProblem(tag);
       else if (tags.length >= LIMITS.tags) problem = `A note has at most ${LIMITS.tags} tags.`;
       else {
         tags.push(tag);

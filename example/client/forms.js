@@ -103,6 +103,7 @@ export function refuse(form, name, sentence) {
   error.textContent = sentence;
   error.hidden = !sentence;
   if (wrong) wrong.focus();
+  if (sentence) (wrong?.closest(".field") ?? error).scrollIntoView({ block: "nearest" });
 }
 
 /** → [name of the field or null, the sentence]. */

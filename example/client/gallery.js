@@ -1,9 +1,9 @@
 /* The view of the pictures: which are shown, by tag, and what is done with the selected ones. */
 
-import { element, tagButton } from "./card.js";
+import { element, tagButton, tagProblem } from "./card.js";
 import { Grid } from "./grid.js";
 import { look, looking } from "./lightbox.js";
-import { go, onPlace, place } from "./place.js";
+import { go, onPlace, place, refresh } from "./place.js";
 import { $, ask, toast } from "./say.js";
 import { get, post, renewToken } from "./server.js";
 import { onKept } from "./uploads.js";
@@ -113,11 +113,21 @@ async function remove(pictures) {
   draw(grid.pictures.filter(({ id }) => !gone.has(id)));
   if (!looking()) grid.focusAt(place);
   const number = gone.size === 1 ? "One picture is" : `${gone.size} pictures are`;
-  if (gone.size) toast(`${number} in the trash; they stay there for 30 days.`);
+  if (gone.size) toast(`${number} in the trash, for 30 days.`, false, () => bringBack([...gone]));
   if (failure) complain((reason) => `Not all pictures could be deleted: ${reason}.`, failure);
   loadTags();
   if (!grid.pictures.length) load();
   return !failure;
+}
+
+async function bringBack(ids) {
+  try {
+    for (const id of ids) await post(`/pictures/${id}/undelete`);
+    toast(ids.length === 1 ? "It is back in the box." : "They are back in the box.");
+  } catch (error) {
+    complain((reason) => `Not all could be put back: ${reason}.`, error);
+  }
+  refresh();
 }
 
 /** The browser sends a form of its own, and saves the zip as it comes. */
@@ -142,22 +152,28 @@ async function mark(event) {
   event.preventDefault();
   const field = $("mark-tag");
   const tag = field.value.trim();
-  field.setCustomValidity(/^[^\s,]{1,30}$/u.test(tag) ? "" : "A tag is one word of at most 30 characters.");
+  field.setCustomValidity(tagProblem(tag));
   if (!event.currentTarget.reportValidity()) return;
   const chosen = grid.chosen;
   const away = chosen.every(({ tags }) => tags.includes(tag));
+  const before = chosen.map(({ id, tags }) => ({ id, tags }));
+  const change = ({ id, tags }) => ({ id, tags: away ? tags.filter((other) => other !== tag) : [...new Set([...tags, tag])] });
+  if (!await give(before.map(change))) return;
+  field.value = "";
+  toast(away ? `“${tag}” is taken away.` : `Tagged “${tag}”.`, false, () => give(before));
+}
+
+/** Gives pictures these tags. → whether all have them. */
+async function give(pictures) {
+  let done = true;
   try {
-    for (const picture of chosen) {
-      const tags = away ? picture.tags.filter((other) => other !== tag) : [...new Set([...picture.tags, tag])];
-      await post(`/pictures/${picture.id}/tags`, { tags });
-      picture.tags = tags;
-    }
-    field.value = "";
-    toast(away ? `“${tag}” is taken away.` : `Tagged “${tag}”.`);
+    for (const { id, tags } of pictures) await post(`/pictures/${id}/tags`, { tags });
   } catch (error) {
+    done = false;
     complain((reason) => `Not all could be tagged: ${reason}.`, error);
   }
   await show();
+  return done;
 }
 
 async function removeChosen() {

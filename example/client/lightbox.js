@@ -17,6 +17,9 @@ let actions = null; // {pictures(), changed(), remove([picture])}: what the view
 /** Whether a picture is shown large. */
 export const looking = () => dialog.open;
 
+/** Where a picture is among them, which may have been fetched anew. */
+const placeOf = (picture, all) => all.findIndex(({ id }) => id === picture.id);
+
 /** Shows one of a view's pictures. */
 export function look(picture, of) {
   actions = of;
@@ -30,8 +33,9 @@ export function look(picture, of) {
 function show(picture) {
   shown = picture;
   const all = actions.pictures();
-  const at = all.indexOf(picture);
+  const at = placeOf(picture, all);
   image.classList.remove("broken");
+  image.style.background = `center / contain no-repeat url("/pictures/${picture.id}/thumb")`; // until it is there
   image.src = `/pictures/${picture.id}`;
   image.alt = picture.name;
   image.width = picture.width; // until it is there, the room is
@@ -48,7 +52,7 @@ function show(picture) {
 
 function step(by) {
   const all = actions.pictures();
-  const next = all[all.indexOf(shown) + by];
+  const next = all[placeOf(shown, all) + by];
   if (!next) return;
   show(next);
   if (document.activeElement?.disabled) dialog.focus();
@@ -58,24 +62,31 @@ async function saveTags(event) {
   event.preventDefault();
   if (!field.take()) return field.input.focus();
   const picture = shown;
-  const tags = field.tags;
+  const before = picture.tags;
+  if (await give(picture, field.tags)) toast("Its tags are kept.", false, () => give(picture, before));
+  field.input.focus();
+}
+
+/** → whether the picture has these tags now. */
+async function give(picture, tags) {
   hold(form, true);
   try {
     await post(`/pictures/${picture.id}/tags`, { tags });
     picture.tags = tags;
-    toast("Its tags are kept.");
+    if (shown === picture) field.set([...tags]);
     actions.changed();
+    return true;
   } catch (error) {
     complain((reason) => `The tags could not be kept: ${reason}.`, error);
+    return false;
   } finally {
     hold(form, false);
   }
-  field.input.focus();
 }
 
 async function remove() {
   const all = actions.pictures();
-  const at = all.indexOf(shown);
+  const at = placeOf(shown, all);
   const next = all[at + 1] ?? all[at - 1];
   if (!await actions.remove([shown])) return;
   if (next) show(next);
@@ -83,6 +94,7 @@ async function remove() {
 }
 
 image.addEventListener("error", () => image.classList.add("broken"));
+image.addEventListener("load", () => { image.style.background = ""; });
 form.addEventListener("submit", saveTags);
 $("lightbox-back").addEventListener("click", () => step(-1));
 $("lightbox-next").addEventListener("click", () => step(1));

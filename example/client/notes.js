@@ -195,6 +195,7 @@ async function create(event) {
 }
 
 async function change(note, { text, tags: marks }) {
+  const before = { text: note.text, tags: note.tags };
   try {
     await post(`/notes/${note.id}`, { text, tags: marks });
   } catch (error) {
@@ -202,7 +203,7 @@ async function change(note, { text, tags: marks }) {
     return false;
   }
   Object.assign(note, { text, tags: marks, changed: Date.now() / 1000 });
-  toast("Changed.");
+  toast("Changed.", false, async () => await change(note, before) && refresh());
   loadTags();
   return true;
 }

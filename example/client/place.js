@@ -18,6 +18,9 @@ export function go(view, tag = null) {
   location.hash = new URLSearchParams(wanted);
 }
 
+/** What is shown has changed on the server. */
+export const refresh = () => told.forEach((show) => show());
+
 function read() {
   const wanted = new URLSearchParams(location.hash.slice(1));
   place.view = VIEWS.includes(wanted.get("view")) ? wanted.get("view") : VIEWS[0];
@@ -36,6 +39,6 @@ function arrive() {
 
 window.addEventListener("hashchange", () => {
   arrive();
-  told.forEach((show) => show());
+  refresh();
 });
 join({ arrive, leave: arrive });

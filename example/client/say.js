@@ -1,18 +1,29 @@
 /* What the page says to the person, and asks before something is lost. */
 
 const TOAST = 5_000; // milliseconds; an error stays until it is closed or overtaken
+const REGRET = 12_000; // the same where something can be undone
 
 export const $ = (id) => document.getElementById(id);
 
 let fading;
+let undoing = null;
 
-export function toast(sentence, isError = false) {
+/** `undo` is what a button beside the sentence does. */
+export function toast(sentence, isError = false, undo = null) {
   clearTimeout(fading);
   const box = $("toast");
   box.className = isError ? "open error" : "open";
   box.ariaLive = isError ? "assertive" : "polite";
   box.firstElementChild.textContent = sentence;
-  if (!isError) fading = setTimeout(hush, TOAST);
+  undoing = undo;
+  $("toast-undo").hidden = !undo;
+  if (!isError) fading = setTimeout(fade, undo ? REGRET : TOAST);
+}
+
+/** Not under somebody's hand. */
+function fade() {
+  if ($("toast").matches(":hover, :focus-within")) fading = setTimeout(fade, TOAST);
+  else hush();
 }
 
 export function hush() {
@@ -35,4 +46,8 @@ export function ask({ title, quote = "", text, yes, no = "Keep it" }) {
   });
 }
 
-$("toast").querySelector("button").addEventListener("click", hush);
+$("toast-close").addEventListener("click", hush);
+$("toast-undo").addEventListener("click", () => {
+  hush();
+  undoing();
+});

@@ -52,9 +52,17 @@ function refusal(status, answer, wait) {
 }
 
 let session = null; // {csrf, user}, as GET /auth/csrf gave it
+let waited = 0; // answers that are waited for
+let told = () => {};
+
+/** told(whether an answer is waited for) is called when that has changed. */
+export const onWaiting = (tell) => { told = tell; };
+
+const wait = (change) => told((waited += change) > 0);
 
 async function send(method, path, payload) {
   let response, answer;
+  wait(1);
   try {
     response = await fetch(path, {
       method,
@@ -65,6 +73,8 @@ async function send(method, path, payload) {
     answer = await response.json();
   } catch {
     throw refusal(response?.status ?? 0, null);
+  } finally {
+    wait(-1);
   }
   if (!response.ok) throw refusal(response.status, answer, response.headers.get("retry-after"));
   return answer;
@@ -107,14 +117,14 @@ function sendForm(path, form, tell, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(); // fetch can't say how much has gone
     let waiting;
-    const wait = () => {
+    const goOn = () => {
       clearTimeout(waiting);
       waiting = setTimeout(() => request.abort(), STALLED);
     };
     const stop = () => request.abort();
     const fail = () => reject(signal.aborted ? new Refused(0, { error: "cancelled" }) : refusal(0, null));
     request.upload.addEventListener("progress", ({ loaded, total }) => {
-      wait();
+      goOn();
       tell(loaded / total);
     });
     request.addEventListener("load", () => {
@@ -131,7 +141,7 @@ function sendForm(path, form, tell, signal) {
     request.open("POST", path);
     request.responseType = "json";
     request.setRequestHeader("x-csrf-token", session?.csrf ?? "");
-    wait();
+    goOn();
     request.send(form);
   });
 }

@@ -7,6 +7,9 @@ import "./notes.js";
 import "./account.js";
 import { look } from "./address.js";
 import { showProviders } from "./door.js";
+import { $ } from "./say.js";
+import { onWaiting } from "./server.js";
 
+onWaiting((is) => { $("waiting").hidden = !is; });
 showProviders();
 look();

@@ -1,7 +1,7 @@
 /* The view of the trash: what was deleted comes back from there, or ends for good. */
 
 import { Grid } from "./grid.js";
-import { onPlace, place } from "./place.js";
+import { onPlace, place, refresh } from "./place.js";
 import { $, ask, toast } from "./say.js";
 import { get, post } from "./server.js";
 import { showUsage } from "./usage.js";
@@ -47,7 +47,17 @@ async function putBack() {
   } catch (error) {
     complain((reason) => `Not all could be put back: ${reason}.`, error);
   }
-  finish(gone, `${many(gone.size)} back in the box.`);
+  finish(gone, `${many(gone.size)} back in the box.`, () => putAway([...gone]));
+}
+
+async function putAway(ids) {
+  try {
+    for (const id of ids) await post(`/pictures/${id}/delete`);
+    toast(`${many(ids.length)} in the trash again.`);
+  } catch (error) {
+    complain((reason) => `Not all could be put into the trash again: ${reason}.`, error);
+  }
+  refresh();
 }
 
 async function erase() {
@@ -73,9 +83,9 @@ async function erase() {
   showUsage();
 }
 
-function finish(gone, sentence) {
+function finish(gone, sentence, undo) {
   if (!gone.size) return;
-  toast(sentence);
+  toast(sentence, false, undo);
   draw(grid.pictures.filter(({ id }) => !gone.has(id)));
   if (grid.pictures.length) grid.focusAt(0);
   else {

@@ -6,11 +6,11 @@ import { complain, join, user } from "./who.js";
 
 const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
 
-/** "1.2 MB". */
+/** "1.2 MB"; "0 bytes". */
 export function size(bytes) {
   const step = Math.min(UNITS.length - 1, Math.floor(Math.log10(Math.max(bytes, 1)) / 3));
   const value = bytes / 1000 ** step;
-  const format = { style: "unit", unit: UNITS[step], unitDisplay: "short", maximumFractionDigits: value < 100 ? 1 : 0 };
+  const format = { style: "unit", unit: UNITS[step], unitDisplay: step ? "short" : "long", maximumFractionDigits: value < 100 ? 1 : 0 };
   return new Intl.NumberFormat("en", format).format(value);
 }
 
