@@ -5,10 +5,10 @@ browser on this very machine is asked for it, all others see no such page. The k
 """
 
 import hmac
-import re
-from ipaddress import IPv6Address, ip_address
 from urllib.parse import parse_qs
 
+from backlore.core.origins import read_address
+from backlore.web.cookie import values_of
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
 
@@ -17,7 +17,7 @@ class Developer:
     """Known by a cookie. `refuse` stands before each page of theirs."""
 
     def __init__(self, name: str, key: str):
-        self._cookie = f"{name}-dev={key}"
+        self._cookie = f"{name}-dev"
         self._key = key
 
     def refuse(self, request: Request) -> Reply | None:
@@ -25,14 +25,16 @@ class Developer:
         if not is_local(request):
             return reply(404, error="route")
         given = parse_qs(request.query_string.decode("latin-1")).get("key", [""])[0]
-        if hmac.compare_digest(given.encode(), self._key.encode()):
-            cookie = f"{self._cookie}; Path=/; HttpOnly; SameSite=Strict"
+        if self._opens(given.encode()):
+            cookie = f"{self._cookie}={self._key}; Path=/; HttpOnly; SameSite=Strict"
             here = request.scope["raw_path"].decode("latin-1")
             return reply(303, headers=[("location", here), ("set-cookie", cookie), ("cache-control", "no-store")])
-        cookies = request.headers.get(b"cookie", b"").split(b";")
-        if any(hmac.compare_digest(each.strip(b" \t"), self._cookie.encode()) for each in cookies):
+        if any(map(self._opens, values_of(self._cookie, request.headers.get(b"cookie")))):
             return None
         return reply(403, error="key")
+
+    def _opens(self, given: bytes) -> bool:
+        return hmac.compare_digest(given, self._key.encode())
 
 
 def is_local(request: Request) -> bool:
@@ -44,17 +46,13 @@ def is_local(request: Request) -> bool:
     if request.headers.get(b"forwarded") is not None:
         return False
     hops = (request.header("x-forwarded-for") or request.origin).split(",")
-    host = re.sub(r":\d*$", "", request.header("host") or "").strip("[]").lower()
-    named = host == "localhost" or host.endswith(".localhost") or is_loopback(host)
-    return named and is_loopback(request.origin) and all(is_loopback(hop.strip()) for hop in hops)
+    host = (request.header("host") or "").lower()
+    name = host.partition(":")[0]
+    named = name == "localhost" or name.endswith(".localhost") or is_loopback(host)
+    return named and is_loopback(request.origin) and all(map(is_loopback, hops))
 
 
 def is_loopback(address: str) -> bool:
-    """Whether it is an address of a machine's own (127.0.0.0/8, ::1), also when IPv6 carries an IPv4 one."""
-    try:
-        known = ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(known, IPv6Address) and known.ipv4_mapped:
-        known = known.ipv4_mapped
-    return known.is_loopback
+    """Whether it is an address of a machine's own (127.0.0.0/8, ::1), with or without a port."""
+    known = read_address(address)
+    return known is not None and known.is_loopback

@@ -14,6 +14,13 @@ class Tampered:
 TAMPERED: Final = Tampered()
 
 
+def values_of(name: str, header: bytes | None) -> list[bytes]:
+    """The values of the cookies of this name in a Cookie header (RFC 6265, §4.2.1), in their order."""
+    marker = f"{name}=".encode()
+    pairs = [pair.strip(b" \t") for pair in header.split(b";")] if header else []
+    return [pair[len(marker) :] for pair in pairs if pair.startswith(marker)]
+
+
 class SignedCookie:
     """Reads and writes one cookie, by default the session's.
 
@@ -23,23 +30,20 @@ class SignedCookie:
 
     def __init__(self, name: str, secret: str, secure: bool, purpose: str = "session"):
         self.name = f"__Host-{name}" if secure else name
-        self._marker = f"{self.name}=".encode()
         self._attributes = "; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
         self._signer = Signer(secret, purpose)
 
     def read(self, header: bytes | None) -> str | Tampered | None:
-        """The value in a Cookie header (RFC 6265, §4.2.1): of several the first that we signed.
+        """The value in a Cookie header: of several the first that we signed.
 
         TAMPERED when there are some, and we signed none; None when there is none.
         """
         found = None
-        for pair in header.split(b";") if header else ():
-            pair = pair.strip(b" \t")
-            if pair.startswith(self._marker):
-                value, _, signature = pair[len(self._marker) :].decode("latin-1").partition(".")
-                if self._signer.verify(value, signature):
-                    return value
-                found = TAMPERED
+        for each in values_of(self.name, header):
+            value, _, signature = each.decode("latin-1").partition(".")
+            if self._signer.verify(value, signature):
+                return value
+            found = TAMPERED
         return found
 
     def give(self, value: str) -> tuple[str, str]:
