@@ -7,7 +7,8 @@ import pytest
 
 from backlore.clients.redis import Redis
 from backlore.core.addresses import normalize
-from backlore.services.rates import DEFAULTS, Rates, account_of, attempt_of, origin_of, rate_key
+from backlore.core.origins import origin_of
+from backlore.services.rates import DEFAULTS, Rates, account_of, attempt_of, rate_key
 
 SLOW = {"slow": (5, 300), "slower": (2, 600), "quick": (2, 0.5), "crowd": (20, 600)}
 ORIGIN = "203.0.113.7"

@@ -4,11 +4,17 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from backlore.core.payload import Payload
 from backlore.core.turns import Busy, Turns
+from backlore.web.body import LONG, Body
+from backlore.web.limits import Limits, Patience
+from backlore.web.request import Proxies, Request
 from tests.conftest import KINDS, PASSWORD, Server, User, serving
 
 Job = Callable[[], Awaitable[str]]
@@ -198,3 +204,30 @@ def test_limits_count_before_a_body_is_decoded(one: Server, path: str, most: int
         got = [client.post(path, content=(b"{", b"[]")[n % 2], headers=form).status_code for n in range(most + 3)]
     assert got[:most] == [400] * most
     assert 429 in got[most:]
+
+
+class Long(Payload):
+    a: str
+
+
+def test_long_bodies_take_turns_by_network(tmp_path: Path) -> None:
+    """Whoever has an IPv6 network has all its addresses, and yet one turn."""
+    taken: list[str] = []
+
+    class Recorder(Turns):
+        async def run(self, whose: str, work: Any) -> Any:
+            taken.append(whose)
+            return await super().run(whose, work)
+
+    async def read(address: str) -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b'{"a": "%s"}' % (b"x" * LONG), "more_body": False}
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"method": "POST", "path": "/", "headers": headers, "client": (address, 1)}
+        limits = Limits(tmp_path, Patience(10), decoding=Recorder(1, each=20, total=200))
+        await Body(Long, with_csrf=False).read(Request(scope, receive, Proxies()), limits)
+
+    for address in ("2001:db8::1", "2001:db8::2", "::ffff:192.0.2.1", "192.0.2.1"):
+        asyncio.run(read(address))
+    assert taken == ["2001:db8::/64", "2001:db8::/64", "192.0.2.1", "192.0.2.1"]

@@ -28,3 +28,14 @@ def read_network(text: str) -> Network:
     if isinstance(found, IPv4Network) or not found.subnet_of(MAPPED):
         return found
     return IPv4Network((int(found.network_address) & 0xFFFF_FFFF, found.prefixlen - 96))
+
+
+def origin_of(address: str) -> str:
+    """Who asks, by the address he asks from, as `request.origin` gives it.
+
+    IPv6 by its /64, the least that one customer has (RFC 6177) and changes his address in at will.
+    """
+    found = read_address(address)
+    if isinstance(found, IPv6Address):
+        return f"{IPv6Address(int(found) >> 64 << 64)}/64"
+    return str(found or UNKNOWN)

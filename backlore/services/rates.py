@@ -16,13 +16,12 @@ and those of an account as tried from there lie together, and can be taken in on
 import hashlib
 import math
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv6Address
 from typing import Any, TypeVar
 
 from backlore.clients.script import Script
 from backlore.core.addresses import normalize
 from backlore.core.keys import TAG, key
-from backlore.core.origins import UNKNOWN, read_address
+from backlore.core.origins import origin_of
 from backlore.core.turns import Busy
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
@@ -86,17 +85,6 @@ def rate_key(kind: str, who: str) -> str:
 
 def _tag(who: str) -> str:
     return hashlib.blake2b(who.partition(",")[0].encode(), digest_size=8).hexdigest()[:TAG]
-
-
-def origin_of(address: str) -> str:
-    """Who asks, by the address he asks from, as `request.origin` gives it.
-
-    IPv6 by its /64, the least that one customer has (RFC 6177) and changes his address in at will.
-    """
-    found = read_address(address)
-    if isinstance(found, IPv6Address):
-        return f"{IPv6Address(int(found) >> 64 << 64)}/64"
-    return str(found or UNKNOWN)
 
 
 def account_of(email: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from multipart import parse_options_header
 
+from backlore.core.origins import origin_of
 from backlore.core.payload import Codec, Invalid, Malformed, Payload, parse_urlencoded
 from backlore.web.forms import FormReader
 from backlore.web.incoming import Incoming
@@ -166,7 +167,7 @@ async def _aside(request: Request, limits: Limits, decode: Callable[[bytes], T],
     """What is decoded of a body: of a long one in a thread, origins taking turns, so that nobody else waits for it."""
     if len(raw) <= LONG:
         return decode(raw)
-    return await limits.decoding.run(request.origin, lambda: asyncio.to_thread(decode, raw))
+    return await limits.decoding.run(origin_of(request.origin), lambda: asyncio.to_thread(decode, raw))
 
 
 def _parse_form(raw: bytes) -> list[tuple[str, Any]]:
