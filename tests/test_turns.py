@@ -14,7 +14,9 @@ from backlore.core.payload import Payload
 from backlore.core.turns import Busy, Turns
 from backlore.web.body import LONG, Body
 from backlore.web.limits import Limits, Patience
+from backlore.web.reply import Reply, reply
 from backlore.web.request import Proxies, Request
+from backlore.web.stages import public
 from tests.conftest import KINDS, PASSWORD, Server, User, serving
 
 Job = Callable[[], Awaitable[str]]
@@ -210,6 +212,10 @@ class Long(Payload):
     a: str
 
 
+async def put_long(request: Request, body: Long) -> Reply:
+    return reply(200)
+
+
 def test_long_bodies_take_turns_by_network(tmp_path: Path) -> None:
     """Whoever has an IPv6 network has all its addresses, and yet one turn."""
     taken: list[str] = []
@@ -226,7 +232,9 @@ def test_long_bodies_take_turns_by_network(tmp_path: Path) -> None:
         headers = [(b"content-type", b"application/json")]
         scope = {"method": "POST", "path": "/", "headers": headers, "client": (address, 1)}
         limits = Limits(tmp_path, Patience(10), decoding=Recorder(1, each=20, total=200))
-        await Body(Long, with_csrf=False).read(Request(scope, receive, Proxies()), limits)
+        request = Request(scope, receive, Proxies())
+        request.route = public.post("/", put_long)
+        await Body(Long, with_csrf=False).read(request, limits)
 
     for address in ("2001:db8::1", "2001:db8::2", "::ffff:192.0.2.1", "192.0.2.1"):
         asyncio.run(read(address))
