@@ -20,6 +20,7 @@ from backlore.clients.disk import Disk
 from backlore.clients.fileserver import FileServer
 from backlore.clients.lease import LASTS
 from backlore.clients.redis import Redis
+from backlore.clients.refusals import Unready
 from backlore.clients.s3 import S3, Missing, Refused, Unreachable
 from backlore.core.keys import key
 from backlore.core.notify import Notify
@@ -646,6 +647,27 @@ def test_a_move_that_cannot_be_read_is_set_aside(run_on_disk, kind: str, record:
         assert house.said.count("aside") == 1
 
     run_on_disk(test)
+
+
+def test_a_move_that_redis_does_not_take_now_waits_for_redis_alone(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not ten minutes, as one that fails by itself."""
+
+    async def test(house: House) -> None:
+        catalog, claim = house.files.catalog, house.files.catalog.claim
+
+        async def refuse(*_: Any) -> None:
+            monkeypatch.setattr(catalog, "claim", claim)
+            raise Unready("NOREPLICAS Not enough good replicas to write.")
+
+        await house.files.put(ANN, "a", b"a")
+        monkeypatch.setattr(catalog, "claim", refuse)
+        with pytest.raises(Unready):
+            await house.files.courier.turn()
+        assert await house.files.courier.turn() == 1
+
+    runs(engine, tmp_path, None)(test, with_bucket=False)
 
 
 UNREADABLE = [

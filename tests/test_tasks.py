@@ -8,10 +8,12 @@ from functools import partial
 
 import pytest
 import uvloop
+from redis.exceptions import ConnectionError
 
 from backlore.clients import lease as leases
 from backlore.clients.lease import LeaseLost, lease
 from backlore.clients.redis import Redis
+from backlore.clients.refusals import Unready
 from backlore.core.keys import key
 from backlore.core.notify import Notify
 from backlore.services import tasks as service
@@ -326,7 +328,15 @@ def test_a_failure_within_stays_what_it_is(run):
     run(work)
 
 
-def test_supervised_pauses_grow(told, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError, [2, 4, 8, 16, 32, 60, 60, 60, 60]),
+        (Unready, [2, 4, 8, 10, 10, 10, 10, 10, 10]),  # there is nothing wrong with us: soon after redis takes it
+        (ConnectionError, [1, 1, 1, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_supervised_pauses_grow(told, monkeypatch, error, expected):
     pauses = []
 
     async def sleep(seconds):
@@ -335,9 +345,9 @@ def test_supervised_pauses_grow(told, monkeypatch):
             raise asyncio.CancelledError
 
     async def breaks():
-        raise ValueError
+        raise error
 
     monkeypatch.setattr(service.asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(supervise("loop", breaks, Notify(told.append)))
-    assert pauses == [2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert pauses == expected

@@ -9,10 +9,9 @@ import asyncio
 import random
 from collections.abc import Awaitable
 
-from redis.exceptions import ConnectionError, TimeoutError
-
 from backlore.clients.aside import Aside
 from backlore.clients.lease import LeaseLost
+from backlore.clients.refusals import NOT_NOW
 from backlore.clients.s3 import Missing, S3Error
 from backlore.core.notify import Notify
 from backlore.files.catalog import Blob, Catalog
@@ -59,8 +58,8 @@ class Courier:
             under_way = {blob.id for blob in claim.blobs}
             async with self._catalog.holding(user, under_way, claim.until):
                 return sum(await all_of(*(self._try(user, blob, under_way) for blob in claim.blobs)))
-        except (ConnectionError, TimeoutError):
-            raise  # redis is away
+        except NOT_NOW:
+            raise  # redis is away, or takes nothing
         except LeaseLost:
             self._notify("warning", "files.move.lost", user=user)
         except Exception as error:

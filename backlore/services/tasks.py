@@ -22,6 +22,7 @@ import msgspec
 from redis.exceptions import ConnectionError, TimeoutError
 
 from backlore.clients.lease import LeaseLost, lease
+from backlore.clients.refusals import NOT_NOW
 from backlore.clients.script import read_clock
 from backlore.core.keys import key
 from backlore.core.notify import Notify
@@ -30,6 +31,7 @@ LOOK = 60.0  # seconds between two looks, at most: the clock of a computer that 
 HELD = 2.0  # seconds between two looks at a task that runs elsewhere
 DAY = 86_400.0
 PAUSE = 1.0, 60.0  # seconds until what failed begins again: the first, and the longest
+REFUSED = 10.0  # the longest while redis is there and takes nothing
 
 Function = Callable[[], Awaitable[None]]
 
@@ -103,7 +105,7 @@ class Tasks:
 async def supervise(name: str, work: Function, notify: Notify) -> None:
     """Do what ends only by failing, until cancelled: each failure is told, and it begins again after a growing pause.
 
-    What redis' absence has ended begins again soon, and is told by redis' client.
+    What redis has ended, for it is away or takes nothing just now, begins again soon; that it is away its client tells.
     """
     loop, pause = asyncio.get_running_loop(), PAUSE[0]
     while True:
@@ -112,6 +114,9 @@ async def supervise(name: str, work: Function, notify: Notify) -> None:
             await work()
         except (ConnectionError, TimeoutError):
             pause = PAUSE[0]
+        except NOT_NOW as error:
+            pause = min(2 * pause, REFUSED)
+            notify("warning", "task.waits", task=name, why=str(error), begins_again_in=pause)
         except LeaseLost:
             notify("warning", "task.lost", task=name)
         except (Exception, asyncio.CancelledError, SystemExit) as error:
