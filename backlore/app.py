@@ -18,8 +18,8 @@ from backlore.core.config import ConfigError, Settings, import_own, load, settle
 from backlore.core.notify import Notify, console
 from backlore.core.temporary import sweep
 from backlore.core.turns import Busy
-from backlore.filehttp.routes import FileRoutes
-from backlore.files.catalog import Changed, Exists, File, Gone, NoFile, Quota
+from backlore.filehttp.routes import REFUSALS, FileRoutes
+from backlore.files.catalog import File
 from backlore.files.files import Files
 from backlore.files.store import Away
 from backlore.identity.identity import Identity
@@ -32,7 +32,7 @@ from backlore.services.outbox import OutboxPage
 from backlore.services.rates import Rates
 from backlore.services.tasks import Function, Tasks
 from backlore.web import static
-from backlore.web.application import Application, Refusals
+from backlore.web.application import Application
 from backlore.web.cookie import SignedCookie
 from backlore.web.limits import Limits, Patience
 from backlore.web.openapi import describe
@@ -46,16 +46,6 @@ if TYPE_CHECKING:
 
 # What a client of ours raises when what it stands for can't be reached: 503.
 UNAVAILABLE = (*NOT_NOW, Busy, Unreachable, Away, LeaseLost)
-
-
-# What a service refuses, with its status and word.
-REFUSALS: Refusals = {
-    Exists: (409, "exists"),
-    Changed: (409, "changed"),
-    Quota: (409, "quota"),
-    NoFile: (404, "file"),
-    Gone: (403, "session"),
-}
 
 
 class Backend:

@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 
 from backlore.core.payload import Invalid
 from backlore.filehttp.folder import Id
-from backlore.files.catalog import Changed, Exists, Gone, Quota, Refusal
-from backlore.files.receiver import Mismatch
-from backlore.files.transfers import Crowd, Locked, NoUpload, Transfer
+from backlore.files.catalog import Refusal
+from backlore.files.transfers import Transfer
 from backlore.files.uploads import Uploads
 from backlore.web.body import Stream
 from backlore.web.limits import TooLarge
@@ -46,20 +45,6 @@ class Elsewhere(Refusal):
     """The bytes don't follow those that have come."""
 
 
-# What can't be done, with its status and word.
-REFUSALS: dict[type[Exception], tuple[int, str]] = {
-    NoUpload: (404, "upload"),
-    Elsewhere: (409, "offset"),
-    Exists: (409, "exists"),
-    Changed: (409, "changed"),
-    Quota: (409, "quota"),
-    Crowd: (409, "uploads"),
-    Gone: (403, "session"),
-    TooLarge: (413, "size"),
-    Locked: (423, "locked"),
-    Mismatch: (460, "checksum"),
-}
-
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Reply]])
 
 
@@ -72,11 +57,7 @@ def in_protocol(handler: Handler) -> Handler:
             return await self._offer(request)
         if request.method != "GET" and request.header("tus-resumable") != VERSION:
             return reply(412, error="version", headers=[("tus-version", VERSION)])
-        try:
-            return await handler(self, request, **given)
-        except tuple(REFUSALS) as refusal:
-            status, word = REFUSALS[type(refusal)]
-            return reply(status, error=word)
+        return await handler(self, request, **given)
 
     return speak  # type: ignore[return-value]
 
