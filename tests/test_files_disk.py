@@ -1,5 +1,6 @@
 """Files on a disk that is full: a small one of its own, with all data on it."""
 
+import asyncio
 import hashlib
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from backlore.clients.disk import THREADS, Disk
 from backlore.core.temporary import FOLDER
 from tests.conftest import KEEPING, PASSWORD, Server, User, run_in_application, serving
 from tests.test_faults import healthy, until
@@ -122,3 +124,35 @@ def test_full_to_the_last_byte(tmp_path: Path, small: Path, durability: str) -> 
         server.log.write_text("")
         server.start()
         check(user, kept | {"one more": b"x"})
+
+
+def test_two_processes_wait_for_each_other_and_go_on(tmp_path: Path) -> None:
+    """Each waits for as many locks of the other as it has threads, while its own holders still have to write."""
+    names = [[f"{which}{number}" for number in range(THREADS)] for which in ("left", "right")]
+
+    async def test() -> None:
+        disks, held, all_hold = [Disk(tmp_path) for _ in names], 0, asyncio.Event()
+
+        async def hold(disk: Disk, name: str) -> None:
+            nonlocal held
+            async with disk.alone(name):
+                held += 1
+                if held == 2 * THREADS:
+                    all_hold.set()
+                await all_hold.wait()
+                await asyncio.sleep(0.3)  # until the others wait
+                await (await disk.draft()).discard()
+
+        async def wait(disk: Disk, name: str) -> None:
+            await all_hold.wait()
+            async with disk.alone(name):
+                await (await disk.draft()).discard()
+
+        disks[0].prepare()
+        works = [hold(disk, name) for disk, mine in zip(disks, names, strict=True) for name in mine]
+        works += [wait(disk, name) for disk, others in zip(disks, names[::-1], strict=True) for name in others]
+        await asyncio.wait_for(asyncio.gather(*works), 20)
+        for disk in disks:
+            disk.close()
+
+    asyncio.run(test())

@@ -6,7 +6,8 @@
 
 Laws: a content appears by a link to a file that was written and fsynced whole, and the folder is fsynced after it; a
 name is never used for another content; names are made by us, of letters and digits. What came whole is sealed by its
-mode: only what was begun by an append grows. Every call that may wait for the disk runs in a thread of ours.
+mode: only what was begun by an append grows. Every call that may wait for the disk runs in a thread of ours; who waits
+for somebody else's lock has other threads, for its holder may need one of these.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ from backlore.core.room import need_room
 
 T = TypeVar("T")
 
-THREADS = 8  # of a process, for the disk alone
+THREADS = 8  # of a process, for the disk alone; and as many for waiting
 NAME = re.compile("[a-z0-9]{8,64}")
 DRAFT = re.compile("[a-z0-9]{26}")  # as random_text(128) makes them: what has another name is none of ours
 PIECE = 1 << 20  # bytes read or written at once
@@ -122,6 +123,7 @@ class Disk:
         self._locks = folder / "locks"
         self._stripes: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+        self._waiting = ThreadPoolExecutor(THREADS, thread_name_prefix="disk-locks")
 
     def prepare(self) -> None:
         """Make the folders that are missing; before all else. Raises OSError."""
@@ -155,7 +157,7 @@ class Disk:
         stripe = hashlib.sha256(what.encode()).hexdigest()[:2]
         async with self._stripes[stripe]:  # of this process one at a time, so that waiting takes one thread
             with (self._locks / stripe).open("ab") as file:
-                await self.run(fcntl.flock, file, fcntl.LOCK_EX)
+                await asyncio.get_running_loop().run_in_executor(self._waiting, fcntl.flock, file, fcntl.LOCK_EX)
                 yield
 
     def path(self, name: str) -> Path:
@@ -214,7 +216,8 @@ class Disk:
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._waiting):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def link(self, path: Path, name: str) -> None:
         """Give a written file its name among the contents, durably; for threads.
