@@ -19,6 +19,7 @@ from backlore.core.cpus import usable
 from backlore.core.notify import Notify, console
 from backlore.core.streams import say
 from backlore.core.temporary import sweep
+from backlore.process.child import Child
 from backlore.process.datafolder import hold
 from backlore.process.engine import Engine
 from backlore.process.program import EngineError
@@ -30,51 +31,8 @@ SOON = 5.0  # seconds: who dies younger is started again with a growing pause
 PAUSE = 0.1, 10.0  # seconds: the first, and the longest
 START_LIMIT = 60.0  # seconds from a child's start to its `ready`
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where those are found on this machine that listen everywhere
-READY = b"ready\n"  # all that a child says on its line, unless it can't start
 INSECURE = "passwords and sessions can be read on their way: set `address` in config.py to one of https"
 SUFFIXES = {"application": "", "files": "'s file server"}  # of the application's name
-
-
-class Child:
-    """A worker or the tasks process. `line` ends when either side does."""
-
-    def __init__(self, role: str, context: Context, listener: socket.socket):
-        self.role = role
-        self.born = time.monotonic()
-        self.ready = False
-        self.why = ""  # it could not start, if the application is to blame
-        self.ending = 0.0  # when it is killed, if it was told to end
-        self.line, theirs = socket.socketpair()
-        self.line.setblocking(False)
-        handles = [theirs.fileno(), listener.fileno()]
-        words = [sys.executable, "-m", "backlore.process.worker", role, msgspec.json.encode(context).decode()]
-        self.process = subprocess.Popen(
-            [*words, *map(str, handles)],
-            pass_fds=handles,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the master, which lets us drain
-        )
-        theirs.close()
-
-    def look(self) -> bool:
-        """Read what it said on its line; whether it has just become ready."""
-        try:
-            said = self.line.recv(10_000)
-        except BlockingIOError:
-            return False
-        except ConnectionError:
-            return False
-        became = said == READY
-        self.ready = self.ready or became
-        if not became:
-            self.why = self.why or said.decode(errors="replace")
-        return became
-
-    def end(self, seconds: float, hurry: bool = False) -> None:
-        """Tell it to drain and end, soon if in a `hurry`; it is killed if it hasn't within `seconds`."""
-        if not self.ending:
-            self.ending = time.monotonic() + seconds
-            self.process.send_signal(signal.SIGUSR1 if hurry else signal.SIGTERM)
 
 
 class Master:

@@ -1,0 +1,58 @@
+"""A process of the master's, seen from the master: started, listened to, ended.
+
+Law: what it says comes by its line alone, `ready` or why it can't start; the line ends when either side does.
+"""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import msgspec
+
+from backlore.core.config import Context
+
+READY = b"ready\n"  # all that a child says on its line, unless it can't start
+
+
+class Child:
+    """A worker or the tasks process."""
+
+    def __init__(self, role: str, context: Context, listener: socket.socket):
+        self.role = role
+        self.born = time.monotonic()
+        self.ready = False
+        self.why = ""  # it could not start, if the application is to blame
+        self.ending = 0.0  # when it is killed, if it was told to end
+        self.line, theirs = socket.socketpair()
+        self.line.setblocking(False)
+        handles = [theirs.fileno(), listener.fileno()]
+        words = [sys.executable, "-m", "backlore.process.worker", role, msgspec.json.encode(context).decode()]
+        self.process = subprocess.Popen(
+            [*words, *map(str, handles)],
+            pass_fds=handles,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the master, which lets us drain
+        )
+        theirs.close()
+
+    def look(self) -> bool:
+        """Read what it said on its line; whether it has just become ready."""
+        try:
+            said = self.line.recv(10_000)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return False
+        became = said == READY
+        self.ready = self.ready or became
+        if not became:
+            self.why = self.why or said.decode(errors="replace")
+        return became
+
+    def end(self, seconds: float, hurry: bool = False) -> None:
+        """Tell it to drain and end, soon if in a `hurry`; it is killed if it hasn't within `seconds`."""
+        if not self.ending:
+            self.ending = time.monotonic() + seconds
+            self.process.send_signal(signal.SIGUSR1 if hurry else signal.SIGTERM)
