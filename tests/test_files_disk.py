@@ -156,3 +156,27 @@ def test_two_processes_wait_for_each_other_and_go_on(tmp_path: Path) -> None:
             disk.close()
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize("waits", [0.0, 0.0005, 0.002])
+def test_who_is_cancelled_leaves_no_draft(tmp_path: Path, waits: float) -> None:
+    async def test() -> None:
+        disk = Disk(tmp_path / "files")
+        disk.prepare()
+        (tmp_path / "whole").write_bytes(b"whole")
+        for _ in range(20):
+            makings = [
+                asyncio.ensure_future(each) for each in (disk.draft(), disk.adopt(tmp_path / "whole", 5, "hash"))
+            ]
+            await asyncio.sleep(waits)
+            for each in makings:
+                each.cancel()
+            for made in await asyncio.gather(*makings, return_exceptions=True):
+                if not isinstance(made, BaseException):
+                    await made.discard()
+        await disk.run(time.sleep, 0.1)
+        await asyncio.sleep(0.1)
+        assert not list((tmp_path / "files" / "drafts").iterdir())
+        disk.close()
+
+    asyncio.run(test())

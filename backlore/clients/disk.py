@@ -91,7 +91,7 @@ class Draft:
 
     async def discard(self) -> None:
         """Forget it; also after `keep`, whose content stays."""
-        await self._disk.run(self._discard)
+        await self._disk.run(self.drop)
 
     def _write(self, data: bytes | memoryview) -> None:
         self._disk.need_room()
@@ -106,7 +106,8 @@ class Draft:
         os.fsync(self._file.fileno())
         self._disk.link(self.path, name)
 
-    def _discard(self) -> None:
+    def drop(self) -> None:
+        """The same, for threads."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
@@ -136,20 +137,18 @@ class Disk:
 
     async def draft(self) -> Draft:
         """A new draft; end it by `discard`, also when it was kept. Raises OSError, ENOSPC too when room gets short."""
-        return await self.run(self._draft)
+        return await self._make(self._draft)
 
     async def adopt(self, path: Path, size: int, hash: str) -> Draft:
         """A draft that is a whole file already, of the same file system, whose own name stays. Raises OSError."""
-        target = self._drafts / random_text(128)
-        await self.run(os.link, path, target)
-        return await self.run(Draft, self, target, size, hash)
+        return await self._make(self._adopt, path, size, hash)
 
     async def adopt_grown(self, name: str, size: int) -> Draft:
         """A draft of a content that was added to and shall be no more, read once for its hash.
 
         Raises Misplaced when it has not just so many bytes; Gone, OSError.
         """
-        return await self.run(self._adopt_grown, name, size)
+        return await self._make(self._adopt_grown, name, size)
 
     @contextlib.asynccontextmanager
     async def alone(self, what: str) -> AsyncIterator[None]:
@@ -235,6 +234,20 @@ class Disk:
                 os.replace(path, target)
         fsync_folder(target.parent)
 
+    async def _make(self, make: Callable[..., Draft], *given: Any) -> Draft:
+        """A draft that a thread makes; whoever is cancelled meanwhile leaves none."""
+        making = asyncio.ensure_future(self.run(make, *given))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_drop)
+            raise
+
+    def _adopt(self, path: Path, size: int, hash: str) -> Draft:
+        target = self._drafts / random_text(128)
+        os.link(path, target)
+        return Draft(self, target, size, hash)
+
     def _draft(self) -> Draft:
         self.need_room()
         return Draft(self, self._drafts / random_text(128))
@@ -312,6 +325,11 @@ class Disk:
                     os.unlink(each.path)
                     count += 1
         return count
+
+
+def _drop(made: "asyncio.Future[Draft]") -> None:
+    if not made.cancelled() and not made.exception():
+        made.result().drop()
 
 
 def _open_to_grow(path: Path, at: int) -> int:
