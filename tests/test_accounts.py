@@ -87,7 +87,9 @@ def test_a_taken_address_is_told_to_its_owner_alone(server: Server, anyone: User
     known, unknown = (anyone.post("/auth/signup", json=again | extra) for extra in ({}, {"email": "free@example.com"}))
     assert (known.status_code, known.content) == (unknown.status_code, unknown.content)
     assert "#verify=" not in mail_to(server, "taken@example.com", 2)
-    assert refused(anyone, "/auth/login", again) == (403, "auth")
+    # nor to who then tries the password of that signup
+    assert refused(anyone, "/auth/login", again) == (403, "verify")
+    assert refused(anyone, "/auth/login", again | {"email": "free@example.com"}) == (403, "verify")
 
 
 def test_recovery(server: Server, anyone: User) -> None:

@@ -1,9 +1,14 @@
 """What was decided on an older state changes nothing: requests, links and indexes that have outlived their reason."""
 
+import contextlib
 import http.client
 import json
+import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +28,7 @@ from tests.conftest import (
     serving,
     token_in,
 )
+from tests.engines import Engine
 from tests.test_passkeys import Device, add, begin
 from tests.test_totp import code_of, set_up, told
 
@@ -265,4 +271,66 @@ def test_the_limit_of_a_session_goes_by_redis_clock(server: Server) -> None:
     )
     assert "Error" not in shown and user.get("/who").status_code == 200
     redis(server, "set", key("session", session), f"{held[0]} {now - 91 * 86400}")
+    assert user.get("/who").json() == {"error": "session"}
+
+
+class Far:
+    """The way to a redis that is far away: each piece of what is said takes so many seconds."""
+
+    def __init__(self, path: str, seconds: float):
+        self.seconds, self.path = seconds, path
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = self.listening.accept()[0], socket.socket(socket.AF_UNIX)
+                far.connect(self.path)
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self.carry, args=ends, daemon=True).start()
+
+    def carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 16):
+                time.sleep(self.seconds)
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_no_link_is_signed_for_after_its_session(tmp_path: Path, engine: Engine) -> None:
+    """16: what ends sessions ends them in the step that changes the user, and who signs is looked at behind it."""
+    far = Far(engine.path, 0.02)
+    own = {"redis": {"host": "127.0.0.1", "port": far.port}}
+    with serving(SHOEBOX, tmp_path, workers=1, settings=FREE | own) as server:
+        user, owner = (User(server, "hasty@example.com") for _ in range(2))
+        user.sign_up()
+        assert user.post("/files", files={"file": ("a.txt", b"secret")}).status_code == 200
+        owner.log_in()
+        urls: list[str] = []
+
+        def sign() -> None:
+            with User(server) as hand:
+                hand.cookies.update(user.cookies)
+                hand.headers["x-csrf-token"] = user.csrf
+                while (got := hand.post("/files/link", json={"name": "a.txt"})).status_code == 200:
+                    urls.append(got.json()["url"])
+                assert got.json() == {"error": "session"}
+
+        with ThreadPoolExecutor(4) as hands:
+            signing = [hands.submit(sign) for _ in range(4)]
+            while len(urls) < 8:
+                time.sleep(0.01)
+            assert owner.get(urls[0]).status_code == 200
+            assert owner.post("/auth/changePassword", json={"old": PASSWORD, "new": NEW}).json() == {}
+            for each in signing:
+                each.result()
+        assert {owner.get(url).status_code for url in set(urls)} == {403}
+
+
+def test_who_is_disabled_has_no_session(server: Server) -> None:
+    """10: from the moment on, also where ending the sessions was cut."""
+    user = User(server, "cut@example.com").sign_up()
+    redis(server, "hset", key("user", id_of(user)), "state", "disabled")
     assert user.get("/who").json() == {"error": "session"}

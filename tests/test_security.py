@@ -583,6 +583,7 @@ def test_known_and_unknown_are_answered_alike(secure: Server, visitor: Stranger)
     alike(visitor.enter("closed@example.com"), visitor.enter("unknown@example.com"))  # also with the right one
     alike(*(visitor.post("/auth/recover", json={"email": address}) for address in addresses))
     alike(*(visitor.post("/auth/signup", json={"email": address, "password": NEW}) for address in addresses))
+    alike(*(visitor.enter(address, NEW) for address in addresses))  # to who has signed up with what is another's
     # the owners alone are told, each once by mail, a disabled one not at all of the link
     assert "#reset=" in mail_to(secure, "known@example.com", 2) and mail_to(secure, "known@example.com", 3)
     mail_to(secure, "unknown@example.com")

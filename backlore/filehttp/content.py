@@ -72,7 +72,9 @@ class Content:
         404 `file`."""
         file = await self._files.find(request.user.id, body.name)
         until = await self._files.clock() + body.seconds
-        return reply(200, {"url": await self.link(request.user.id, file, until), "until": until})
+        url = await self.link(request.user.id, file, until)
+        await request.look_again()  # whose session ended meanwhile may have signed for what holds from now on
+        return reply(200, {"url": url, "until": until})
 
     async def _revoke(self, request: Request) -> Reply:
         """End all links that the user has made so far. 200 {}."""

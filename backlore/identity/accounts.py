@@ -205,7 +205,7 @@ class Accounts:
         taken = await self._tokens.take("verify", body.token, Verification)
         if taken is None or not await self._users.create(proven.email, proven.password, verified=True):
             return reply(403, error="token")
-        await self._login.drop_pending(proven.email)
+        await self._login.drop_pending(proven.email, proven.password)
         return reply(200)
 
     async def _verify_change(self, request: Request, token: str, proven: Verification) -> Reply:
@@ -235,13 +235,10 @@ class Accounts:
         """
         if account.verified:
             return account
-        version = await self._erasure.detach(account, "password")
-        if not version:
-            return None
-        await self._sessions.end_all(account.id)  # before it counts as proven: else a cut would leave them
-        bare = msgspec.structs.replace(account, password="", totp="", verified=True, version=version)
-        version = await self._users.alter(bare, ("HSET", user_key(account.id), "verified", "1"))
-        return msgspec.structs.replace(bare, version=version) if version else None
+        me = user_key(account.id)
+        version = await self._erasure.detach(account, ("HDEL", me, "password"), ("HSET", me, "verified", "1"), keep="")
+        proven = msgspec.structs.replace(account, password="", totp="", verified=True, version=version)
+        return proven if version else None
 
     # Recovery
 
@@ -269,9 +266,8 @@ class Accounts:
         if await self._tokens.take("reset", body.token, Recovery) is None:
             return reply(403, error="token")
         account = await self.claim(account)
-        if account is None or not await self._users.alter(account, self._set_password(account, hashed)):
+        if account is None or not await self._users.alter(account, self._set_password(account, hashed), keep=""):
             return reply(403, error="token")
-        await self._sessions.end_all(account.id)
         await self._tell_changed(account.email, request)
         return reply(200)
 
@@ -285,9 +281,8 @@ class Accounts:
         await check_password(body.new, "new", account.email, self._name)
         hashed = await self._passwords.hash(body.new, account.id)
         # of two changes at once the second finds another user than was proven
-        if not await self._sessions.alter(request, account, self._set_password(account, hashed)):
+        if not await self._sessions.alter(request, account, self._set_password(account, hashed), alone=True):
             return reply(403, error="auth")
-        await self._sessions.end_all(account.id, keep=request.session)
         await self._tell_changed(account.email, request)
         return reply(200)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from backlore.clients.lease import lease
 from backlore.core.notify import Notify
 from backlore.identity.sessions import Sessions
-from backlore.identity.users import Account, Users, user_key
+from backlore.identity.users import Account, Step, Users, user_key
 
 Eraser = Callable[[str], Awaitable[None]]  # takes the id of a user
 
@@ -35,14 +35,14 @@ class Erasure:
         self._sessions = sessions
         self._mail = mail
 
-    async def detach(self, account: Account, *fields: str) -> int:
-        """Take off all that is attached, and fields of the user, in one step; the new version, or 0 as `Users.alter`.
+    async def detach(self, account: Account, *steps: Step, keep: str | None = None) -> int:
+        """Take off all that is attached, with more steps, in one; the new version, or 0. As `Users.alter`.
 
-        Whoever has shown any of it before begins no session any more; those that were begun are for the caller to end.
+        Whoever has shown any of it before begins no session any more.
         """
         keys = await self._release(account.id)
-        taken = ("HDEL", user_key(account.id), "totp", *fields)
-        return await self._users.alter(account, taken, *(("DEL", each) for each in keys))
+        taken = ("HDEL", user_key(account.id), "totp")
+        return await self._users.alter(account, taken, *(("DEL", each) for each in keys), *steps, keep=keep)
 
     async def destroy(self, account: Account, asker: str = "") -> bool:
         """Erase a user and all that is kept of it; what is cut goes on by itself. False as `Users.mark_destroying`."""

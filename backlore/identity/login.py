@@ -169,9 +169,10 @@ class Login:
         """Remember a signup that waits for its verification, so that a login can say so."""
         await self._redis.set(pending_key(email), hashed, ex=seconds)
 
-    async def drop_pending(self, email: str) -> None:
-        """The address is verified."""
-        await self._redis.delete(pending_key(email))
+    async def drop_pending(self, email: str, hashed: str) -> None:
+        """This signup is verified; that of somebody else, who would learn of it, goes on waiting."""
+        if await self._redis.get(pending_key(email)) == hashed:
+            await self._redis.delete(pending_key(email))
 
     async def prove(self, request: Request, password: str) -> Account | Reply:
         """The password again, before anything that changes credentials: the user as it is now, for `Sessions.alter`.
@@ -199,16 +200,17 @@ class Login:
         refused, taken = await self.limit(request, email, "login-device", *tries)
         if refused:
             return refused  # type: ignore[no-any-return]
-        account = await self._users.find(email)
-        if account:
-            hashed = "" if account.state else account.password
-        else:
-            hashed = await self._redis.get(pending_key(email)) or ""
-        checking = self._passwords.verify(hashed, body.password, taken[0][1])
-        if not await rates.unless_busy(checking, *taken):
+        account, pending = await self._users.find(email), await self._redis.get(pending_key(email))
+        hashed, whose = account.password if account and not account.state else "", taken[0][1]
+        fits = await rates.unless_busy(self._passwords.verify(hashed, body.password, whose), *taken)
+        # whoever has signed up with an address learns no more by it than that: perhaps it has an account, of another
+        waits = pending and not fits
+        if waits:
+            waits = await rates.unless_busy(self._passwords.verify(pending, body.password, whose), *taken)
+        if not fits and not waits:
             return reply(403, error="auth")
         await rates.forgive(*taken)
-        if account is None:
+        if account is None or not fits:
             return reply(403, error="verify")
         return await self.admit(request, await self._renewed(account, body.password))
 

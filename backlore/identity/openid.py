@@ -215,7 +215,6 @@ class OpenID:
             if not self._whitelist.admits(email):
                 return "whitelist"
             await self._users.create(email, "", verified=True)
-            await self._login.drop_pending(email)
             account = await self._users.find(email)  # ours, or that of who was quicker
         if account is None or account.state:
             return "auth"

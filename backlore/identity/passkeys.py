@@ -245,10 +245,10 @@ class Passkeys:
         passkey = Passkey(made.key, made.count, body.name, born, 0, transports, made.backed_up)
         text = msgspec.json.encode(passkey).decode()
         codes, kept = await self._recovery.begin(user, is_first)
-        if not await self._sessions.alter(request, account, ("HSET", passkeys_key(user), credential.id, text), *kept):
+        steps = (("HSET", passkeys_key(user), credential.id, text), *kept)
+        # the other sessions were made without a second factor, if it is the first
+        if not await self._sessions.alter(request, account, *steps, alone=is_first):
             return reply(403, error="passkey")
-        if is_first:  # the other sessions were made without a second factor
-            await self._sessions.end_all(user, keep=request.session)
         await self._tell(request, f'the passkey "{body.name}" was added.')
         return reply(200, {"recoveryCodes": codes})
 

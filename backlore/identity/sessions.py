@@ -6,7 +6,8 @@
 A session begins with the tag of its user, so that both lie together: one round trip reads and renews it.
 
 Laws: a session is born only while its user may log in, and is the one who was looked at when it showed its factors:
-redis compares both in the step that makes it. What ends sessions changes the user first. Time is redis's own.
+redis compares both in the step that makes it. What changes the user ends sessions in the same step, or they end with
+its state. Time is redis's own.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from backlore.core.crypto import random_text
 from backlore.core.kept import read_all
 from backlore.core.keys import TAG, key
 from backlore.core.payload import Payload, length
-from backlore.identity.users import Account, Step, Users, devices_key, user_key
+from backlore.identity.users import Account, Step, Users, devices_key, sessions_key, user_key
 from backlore.web.cookie import SignedCookie
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request, User
@@ -38,8 +39,8 @@ LOAD = """
 local found = redis.call('GETEX', KEYS[1], 'EX', ARGV[1])
 if not found then return false end
 local id, created = found:sub(1, 16), tonumber(found:sub(18))
-local user = redis.call('HMGET', 'user:' .. ARGV[3] .. id:sub(4), 'email', 'admin')
-if not user[1] or redis.call('TIME')[1] - created > tonumber(ARGV[2]) then
+local user = redis.call('HMGET', 'user:' .. ARGV[3] .. id:sub(4), 'email', 'admin', 'state')
+if not user[1] or user[3] or redis.call('TIME')[1] - created > tonumber(ARGV[2]) then
     redis.call('DEL', KEYS[1])
     return false
 end
@@ -67,11 +68,6 @@ KNOWS = Script("""
 local seen = redis.call('ZSCORE', KEYS[1], ARGV[1])
 return seen and redis.call('TIME')[1] - seen < tonumber(ARGV[2]) and 1 or 0
 """)
-
-
-def sessions_key(user: str) -> str:
-    """Of the list of a user's sessions."""
-    return key("sessions", user)
 
 
 def session_key(session: str) -> str:
@@ -144,10 +140,10 @@ class Sessions:
         user = await self.load(session) if isinstance(session, str) else None
         return (str(session), user) if user else None
 
-    async def alter(self, request: Request, account: Account, *steps: Step) -> int:
-        """`Users.alter` as the session of a request asks for it, which has not ended meanwhile."""
-        device = public_id(self.device_of(request))
-        return await self._users.alter(account, *steps, asker=session_key(request.session), device=device)
+    async def alter(self, request: Request, account: Account, *steps: Step, alone: bool = False) -> int:
+        """`Users.alter` as the session of a request asks for it, which has not ended meanwhile, and goes on `alone`."""
+        device, keep = public_id(self.device_of(request)), request.session if alone else None
+        return await self._users.alter(account, *steps, asker=session_key(request.session), device=device, keep=keep)
 
     def device_of(self, request: Request) -> str:
         """What names the browser; "" for one that was never in."""

@@ -163,10 +163,9 @@ class Totp:
             ("DEL", waiting_key(account.id)),
             ("SET", served_key(account.id, step), "1", "EX", SERVED),
         ]
-        if not await self._sessions.alter(request, account, *steps, *kept):
+        # the other sessions were made without the factor
+        if not await self._sessions.alter(request, account, *steps, *kept, alone=True):
             return reply(403, error="token")
-        # they were made without the factor
-        await self._sessions.end_all(account.id, keep=request.session)
         await self._tell(account, request, "an authenticator app was set up as your second factor.")
         return reply(200, {"recoveryCodes": codes})
 

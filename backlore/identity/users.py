@@ -14,7 +14,8 @@ elsewhere, in the directory.
 Laws: what is changed of a user is compared first, in one step: who decided on an older state changes nothing, and a
 user who was erased meanwhile does not come back as half of one. Each change counts the user's version up: a session
 is begun, a ticket or a token holds, and a factor is added or taken off for the version that was looked at, so that
-none outlives a change. Who is found by an address has it: the directory alone says nothing.
+none outlives a change. The sessions that a change ends are ended by its step: between the two they would sign and ask
+for what holds afterwards. Who is found by an address has it: the directory alone says nothing.
 """
 
 import contextlib
@@ -47,20 +48,28 @@ redis.call('HINCRBY', KEYS[1], 'version', 1)
 return 1
 """)
 
-# KEYS: user, devices, what has to be there (the session that asks, or the user again), and the key of each step.
-# ARGV: the user's version, the device that asks ("" for none), and of each step its command, the number of words
-# behind the key, and these.
+# KEYS: user, devices, sessions, what has to be there (the session that asks, or the user again), and the key of each
+# step. ARGV: the user's version, the device that asks ("" for none), the session that goes on ("" for none, "*" for
+# all), and of each step its command, the number of words behind the key, and these.
 ALTER = Script("""
 local user = redis.call('HMGET', KEYS[1], 'email', 'version')
-if not user[1] or (user[2] or '0') ~= ARGV[1] or redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
-local at = 3
-for step = 4, #KEYS do
+if not user[1] or (user[2] or '0') ~= ARGV[1] or redis.call('EXISTS', KEYS[4]) == 0 then return 0 end
+local at = 4
+for step = 5, #KEYS do
     local last = at + 1 + ARGV[at + 1]
     redis.call(ARGV[at], KEYS[step], unpack(ARGV, at + 2, last))
     at = last + 1
 end
 for _, device in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
     if device ~= ARGV[2] then redis.call('ZREM', KEYS[2], device) end
+end
+for _, id in ipairs(ARGV[3] == '*' and {} or redis.call('HKEYS', KEYS[3])) do
+    local is_read, known = pcall(cjson.decode, redis.call('HGET', KEYS[3], id))
+    local name = is_read and type(known) == 'table' and known.session -- what we can't read ends by itself
+    if type(name) == 'string' and name ~= ARGV[3] then
+        redis.call('DEL', 'session:{' .. name:sub(1, 3) .. '}' .. name:sub(4))
+        redis.call('HDEL', KEYS[3], id)
+    end
 end
 return redis.call('HINCRBY', KEYS[1], 'version', 1)
 """)
@@ -69,6 +78,11 @@ return redis.call('HINCRBY', KEYS[1], 'version', 1)
 def user_key(user: str) -> str:
     """Of the user's hash."""
     return key("user", user)
+
+
+def sessions_key(user: str) -> str:
+    """Of the list of a user's sessions, see there."""
+    return key("sessions", user)
 
 
 def devices_key(user: str) -> str:
@@ -174,17 +188,21 @@ class Users:
             return False
         return await self._directory.claim_from(email, owner, user)
 
-    async def alter(self, account: Account, *steps: Step, asker: str = "", device: str = "") -> int:
+    async def alter(
+        self, account: Account, *steps: Step, asker: str = "", device: str = "", keep: str | None = None
+    ) -> int:
         """Change what lets a user in, all of it in one step; the new version, or 0 when nothing was changed.
 
         It is only while the user is still the one that was looked at, and `asker`, the key of the session that asks
-        for it, is there. The browsers that were known are strangers again, but for the `device` that asks.
+        for it, is there. The browsers that were known are strangers again, but for the `device` that asks. All sessions
+        end but the one to `keep`, "" for none; None: none ends.
         """
         me, words = user_key(account.id), list[str | int]()
         for command, _, *behind in steps:
             words += [command, len(behind), *behind]
-        keys = [me, devices_key(account.id), asker or me, *(str(step[1]) for step in steps)]
-        return int(await ALTER(self._redis, keys, account.version, device, *words))
+        keys = [me, devices_key(account.id), sessions_key(account.id), asker or me, *(str(step[1]) for step in steps)]
+        going_on = "*" if keep is None else keep
+        return int(await ALTER(self._redis, keys, account.version, device, going_on, *words))
 
     async def change(self, user: str, field: str, old: str, new: str) -> bool:
         """Replace one field, "" being none; False when it is not `old` any more, or the user not there."""
