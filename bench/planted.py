@@ -26,6 +26,9 @@ from backlore.breaker.wire import Wire
 from backlore.cli.breaking import fetch
 from backlore.testing.server import OwnServer
 
+sys.path.append(str(Path(__file__).parent))
+from second import SECOND
+
 ROOT = Path(__file__).parent.parent
 SHOEBOX, PICTURES, STAGES = "example/server.py", "example/pictures.py", "backlore/web/stages.py"
 PAYLOAD, BODY, REPLY = "backlore/core/payload.py", "backlore/web/body.py", "backlore/web/reply.py"
@@ -196,6 +199,7 @@ DEFECTS: dict[str, list[Edit]] = {
         )
     ],
 }
+DEFECTS |= {name: [Edit(*edit) for edit in edits] for name, edits in SECOND.items() if edits}
 # What can't stand beside others in one copy: they edit the same place, stop the run, or hide what others show.
 APART = {
     "hang on a full list",
@@ -203,6 +207,7 @@ APART = {
     "500 on a Unicode edge",
     "memory kept",
     "address in other case",
+    *SECOND,
 }
 
 
@@ -228,14 +233,21 @@ def planted(edits: list[Edit]) -> Iterator[OwnServer]:
             yield server
 
 
-def hunt(server: OwnServer, seconds: float, first: bool = True, phase: str = "") -> Breaker:
-    """A run against a server; `first`: until the first finding; `phase`: of this one alone, once there are people."""
+def hunt(
+    server: OwnServer,
+    seconds: float,
+    first: bool = True,
+    phase: str = "",
+    known: frozenset[tuple[str, str]] = frozenset(),
+) -> Breaker:
+    """A run against a server; `first`: until the first finding that is not `known`; `phase`: of this one alone, once
+    there are people."""
     breaker = Breaker(
         Wire(server.entrance), fetch(server.url), seconds=seconds, make_admin=server.make_admin, heal=server.heal
     )
 
     def stop(route: str) -> None:
-        if first and breaker.findings:
+        if first and breaker.findings.keys() - known:
             raise TimeOver
 
     breaker.on_progress = stop
@@ -245,17 +257,20 @@ def hunt(server: OwnServer, seconds: float, first: bool = True, phase: str = "")
 
 def one_by_one(names: list[str], seconds: float) -> None:
     """Each defect alone: what was found first, and when."""
-    print(f"{'planted':<28} {'found':<60} {'s':>6} {'requests':>9}")
+    print(f"{'planted':<34} {'found':<60} {'s':>6} {'requests':>9}")
+    with planted([]) as server:
+        known = frozenset(hunt(server, seconds, first=False).findings)
+    print(f"{'nothing':<34} {', '.join(f'{kind}: {route}' for route, kind in known) or '-'}", flush=True)
     found, total = 0, 0.0
     for name in names:
         with planted(DEFECTS[name]) as server:
             since = time.monotonic()
-            breaker = hunt(server, seconds)
+            breaker = hunt(server, seconds, known=known)
             took = time.monotonic() - since
-        first = next(iter(breaker.findings.values()), None)
+        first = next((each for place, each in breaker.findings.items() if place not in known), None)
         total += took
         found += first is not None
-        print(f"{name:<28} {tell(first):<60.60} {took:6.1f} {breaker.wire.count:9,}", flush=True)
+        print(f"{name:<34} {tell(first):<60.60} {took:6.1f} {breaker.wire.count:9,}", flush=True)
     print(f"\n{found} of {len(names)} found, in {total:.0f} s of searching altogether")
 
 
@@ -350,10 +365,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--together", action="store_true")
     parser.add_argument("--schemathesis", action="store_true")
+    parser.add_argument("--second", action="store_true", help="The second planting alone.")
     parser.add_argument("--only", action="append", choices=list(DEFECTS), metavar="NAME")
     parser.add_argument("--seconds", type=float, default=300, help="For one run at most.")
     given = parser.parse_args()
-    wanted = given.only or list(DEFECTS)
+    wanted = given.only or [name for name in (SECOND if given.second else DEFECTS) if name in DEFECTS]
     if given.together:
         together(given.seconds)
     elif given.schemathesis:

@@ -4,6 +4,9 @@ Written down before the breaker's attacks on these kinds were run on any of them
 """
 
 SHOEBOX, PICTURES = "example/server.py", "example/pictures.py"
+INCOMING, DELIVERY, FORMS, STAGES, HEADERS = (
+    f"backlore/web/{name}.py" for name in ("incoming", "delivery", "forms", "stages", "fields")
+)
 
 NOTE = "    tags: Annotated[list[Tag], length(0, 10)] = []\n\n\nclass Search"
 CREATE = '    id = await redis.incr(key("lastnote", user))\n'
@@ -123,11 +126,46 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
     ],
     # What follows undoes a mend that is under way at this time; each is filled in when that has landed, and before
     # the breaker's first run on it.
-    "held open over logout": [],  # the session is not looked at again after a body
-    "held open by a demoted admin": [],  # the session is looked at again, but not whether it is an admin's
-    "a stream after the reset": [],  # a long reply never looks again
+    "held open over logout": [  # the session is looked at again, but not before a body's last bytes
+        (
+            INCOMING,
+            "if request.is_late and (not self._more or now - self._looked > AGAIN):",
+            "if now - self._looked > AGAIN:",
+        )
+    ],
+    "held open by a demoted admin": [  # the session is looked at again, but not whether it is an admin's
+        (STAGES, "again=(gatekeeper, admin_gatekeeper)", "again=(gatekeeper,)")
+    ],
+    "a stream after the reset": [  # a long reply never looks again
+        (
+            DELIVERY,
+            "return_when=asyncio.FIRST_COMPLETED))[0]:\n                await request.look_again()\n",
+            "return_when=asyncio.FIRST_COMPLETED))[0]:\n                pass\n",
+        )
+    ],
     "a link after the reset": [],  # a signed link is not bound to what a reset changes
-    "two csrf lines": [],  # of several lines the last counts, for the csrf token
-    "a file part anywhere": [],  # where the type has no Upload, files are taken as where it has
-    "a file input with nothing chosen": [],  # is an empty Upload
+    "two csrf lines": [  # of several lines the last counts, for the csrf token
+        (
+            HEADERS,
+            "        elif name in SINGLE or name.startswith(FAMILIES):",
+            '        elif name == b"x-csrf-token":\n            found[name] = value\n'
+            "        elif name in SINGLE or name.startswith(FAMILIES):",
+        )
+    ],
+    "a file part anywhere": [  # where the type has no Upload, files are taken as where it has
+        (FORMS, "self._limits.upload if self._uploads else self._limits.body", "self._limits.upload"),
+        (
+            FORMS,
+            "            if segment.name not in self._uploads:\n"
+            '                raise Invalid(segment.name, "Takes no file.")\n',
+            "",
+        ),
+    ],
+    "a file input with nothing chosen": [  # is an empty Upload
+        (
+            FORMS,
+            "            if not segment.filename and not segment.size:\n                return",
+            "            if 0:\n                return",
+        )
+    ],
 }

@@ -128,3 +128,18 @@ def test_a_lie_is_noticed(what: str, truth: str, lie: str, tmp_path: Path) -> No
                 reader.do(*block)
     finally:
         reader.end()
+
+
+def test_what_it_plants_is_found(tmp_path: Path) -> None:
+    """Whose link is deleted is not asked any more, as its chapter on attacks proposes."""
+    reader = Reader(tmp_path)
+    for kind, title, text in BLOCK.findall(TUTORIAL.partition("## 6.")[0]):
+        if title == "server.py" or kind == "diff" or "backlore new" in text:
+            reader.do(kind, title, text.partition("$ backlore run")[0])
+    code = reader.folder / "server.py"
+    assert code.read_text().count('f"{user} ")') == 1
+    code.write_text(code.read_text().replace('key("visits", word), f"{user} ")', 'key("visits", word), "")'))
+    options = {"cwd": reader.folder, "env": reader.environment, "text": True, "capture_output": True, "timeout": 120}
+    got = subprocess.run(["backlore", "break", "--seconds", "90"], **options)
+    assert got.returncode == 1 and "changed: POST /links/{word}/delete" in got.stdout, got.stdout + got.stderr
+    assert "bob's request changed what is ann's" in got.stdout

@@ -14,12 +14,14 @@ from random import Random
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from backlore.breaker.document import Operation, flaw, read_document
+from backlore.breaker.document import Operation, Schema, flaw, owners, read_document
+from backlore.breaker.forms import to_form
 from backlore.breaker.judge import ANY, Expected, Flaw, Judge
 from backlore.breaker.people import JSON, Cast, Person
 from backlore.breaker.shrink import shrink
-from backlore.breaker.values import sample, to_form
-from backlore.breaker.wire import Got, Sent, Wire
+from backlore.breaker.strain import strain
+from backlore.breaker.values import NoValue, sample
+from backlore.breaker.wire import PATIENCE, Got, Sent, Wire
 
 NOTHING = object()
 TRIES = 40  # requests that a payload's shrinking may cost
@@ -38,6 +40,19 @@ class Finding:
     expected: Expected
     count: int = 1
     before: Sent | None = None  # what made what the path names
+
+
+def knack_of(name: str, part: Schema) -> str:
+    """Fields of one name and type are asked the same everywhere."""
+    return f"{name} {json.dumps(part, sort_keys=True)}"
+
+
+def id_of(name: str, payload: Any, got: Got) -> Any:
+    """The name of what was made: as the reply has it, else as it was sent; None if nothing was."""
+    if got.status != 200:
+        return None
+    told = got.body.get(name) if isinstance(got.body, dict) else None
+    return payload.get(name) if told is None and isinstance(payload, dict) else told
 
 
 class TimeOver(Exception):
@@ -64,7 +79,17 @@ class Breaker:
     ):
         self.wire = wire
         # the application's own routes first: what is left when the time is over is what many others have tried
-        self.operations = sorted(read_document(document), key=lambda each: not each.is_own)
+        self.operations: list[Operation] = []
+        self.speechless: list[str] = []  # routes to which nothing valid can be said, with the reason
+        for each in sorted(read_document(document), key=lambda each: not each.is_own):
+            try:
+                for part in [*(parameter.schema for parameter in each.parameters), each.body or {}]:
+                    sample(part, Random(seed))
+                self.operations.append(each)
+            except NoValue as error:
+                self.speechless.append(f"{each}: {error}")
+        self.unsaid: set[tuple[str, str]] = set()  # keys of a route's payload that are better left out
+        self.knacks: dict[str, str] = {}  # what texts of a field have to look like beyond their type: see `attacks`
         cookie = document["components"].get("securitySchemes", {}).get("session", {}).get("name", "")
         self.cast = Cast(wire, cookie, make_admin, domain)
         self.random = Random(seed)
@@ -78,6 +103,7 @@ class Breaker:
         self._until = time.monotonic() + seconds
         self._heal = heal
         self._emails = 0
+        wire.before_sending = self._look_at_clock
 
     def operation(self, method: str, path: str) -> Operation | None:
         """The operation of that name."""
@@ -86,7 +112,7 @@ class Breaker:
     def untried(self) -> list[str]:
         """What could not be tried, in words."""
         eve = self.cast.people.get("eve3")
-        lines = []
+        lines = list(self.speechless)
         if "the time is over" in self.log:
             lines.append(f"what comes after the phase {self.phase!r}: the time was over.")
         if not self.cast.can_sign_up:
@@ -126,7 +152,12 @@ class Breaker:
         """A plain payload that fits."""
         if operation.body is None:
             return {}
-        made = sample(operation.body, self.random, marker or (person.marker if person else "abc"))
+        marker = marker or (person.marker if person else "abc")
+        made = sample(operation.body, self.random, marker)
+        made = {key: each for key, each in made.items() if (str(operation), key) not in self.unsaid}
+        for name, part in operation.body.get("properties", {}).items():
+            if name in made and (look := self.knacks.get(knack_of(name, part))):
+                made[name] = look.format(f"{marker}{self.random.randrange(10**6)}")
         return self.fill(made, operation, person)
 
     def fill(self, payload: Any, operation: Operation, person: Person | None, but: str = "") -> Any:
@@ -164,25 +195,49 @@ class Breaker:
         return found.id or "a" * 16
 
     def maker_of(self, operation: Operation, name: str) -> Operation | None:
-        """The route that makes what a part of the path names: POST on a path before it, which replies with it."""
+        """The route that makes what a part of the path names: POST on a path before it, which replies with it, or is
+        told it."""
         above = operation.path.partition(f"/{{{name}}}")[0]
         while above:
             maker = self.operation("POST", above)
-            if maker and maker.fields.get(name) == name:
+            if maker and (maker.fields.get(name) == name or name in (maker.body or {}).get("properties", {})):
                 return maker
             above = above.rpartition("/")[0]
         return None
 
-    def make(self, maker: Operation, person: Person, name: str, payload: Any = NOTHING) -> Any:
-        """The id of something that the person has made just for this."""
+    def make(
+        self, maker: Operation, person: Person, name: str, payload: Any = NOTHING, sent: Sent | None = None
+    ) -> Any:
+        """The id of something that the person has made, just for this if a payload is given. `sent` carries it."""
         known = person.made[maker.path]
-        if payload is NOTHING and known:
-            return known[-1]
-        got = self.wire.send(self.compose(maker, person, payload), person.address)
-        id = got.body.get(name) if got.status == 200 and isinstance(got.body, dict) else None
+        if payload is NOTHING:
+            if known:
+                return known[-1]
+            payload = self.payload(maker, person)
+        got = self.wire.send(sent or self.compose(maker, person, payload), person.address)
+        id = id_of(name, payload, got)
         if id is not None:
             known.append(id)
         return 1 if id is None else id
+
+    def referring(self, operation: Operation, person: Person, owner: Person | None = None) -> Any:
+        """A plain payload that names what its sender, or another owner, has made: in a key that is called as the name
+        of what the route above makes, or as several of them."""
+        payload = self.payload(operation, person)
+        makers = [each for each in owners(self.operations) if operation.path.startswith(f"{each.path}/")]
+        for maker in makers if isinstance(payload, dict) else ():
+            name, made = self.name_of(maker), (owner or person).made[maker.path]
+            if made and name in payload:
+                payload[name] = made[-1]
+            if made and isinstance(payload.get(f"{name}s"), list):
+                payload[f"{name}s"] = made[-1:]
+        return payload
+
+    def name_of(self, maker: Operation) -> str:
+        """What the paths below a route call that which it makes."""
+        below = [(each, part.name) for each in self.operations for part in each.of("path")]
+        names = [name for each, name in below if self.maker_of(each, name) is maker]
+        return next((each for each in (*maker.fields, *names) if each in names), next(iter(maker.fields), "id"))
 
     # Sending and judging
 
@@ -197,8 +252,6 @@ class Breaker:
         payload: Any = None,
     ) -> Got:
         """Send, judge, and keep what is wrong. `rebuild` makes the request anew from a smaller `payload`."""
-        if time.monotonic() > self._until:
-            raise TimeOver
         name = str(operation) if operation else f"{sent.method} {sent.path.partition('?')[0]}"
         self.requests[name] += 1
         self.log.append(f"{self.phase} {name} {label} {zlib.crc32(sent.body or b''):x}")
@@ -232,12 +285,14 @@ class Breaker:
         return sent, got
 
     def _is_so_again(self, operation: Operation | None, sent: Sent, got: Got, first: Flaw) -> bool:
-        """Whether it comes so twice more: a busy machine is no finding."""
+        """Whether it comes so twice more, alone: a busy machine is no finding."""
         for _ in range(2):
             if self._heal and got.why == "time":
                 self._heal()
-            got = self.wire.send(sent, self.wire.new_address())
-            same = got.status == 0 if first.kind == "no reply" else self.judge.is_slow(str(operation), got)
+            busy = strain()
+            got = self.wire.send(sent, self.wire.new_address(), PATIENCE * busy)
+            alone = replace(got, seconds=got.seconds / max(busy, strain()))
+            same = got.status == 0 if first.kind == "no reply" else self.judge.is_slow(str(operation), alone)
             if not same:
                 return False
         if self._heal and got.why == "time":
@@ -292,6 +347,10 @@ class Breaker:
         shrink(payload, shows, TRIES)
 
     # Phases
+
+    def _look_at_clock(self) -> None:
+        if time.monotonic() > self._until:
+            raise TimeOver
 
     def run(self, phases: Iterable[tuple[str, Callable[["Breaker"], None]]]) -> None:
         """One phase after another, until the time is over."""

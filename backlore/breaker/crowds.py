@@ -148,7 +148,7 @@ def names_something(breaker: Breaker, maker: Operation, name: str) -> bool:
 def changed_at_once(breaker: Breaker) -> None:
     """One thing changed in ten ways at once, and used up at once: as if one by one."""
     for maker in owners(breaker.operations):
-        for name in list(maker.fields):
+        for name in dict.fromkeys([*maker.fields, *(maker.body or {}).get("properties", {})]):
             changers = [
                 each
                 for each in breaker.operations

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from backlore.breaker.formats import format_of
+
 Schema = dict[str, Any]  # of JSON, without references
 
 KINDS: dict[str, type | tuple[type, ...]] = {
@@ -16,7 +18,8 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "null": type(None),
 }
-DEEPEST = 8  # of a type that holds itself
+DEEPEST = 2  # of a type that holds itself
+NEVER: Schema = {"not": {}}  # beyond that: nothing is sent there
 MATCHED = 2000  # characters below which a text is compared with its pattern, which may be slow
 
 
@@ -113,21 +116,20 @@ def owners(operations: Iterable[Operation]) -> Iterator[Operation]:
             yield each
 
 
-def settle(schema: Schema, parts: Mapping[str, Schema], depth: int = 0) -> Schema:
-    """The schema with what it refers to in its place; a type that holds itself ends in anything."""
+def settle(schema: Schema, parts: Mapping[str, Schema], within: tuple[str, ...] = ()) -> Schema:
+    """The schema with what it refers to in its place; a type that holds itself ends after some levels."""
     if "$ref" in schema:
-        if depth > DEEPEST:
-            return {}
-        return settle(parts[schema["$ref"].rsplit("/", 1)[1]], parts, depth + 1)
+        name = schema["$ref"].rsplit("/", 1)[1]
+        return NEVER if within.count(name) >= DEEPEST else settle(parts[name], parts, (*within, name))
     settled = dict(schema)
     if isinstance(settled.get("properties"), dict):
-        settled["properties"] = {key: settle(each, parts, depth + 1) for key, each in settled["properties"].items()}
+        settled["properties"] = {key: settle(each, parts, within) for key, each in settled["properties"].items()}
     for key in ("items", "additionalProperties"):
         if isinstance(settled.get(key), dict):
-            settled[key] = settle(settled[key], parts, depth + 1)
+            settled[key] = settle(settled[key], parts, within)
     for key in ("anyOf", "prefixItems"):
         if key in settled:
-            settled[key] = [settle(each, parts, depth + 1) for each in settled[key]]
+            settled[key] = [settle(each, parts, within) for each in settled[key]]
     return settled
 
 
@@ -154,6 +156,8 @@ def _fields(shape: Schema | None) -> dict[str, str]:
 
 def flaw(schema: Schema, value: Any, where: str = "") -> str:
     """Where a value breaks a schema, with the reason; "" when it fits."""
+    if schema == NEVER:
+        return f"{where} is nested deeper than is tried"
     if "anyOf" in schema:
         return "" if any(not flaw(each, value) for each in schema["anyOf"]) else f"{where} is none of its types"
     if "const" in schema or "enum" in schema:
@@ -162,6 +166,9 @@ def flaw(schema: Schema, value: Any, where: str = "") -> str:
     kind = schema.get("type")
     if kind is None:
         return ""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "string" and schema.get("format") == "decimal" and is_number:
+        return ""  # it may be written as a number
     if not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind in ("integer", "number")):
         return f"{where} is no {kind}"
     match value:
@@ -179,6 +186,11 @@ def _flaw_of_text(schema: Schema, value: str, where: str) -> str:
         return f"{where} has {len(value)} characters"
     if "pattern" in schema and len(value) < MATCHED and not re.search(schema["pattern"], value):
         return f"{where} breaks its pattern"
+    if known := format_of(schema):
+        try:
+            known.read(value)
+        except (ValueError, OverflowError):
+            return f"{where} has not its format"
     return ""
 
 
@@ -187,6 +199,8 @@ def _flaw_of_number(schema: Schema, value: Any, where: str) -> str:
         return ""
     if value < schema.get("minimum", value) or value > schema.get("maximum", value):
         return f"{where} is out of its bounds"
+    if "multipleOf" in schema and value % schema["multipleOf"]:
+        return f"{where} is no multiple"
     if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
         return f"{where} is too small"
     return f"{where} is too large" if "exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"] else ""
@@ -195,9 +209,17 @@ def _flaw_of_number(schema: Schema, value: Any, where: str) -> str:
 def _flaw_of_list(schema: Schema, value: list[Any], where: str) -> str:
     if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
         return f"{where} has {len(value)} items"
-    items = schema.get("items")
-    found = (flaw(items, each, f"{where}[{n}]") for n, each in enumerate(value)) if isinstance(items, dict) else ()
+    found = (
+        flaw(items, each, f"{where}[{n}]")
+        for n, (items, each) in enumerate(zip(items_of(schema, len(value)), value, strict=False))
+    )
     return next(filter(None, found), "")
+
+
+def items_of(schema: Schema, count: int) -> list[Schema]:
+    """The types of the first items of a list: each its own where `prefixItems` says so."""
+    items = schema.get("items")
+    return [*schema.get("prefixItems", ()), *[items if isinstance(items, dict) else {}] * count][:count]
 
 
 def _flaw_of_object(schema: Schema, value: dict[str, Any], where: str) -> str:

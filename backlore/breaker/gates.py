@@ -10,9 +10,10 @@ from urllib.parse import quote
 from backlore.breaker.attacks import actor
 from backlore.breaker.breaker import Breaker
 from backlore.breaker.document import Operation, Parameter, flaw
+from backlore.breaker.faults import faults
 from backlore.breaker.judge import ANY, INVALID, Expected, Flaw, refused, valid
 from backlore.breaker.people import JSON, Person
-from backlore.breaker.values import TRAPS, edges, faults, kind_of
+from backlore.breaker.values import TRAPS, edges, kind_of
 from backlore.breaker.wire import Got, Sent
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "PROPFIND")

@@ -14,7 +14,7 @@ ALWAYS = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "refer
 DETAIL = re.compile(rb"Traceback \(most|File \"/|/site-packages/|redis\.exceptions|Error\('|0x[0-9a-f]{8,}>")
 # Of requests that no route has a contract for.
 ELSEWHERE = {
-    400: frozenset({"json", "payload"}),
+    400: frozenset({"header", "json", "payload"}),
     403: frozenset({"nocookie", "session", "tampered", "csrf", "admin"}),
     404: frozenset({"route"}),
     405: frozenset({"method"}),

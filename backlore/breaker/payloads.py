@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from backlore.breaker.attacks import actor, send
-from backlore.breaker.breaker import Breaker
+from backlore.breaker.breaker import Breaker, id_of
 from backlore.breaker.document import Operation, flaw
+from backlore.breaker.faults import faults, slow_texts
+from backlore.breaker.formats import means_the_same
 from backlore.breaker.judge import ANY, INVALID, Flaw, valid
 from backlore.breaker.people import Person
-from backlore.breaker.values import FEW_TRAPS, LONG, TRAPS, edges, faults, kind_of, slow_texts
+from backlore.breaker.values import FEW_TRAPS, LONG, TRAPS, edges, kind_of
 from backlore.breaker.wire import Got
 
 MEGABYTES = 3 << 20  # more than any body of JSON may have by default
@@ -170,7 +172,7 @@ def comes_back(breaker: Breaker, operation: Operation, person: Person, sent: Any
         for other in breaker.operations:
             names = [each.name for each in other.of("path")]
             if other.method == "GET" and len(names) == 1 and breaker.maker_of(other, names[0]) is operation:
-                reader, path = other, {names[0]: got.body[names[0]]}
+                reader, path = other, {names[0]: id_of(names[0], sent, got)}
     if reader is None:
         return
     question = breaker.compose(reader, person, path=path)
@@ -178,7 +180,7 @@ def comes_back(breaker: Breaker, operation: Operation, person: Person, sent: Any
     for key, value in sent.items() if isinstance(shown, dict) else ():
         if (
             key in shown
-            and shown[key] != value
+            and not means_the_same(kind_of((operation.body or {})["properties"].get(key, {})), value, shown[key])
             and not (isinstance(value, list) and len(set(map(str, value))) < len(value))
         ):
             why = f"{key} was sent as {json.dumps(value)[:80]} and comes back as {json.dumps(shown[key])[:80]}."

@@ -32,6 +32,11 @@ class Person:
     made: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
 
+def login_of(person: Person) -> dict[str, str]:
+    """What a person logs in with."""
+    return {"email": person.email, "password": person.password}
+
+
 class Cast:
     """Makes people, by the routes. `cookie` is the name of the session's cookie, `domain` that of their addresses."""
 
@@ -63,7 +68,7 @@ class Cast:
 
     def log_in(self, person: Person) -> bool:
         """A new session."""
-        got = self.post("/auth/login", {"email": person.email, "password": person.password}, person.address)
+        got = self.post("/auth/login", login_of(person), person.address)
         session = self.session_of(got)
         if got.status != 200 or not session:
             return False

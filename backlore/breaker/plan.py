@@ -5,9 +5,16 @@ from functools import partial
 
 from backlore.breaker import attacks, crowds, gates, payloads
 from backlore.breaker.breaker import Breaker
+from backlore.breaker.held import held
 from backlore.breaker.judge import ANY, valid
+from backlore.breaker.links import links
+from backlore.breaker.parts import parts
+from backlore.breaker.pauses import pauses
+from backlore.breaker.repeated import repeated
 from backlore.breaker.stories import accounts
+from backlore.breaker.streams import streams
 from backlore.breaker.values import edges
+from backlore.breaker.walks import walks
 
 Phase = tuple[str, Callable[[Breaker], None]]
 
@@ -19,11 +26,18 @@ def plan(server: int | None = None) -> list[Phase]:
     found: list[Phase] = [
         ("people", attacks.populate),
         ("stages", gates.stages),
+        ("another's", crowds.foreign),
         ("memory", partial(crowds.memory, server=server or 0)),  # early: large bodies leave holes that hide what grows
         ("no bounds", payloads.boundless),
         ("slow patterns", payloads.slow_patterns),
-        ("another's", crowds.foreign),
         ("accounts", accounts),
+        ("walks", walks),
+        ("held open", held),
+        ("long", streams),
+        ("links", links),
+        ("header lines", repeated),
+        ("forms", parts),
+        ("pauses", pauses),
         ("at once", crowds.made_at_once),
         ("changes at once", crowds.changed_at_once),
         ("pages", crowds.pages),

@@ -16,7 +16,7 @@ def to_curl(url: str, sent: Sent) -> str:
     """The request as a command for a POSIX shell."""
     words = ["curl", "-si", "--path-as-is"]
     words += ["-I"] if sent.method == "HEAD" else ["-X", sent.method] if sent.method not in ("GET", "POST") else []
-    for name, value in sent.lines().items():
+    for name, value in (*sent.lines().items(), *sent.more):
         words += ["-H", f"{name};" if value == "" else f"{name}: {value}"]
     if sent.method == "POST" and sent.body is None:
         words += ["-X", "POST"]

@@ -6,15 +6,14 @@ import base64
 import hashlib
 import hmac
 import json
-import re
 import struct
 import time
-from typing import Any
 from urllib.parse import quote
 
 from backlore.breaker.breaker import Breaker
 from backlore.breaker.crowds import observe, together
 from backlore.breaker.document import owners
+from backlore.breaker.endings import ask, has, reset_token
 from backlore.breaker.judge import ANY, Flaw
 from backlore.breaker.people import JSON, Person
 from backlore.breaker.wire import Got, Sent
@@ -44,18 +43,6 @@ def judge(breaker: Breaker, route: str, right: bool, kind: str, why: str, sent: 
     operation = breaker.operation(sent.method, sent.path)
     for each in breaker.judge.examine(operation, sent, got, ANY) if operation else ():
         breaker.keep(str(operation), each, "a story", sent, got)
-
-
-def ask(breaker: Breaker, path: str, payload: Any, person: Person | None = None, address: str = "") -> tuple[Sent, Got]:
-    """A POST, and its reply."""
-    session, csrf = (person.session, person.csrf) if person else ("", "")
-    sent = Sent("POST", path, json.dumps(payload).encode(), JSON, person.name if person else "stranger", session, csrf)
-    return sent, breaker.wire.send(sent, address or breaker.wire.new_address())
-
-
-def has(breaker: Breaker, *paths: str) -> bool:
-    """Whether all these routes are there, and users can be made."""
-    return breaker.cast.can_sign_up and all(breaker.operation("POST", path) for path in paths)
 
 
 def signups(breaker: Breaker) -> None:
@@ -163,17 +150,12 @@ def passwords(breaker: Breaker) -> None:
 def resets(breaker: Breaker) -> None:
     """The token of a mail serves once, also at once; read from /outbox, which is there in dev."""
     route = "POST /auth/reset"
-    outbox = breaker.operation("GET", "/outbox")
-    if not has(breaker, "/auth/recover", "/auth/reset") or outbox is None:
+    operation = breaker.operation("POST", "/auth/reset")
+    if not has(breaker, "/auth/recover", "/auth/reset") or operation is None:
         return
     person = breaker.cast.new("forgets")
-    ask(breaker, "/auth/recover", {"email": person.email})
-    token = ""
-    until = time.monotonic() + 5
-    while not token and time.monotonic() < until:
-        token = _mailed(breaker, person.email, "reset")
-    operation = breaker.operation("POST", "/auth/reset")
-    if not token or operation is None:
+    token = reset_token(breaker, person)
+    if not token:
         return
     body = json.dumps({"token": token, "password": "yet another battery"}).encode()
     sents = [Sent("POST", "/auth/reset", body, JSON)] * 10
@@ -183,20 +165,6 @@ def resets(breaker: Breaker) -> None:
     sent, got = ask(breaker, "/auth/reset", {"token": token, "password": "yet another battery 2"})
     judge(breaker, route, got.error == "token", "spent", "A token that has served serves again.", sent, got)
     _is_out(breaker, person, route, "after the password was reset")
-
-
-def _mailed(breaker: Breaker, email: str, kind: str) -> str:
-    """The token in the newest mail to an address, as the outbox shows it; "" when there is none yet."""
-    address = "127.0.0.1" if breaker.wire.has_addresses else ""
-    known = breaker.wire.send(Sent("GET", f"/outbox?key={breaker.wire.key}"), address)
-    cookie = "".join(known.cookies).partition(";")[0]
-    page = breaker.wire.send(Sent("GET", "/outbox", session=cookie), address)
-    for name in re.findall(rb'href="/outbox/([^"?#]+)"', page.raw)[:20]:
-        mail = breaker.wire.send(Sent("GET", f"/outbox/{name.decode()}", session=cookie), address)
-        found = re.search(rf"#{kind}=(\w+)".encode(), mail.raw)
-        if found and email.encode() in mail.raw:
-            return found[1].decode()
-    return ""
 
 
 def code_of(secret: str, moment: float) -> str:
@@ -253,7 +221,7 @@ def erasure(breaker: Breaker) -> None:
         return
     person = breaker.cast.new("erased")
     for maker in owners(breaker.operations):
-        breaker.make(maker, person, next(iter(maker.fields), "id"))
+        breaker.make(maker, person, breaker.name_of(maker))
     sent, got = ask(breaker, "/auth/destroy", {"password": person.password}, person)
     judge(breaker, route, got.status == 200, "refused", "An account can't be erased.", sent, got)
     _is_out(breaker, person, route, "after the account was erased")

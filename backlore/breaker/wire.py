@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,9 +31,10 @@ class Sent:
     who: str = "stranger"
     session: str = ""  # the cookie, NAME=VALUE
     csrf: str = ""
+    more: tuple[tuple[str, str], ...] = ()  # header lines behind the others, also of names that are there already
 
     def lines(self) -> dict[str, str]:
-        """All headers of its own."""
+        """All headers of its own, each once."""
         lines = dict(self.headers)
         if self.session:
             lines.setdefault("cookie", self.session)
@@ -86,6 +87,7 @@ class Wire:
         self._addresses = self._count_addresses()
         self._kept: dict[str, http.client.HTTPConnection] = {}
         self.count = 0
+        self.before_sending: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
     def _is_loopback(self) -> bool:
@@ -120,19 +122,21 @@ class Wire:
         source = (address, 0) if address else None
         return self._kind(self.host, self.port, timeout=seconds, source_address=source)
 
-    def send(self, sent: Sent, address: str = "") -> Got:
-        """The reply to a request."""
+    def send(self, sent: Sent, address: str = "", patience: float = PATIENCE) -> Got:
+        """The reply to a request, if it comes within `patience` seconds."""
+        self.before_sending()
         with self._lock:
             self.count += 1
-            connection = self._kept.pop(address, None)
+            connection = self._kept.pop(address, None) if patience == PATIENCE else None
         fresh = connection is None
-        connection = connection or self.open(address)
+        connection = connection or self.open(address, patience)
         got = exchange(connection, sent)
         if got.status == 0 and not fresh and got.why != "time":
             connection.close()
             connection = self.open(address)
             got = exchange(connection, sent)
-        if got.status and got.headers.get("connection") != "close" and len(self._kept) < 60:
+        is_kept = patience == PATIENCE and len(self._kept) < 60
+        if got.status and got.headers.get("connection") != "close" and is_kept:
             self._kept[address] = connection
         else:
             connection.close()
@@ -182,21 +186,38 @@ class Wire:
         self._kept.clear()
 
 
+def begin(connection: http.client.HTTPConnection, sent: Sent, held: int = 0) -> None:
+    """Send a request, but for the last `held` bytes of its body. Raises OSError, HTTPException."""
+    connection.putrequest(sent.method, sent.path, skip_accept_encoding=True)
+    lines = sent.lines()
+    for name, value in (*lines.items(), *sent.more):
+        connection.putheader(name, value.encode("latin-1", "replace"))
+    if sent.body is not None and not {"transfer-encoding", "content-length"} & set(lines):
+        connection.putheader("content-length", str(len(sent.body)))
+    connection.endheaders()
+    if sent.body:
+        send_on(connection, sent.body[: len(sent.body) - held])
+
+
+def send_on(connection: http.client.HTTPConnection, data: bytes) -> None:
+    """More of a body. It may be answered before it is all read, and closed: the answer is what counts."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sock.sendall(data)
+
+
 def exchange(connection: http.client.HTTPConnection, sent: Sent) -> Got:
     """One request and its reply on a connection."""
     since = time.monotonic()
     try:
-        connection.putrequest(sent.method, sent.path, skip_accept_encoding=True)
-        lines = sent.lines()
-        for name, value in lines.items():
-            connection.putheader(name, value.encode("latin-1", "replace"))
-        if sent.body is not None and "transfer-encoding" not in lines:
-            connection.putheader("content-length", str(len(sent.body)))
-        connection.endheaders()
-        if sent.body:
-            # it may have answered before it read all, and closed: its answer is what counts
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.sock.sendall(sent.body)
+        begin(connection, sent)
+    except (OSError, http.client.HTTPException) as error:
+        return Got(0, {}, b"", time.monotonic() - since, type(error).__name__)
+    return finish(connection, since)
+
+
+def finish(connection: http.client.HTTPConnection, since: float) -> Got:
+    """The reply to a request that was sent."""
+    try:
         reply = connection.getresponse()
         raw = reply.read()
     except TimeoutError:

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import msgspec
+from msgspec import inspect as inspection
 
 from backlore.core.payload import Upload
 from backlore.web.body import Body, RawBody
@@ -37,6 +38,7 @@ TEXTS = {
     "503": "Unavailable.",
 }
 RETRY = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "string"}}}
+PARTS = "#/components/schemas/"
 HELD = ("nocookie", "session", "tampered")  # of the gatekeeper
 
 
@@ -70,7 +72,36 @@ def describe(name: str, version: str, routes: list[Route], cookie: str) -> dict[
 
 def describe_types(types: list[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, dict[str, Any]]]:
     """The JSON schemas of some types, in their order, and of those that they refer to, by name."""
-    return msgspec.json.schema_components(types, schema_hook=_file, ref_template="#/components/schemas/{name}")
+    schemas, parts = msgspec.json.schema_components(types, schema_hook=_file, ref_template=f"{PARTS}{{name}}")
+    seen: set[str] = set()
+    for kind, schema in zip(inspection.multi_type_info(types), schemas, strict=True):
+        _say_times(kind, schema, parts, seen)
+    return schemas, parts
+
+
+def _say_times(kind: inspection.Type, schema: dict[str, Any], parts: dict[str, dict[str, Any]], seen: set[str]) -> None:
+    """Say of times that may be without a zone that they are times: msgspec calls them any text."""
+    match kind:
+        case inspection.Metadata():
+            _say_times(kind.type, schema, parts, seen)
+        case inspection.DateTimeType() | inspection.TimeType():
+            name = "date-time" if isinstance(kind, inspection.DateTimeType) else "time"
+            schema.setdefault("format", name if kind.tz is not False else f"{name}-local")
+        case inspection.UnionType() if "anyOf" in schema:
+            for inner, each in zip(kind.types, schema["anyOf"], strict=False):
+                _say_times(inner, each, parts, seen)
+        case inspection.StructType() if schema.get("$ref", "") not in seen:
+            seen.add(schema["$ref"])
+            properties = parts[schema["$ref"].removeprefix(PARTS)]["properties"]
+            for field in kind.fields:
+                _say_times(field.type, properties[field.encode_name], parts, seen)
+        case inspection.CollectionType() if isinstance(schema.get("items"), dict):
+            _say_times(kind.item_type, schema["items"], parts, seen)
+        case inspection.TupleType():
+            for inner, each in zip(kind.item_types, schema["prefixItems"], strict=True):
+                _say_times(inner, each, parts, seen)
+        case inspection.DictType() if "additionalProperties" in schema:
+            _say_times(kind.value_type, schema["additionalProperties"], parts, seen)
 
 
 def _file(kind: type) -> dict[str, Any]:

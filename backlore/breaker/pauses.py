@@ -1,0 +1,145 @@
+"""Bodies that hold a worker's event loop: while one is read and decoded, everybody else whom it serves waits.
+
+Trivial requests are timed on other connections meanwhile, some of which the same worker serves. What counts is how much
+longer they take than without the body, three times in a row, and less what the machine is busy with.
+"""
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+from backlore.breaker.attacks import actor
+from backlore.breaker.breaker import Breaker
+from backlore.breaker.document import NEVER, Operation, Schema
+from backlore.breaker.judge import ANY, Flaw
+from backlore.breaker.people import JSON
+from backlore.breaker.strain import strain
+from backlore.breaker.values import kind_of
+from backlore.breaker.wire import Sent, exchange
+
+LONGEST = 0.2  # seconds for which nobody else may wait
+TIMES = 4  # and so many times longer than without the body
+ROUNDS = 3
+WATCHERS = 6  # connections
+SIZE = 1_000_000  # bytes: what bodies may have by default, nearly
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+TO_DO = "Bound it before it is decoded, or decode it off the loop."
+
+
+@dataclass
+class Watch:
+    """Connections that ask for something trivial."""
+
+    connections: list[http.client.HTTPConnection]
+    trivial: Sent
+
+    def longest(self, is_over: Callable[[], bool]) -> float:
+        """The longest that one of them waits until it is over, in seconds."""
+        found = 0.0
+        while True:
+            for each in self.connections:
+                found = max(found, exchange(each, self.trivial).seconds)
+            if is_over():
+                return found
+
+
+def pauses(breaker: Breaker) -> None:
+    """Large bodies of every shape that a route's type leaves open."""
+    trivial = next((each for each in breaker.operations if each.path == "/health"), None)
+    public = [
+        each for each in breaker.operations if each.method == "GET" and each.stage == "public" and not each.of("path")
+    ]
+    if not (trivial or public):
+        return
+    asked = Sent("GET", (trivial or public[0]).path)
+    watch = Watch([breaker.wire.open(breaker.wire.new_address()) for _ in range(WATCHERS)], asked)
+    try:
+        for operation in breaker.operations:
+            for label, sent in bodies(breaker, operation) if operation.changes and not operation.is_raw else ():
+                if (str(operation), "pause") not in breaker.findings:
+                    look(breaker, watch, operation, label, sent)
+    finally:
+        for each in watch.connections:
+            each.close()
+
+
+def look(breaker: Breaker, watch: Watch, operation: Operation, label: str, sent: Sent) -> None:
+    """Send a body, and again if others waited long for it."""
+    breaker.requests[str(operation)] += 1
+    breaker.log.append(f"{breaker.phase} {operation} {label}")
+    breaker.on_progress(str(operation))
+    waited = during(breaker, watch, sent)
+    if waited < LONGEST:
+        return
+    alone, with_it = [], []
+    for _ in range(ROUNDS):
+        busy = strain()
+        until = time.monotonic() + waited
+        alone.append(watch.longest(lambda until=until: time.monotonic() > until))  # type: ignore[misc]
+        with_it.append(during(breaker, watch, sent) / max(busy, strain()))
+    if min(with_it) > max(LONGEST, TIMES * max(alone)):
+        why = f"Everybody else waits {min(with_it):.1f} s while {label} is read, {max(alone):.3f} s without. {TO_DO}"
+        got = breaker.wire.send(sent, breaker.wire.new_address())
+        breaker.keep(str(operation), Flaw("pause", why), label, sent, got, ANY)
+
+
+def during(breaker: Breaker, watch: Watch, sent: Sent) -> float:
+    """The longest that others wait while a request is answered."""
+    connection = breaker.wire.open(breaker.wire.new_address(), 30)
+    breaker.wire.before_sending()
+    thread = threading.Thread(target=exchange, args=(connection, sent), daemon=True)
+    thread.start()
+    found = watch.longest(lambda: not thread.is_alive())
+    connection.close()
+    return found
+
+
+def bodies(breaker: Breaker, operation: Operation) -> Iterator[tuple[str, Sent]]:
+    """As large as bodies may be: what the type leaves open, filled; lists; escapes; many fields of a form."""
+    person = actor(breaker, operation)
+    whole = breaker.payload(operation, person)
+    plain = breaker.compose(operation, person, whole)
+    if operation.is_form or not isinstance(whole, dict):
+        return
+    for path, schema in places((operation.body or {}).get("properties", {})):
+        for label, text in fillings(schema):
+            raw = json.dumps(put(whole, path, "@here")).replace('"@here"', text)
+            yield f"{'.'.join(path)}: {label}", replace(plain, body=raw.encode(), headers=JSON)
+    fields = "&".join(f"{quote(key)}={quote(str(each))}" for key, each in whole.items())
+    yield "a form of many fields", replace(plain, body=(fields + "&a=1" * (SIZE // 4))[:SIZE].encode(), headers=FORM)
+
+
+def places(properties: dict[str, Schema], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
+    """All fields of a type, also of those within."""
+    for key, each in properties.items():
+        known = kind_of(each)
+        if known != NEVER:
+            yield (*above, key), known
+            yield from places(known.get("properties", {}), (*above, key))
+
+
+def fillings(schema: Schema) -> Iterator[tuple[str, str]]:
+    """Large values, as JSON, that a decoder has to read to its end."""
+    kind = schema.get("type")
+    is_open = kind == "object" and schema.get("additionalProperties", True) is not False
+    if kind is None and "enum" not in schema and "const" not in schema:
+        yield "a list of {}", "[" + ",".join(["{}"] * (SIZE // 3)) + "]"
+    if is_open or (kind is None and "enum" not in schema):
+        yield "many keys", "{" + ",".join(f'"k{number}":{number}' for number in range(SIZE // 16)) + "}"
+        yield "a list of {} within", '{"a":[' + ",".join(["{}"] * (SIZE // 3)) + "]}"
+    if kind == "array":
+        yield "a long list", "[" + ",".join(['"a"'] * (SIZE // 4)) + "]"
+    if kind == "string" and "enum" not in schema:
+        yield "escapes", '"' + "\\u0061" * (SIZE // 6) + '"'
+
+
+def put(whole: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """The payload with another value in one place."""
+    first, *rest = path
+    inner = whole.get(first)
+    return {**whole, first: put(inner if isinstance(inner, dict) else {}, tuple(rest), value) if rest else value}
