@@ -99,7 +99,7 @@ DEFECTS: dict[str, list[Edit]] = {
     "number too large for redis": [
         Edit(SHOEBOX, "limit: Annotated[int, between(1, 100)]", "limit: Annotated[int, between(1, 2**63 - 1)]")
     ],
-    "page one too long": [Edit(SHOEBOX, "for id in found[: query.limit]:", "for id in found[: query.limit + 1]:")],
+    "page one too long": [Edit(SHOEBOX, '"notes": shown[: query.limit],', '"notes": shown[: query.limit + 1],')],
     "wrong content-type": [
         Edit(
             SHOEBOX,

@@ -10,7 +10,7 @@ INCOMING, DELIVERY, FORMS, STAGES, HEADERS = (
 
 NOTE = "    tags: Annotated[list[Tag], length(0, 10)] = []\n\n\nclass Search"
 CREATE = '    id = await redis.incr(key("lastnote", user))\n'
-FOUND = 'found = await redis.zrevrangebyscore(index, f"({query.before}", "-inf", start=0, num=query.limit + 1)'
+FOUND = 'found = await redis.zrevrangebyscore(index, f"({before}", "-inf", start=0, num=query.limit + 1)'
 FIELDS = '"created": created, "changed": int(time.time())}\n'
 SHOWN = '        "created": int(note["created"]),\n'
 LABELS = '''
@@ -66,15 +66,17 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
     "a deleted cursor ends the list": [
         (
             SHOEBOX,
-            FOUND,
-            "rank = await redis.zrevrank(index, str(query.before))\n"
-            "    start = 0 if query.before == 2**53 else 10**9 if rank is None else rank + 1\n"
-            "    found = await redis.zrevrange(index, start, start + query.limit)",
+            f"        {FOUND}\n",
+            "        rank = await redis.zrevrank(index, str(before))\n"
+            "        start = 0 if before == 2**53 else 10**9 if rank is None else rank + 1\n"
+            "        found = await redis.zrevrange(index, start, start + query.limit)\n",
         )
     ],
     "pages by offset": [
         (SHOEBOX, "    before: Id = 2**53\n", "    offset: Annotated[int, between(0, 10**6)] = 0\n"),
-        (SHOEBOX, FOUND, "found = await redis.zrevrange(index, query.offset, query.offset + query.limit)"),
+        (SHOEBOX, "before = [], query.before\n", "before = [], query.offset\n"),
+        (SHOEBOX, FOUND, "found = await redis.zrevrange(index, before, before + query.limit)"),
+        (SHOEBOX, "        before = found[-1]\n", "        before += len(found)\n"),
     ],
     # types
     "crash on an early date": [
@@ -86,10 +88,10 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
         ),
         (
             SHOEBOX,
-            "    shown = [show(id, note) for id, note in zip(found, notes, strict=False) if note]\n",
-            "    shown = [show(id, note) for id, note in zip(found, notes, strict=False) if note]\n"
+            '    return reply(200, {"notes": shown[: query.limit],',
             "    since = datetime.datetime.combine(query.since, datetime.time()).timestamp()\n"
-            '    shown = [note for note in shown if note["created"] >= since]\n',
+            '    shown = [note for note in shown if note["created"] >= since]\n'
+            '    return reply(200, {"notes": shown[: query.limit],',
         ),
     ],
     "a decimal kept as a float": [
