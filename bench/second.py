@@ -131,8 +131,9 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
     "held open over logout": [  # the session is looked at again, but not before a body's last bytes
         (
             INCOMING,
-            "if request.is_late and (not self._more or now - self._looked > AGAIN):",
-            "if now - self._looked > AGAIN:",
+            "            if request.is_late and not self._more:\n                await request.look_again()\n"
+            "            elif request.is_late and now",
+            "            if request.is_late and now",
         )
     ],
     "held open by a demoted admin": [  # the session is looked at again, but not whether it is an admin's
@@ -141,7 +142,7 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
     "a stream after the reset": [  # a long reply never looks again
         (
             DELIVERY,
-            "return_when=asyncio.FIRST_COMPLETED))[0]:\n                await request.look_again()\n",
+            "return_when=asyncio.FIRST_COMPLETED))[0]:\n                await request.glance()\n",
             "return_when=asyncio.FIRST_COMPLETED))[0]:\n                pass\n",
         )
     ],

@@ -10,16 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import quote
 
 from backlore.breaker.attacks import actor
 from backlore.breaker.breaker import Breaker
-from backlore.breaker.document import NEVER, Operation, Schema
+from backlore.breaker.document import Operation, Schema
 from backlore.breaker.judge import ANY, Flaw
 from backlore.breaker.people import JSON
 from backlore.breaker.strain import strain
-from backlore.breaker.values import kind_of
+from backlore.breaker.values import places, put
 from backlore.breaker.wire import Sent, exchange
 
 LONGEST = 0.2  # seconds for which nobody else may wait
@@ -114,15 +113,6 @@ def bodies(breaker: Breaker, operation: Operation) -> Iterator[tuple[str, Sent]]
     yield "a form of many fields", replace(plain, body=(fields + "&a=1" * (SIZE // 4))[:SIZE].encode(), headers=FORM)
 
 
-def places(properties: dict[str, Schema], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
-    """All fields of a type, also of those within."""
-    for key, each in properties.items():
-        known = kind_of(each)
-        if known != NEVER:
-            yield (*above, key), known
-            yield from places(known.get("properties", {}), (*above, key))
-
-
 def fillings(schema: Schema) -> Iterator[tuple[str, str]]:
     """Large values, as JSON, that a decoder has to read to its end."""
     kind = schema.get("type")
@@ -136,10 +126,3 @@ def fillings(schema: Schema) -> Iterator[tuple[str, str]]:
         yield "a long list", "[" + ",".join(['"a"'] * (SIZE // 4)) + "]"
     if kind == "string" and "enum" not in schema:
         yield "escapes", '"' + "\\u0061" * (SIZE // 6) + '"'
-
-
-def put(whole: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The payload with another value in one place."""
-    first, *rest = path
-    inner = whole.get(first)
-    return {**whole, first: put(inner if isinstance(inner, dict) else {}, tuple(rest), value) if rest else value}

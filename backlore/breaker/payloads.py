@@ -12,7 +12,7 @@ from backlore.breaker.faults import faults, slow_texts
 from backlore.breaker.formats import means_the_same
 from backlore.breaker.judge import ANY, INVALID, Flaw, valid
 from backlore.breaker.people import Person
-from backlore.breaker.values import FEW_TRAPS, LONG, TRAPS, edges, kind_of
+from backlore.breaker.values import FEW_TRAPS, LONG, TRAPS, edges, kind_of, places, put, sample
 from backlore.breaker.wire import Got
 
 MEGABYTES = 3 << 20  # more than any body of JSON may have by default
@@ -149,14 +149,14 @@ def boundless(breaker: Breaker) -> None:
     """A text or a list without an upper bound, sent very long: a server that takes it can be filled by anybody."""
     for operation in breaker.operations:
         person = actor(breaker, operation)
-        for name, part in (operation.body or {}).get("properties", {}).items():
-            known = kind_of(part)
-            is_text = known.get("type") == "string" and not {"maxLength", "enum", "const", "format"} & set(known)
-            is_list = known.get("type") == "array" and "maxItems" not in known
+        for path, known in places((operation.body or {}).get("properties", {})):
+            bounded = {"maxLength", "enum", "const", "format", "contentEncoding"} & set(known)
+            is_text = known.get("type") == "string" and not bounded
+            is_list = known.get("type") == "array" and not {"maxItems", "prefixItems"} & set(known)
             if not (is_text or is_list):
                 continue
-            item = (breaker.payload(operation, person).get(name) or ["a"])[0] if is_list else ""
-            payload = breaker.payload(operation, person) | {name: [item] * 20_000 if is_list else "x" * LONG}
+            name, item = ".".join(path), sample(known.get("items") or {}, breaker.random) if is_list else ""
+            payload = put(breaker.payload(operation, person), path, [item] * 20_000 if is_list else "x" * LONG)
             sent = breaker.compose(operation, person, payload)
             got = breaker.attack(operation, sent, ANY, f"{name}: no bound", person)
             if got.status == 200:

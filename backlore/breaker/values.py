@@ -228,3 +228,19 @@ def _edges_of_object(
     for key, each in known.get("properties", {}).items():
         for name, value in edges(each, random, traps):
             yield f"{key}: {name}", {**whole, key: value}
+
+
+def places(properties: dict[str, Schema], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
+    """All fields of a type, also of those within."""
+    for key, each in properties.items():
+        known = kind_of(each)
+        if known != NEVER:
+            yield (*above, key), known
+            yield from places(known.get("properties", {}), (*above, key))
+
+
+def put(whole: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """The payload with another value in one place."""
+    first, *rest = path
+    inner = whole.get(first)
+    return {**whole, first: put(inner if isinstance(inner, dict) else {}, tuple(rest), value) if rest else value}

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 PATIENCE = 5.0  # seconds for a reply
+MOMENT = 0.01  # seconds for the next piece of one that has no end
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,8 @@ def finish(connection: http.client.HTTPConnection, since: float) -> Got:
     """The reply to a request that was sent."""
     try:
         reply = connection.getresponse()
-        raw = reply.read()
+        is_endless = reply.getheader("content-type", "").startswith("text/event-stream")
+        raw = begin_of(connection, reply) if is_endless else reply.read()
     except TimeoutError:
         return Got(0, {}, b"", time.monotonic() - since, "time")
     except (OSError, http.client.HTTPException) as error:
@@ -227,3 +229,14 @@ def finish(connection: http.client.HTTPConnection, since: float) -> Got:
     cookies = [value for name, value in reply.getheaders() if name.lower() == "set-cookie"]
     headers = {name.lower(): value for name, value in reply.getheaders()}
     return Got(reply.status, headers, raw, time.monotonic() - since, "", cookies)
+
+
+def begin_of(connection: http.client.HTTPConnection, reply: http.client.HTTPResponse) -> bytes:
+    """What comes of an endless reply within a moment; the connection ends with it."""
+    raw = b""
+    connection.sock.settimeout(MOMENT)
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        while piece := reply.read1(65536):
+            raw += piece
+    connection.close()
+    return raw
