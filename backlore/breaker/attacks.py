@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from backlore.breaker.breaker import Breaker, knack_of
+from backlore.breaker.breaker import Breaker
+from backlore.breaker.composer import knack_of
 from backlore.breaker.document import Operation, flaw, owners
 from backlore.breaker.judge import Expected
 from backlore.breaker.people import Person

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from backlore.breaker.attacks import actor, send
-from backlore.breaker.breaker import Breaker, id_of
+from backlore.breaker.breaker import Breaker
+from backlore.breaker.composer import id_of
 from backlore.breaker.document import Operation, flaw
 from backlore.breaker.faults import faults, slow_texts
 from backlore.breaker.formats import means_the_same

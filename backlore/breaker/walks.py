@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from backlore.breaker.breaker import Breaker, TimeOver, id_of
+from backlore.breaker.breaker import Breaker, TimeOver
+from backlore.breaker.composer import id_of
 from backlore.breaker.document import Operation, owners
 from backlore.breaker.judge import ANY, Flaw
 from backlore.breaker.people import Person

@@ -234,7 +234,8 @@ def finish(connection: http.client.HTTPConnection, since: float) -> Got:
 def begin_of(connection: http.client.HTTPConnection, reply: http.client.HTTPResponse) -> bytes:
     """What comes of an endless reply within a moment; the connection ends with it."""
     raw = b""
-    connection.sock.settimeout(MOMENT)
+    if connection.sock is not None:  # None where the server ends the connection with its reply
+        connection.sock.settimeout(MOMENT)
     with contextlib.suppress(OSError, http.client.HTTPException):
         while piece := reply.read1(65536):
             raw += piece
