@@ -139,7 +139,7 @@ def test_what_it_plants_is_found(tmp_path: Path) -> None:
     code = reader.folder / "server.py"
     assert code.read_text().count('f"{user} ")') == 1
     code.write_text(code.read_text().replace('key("visits", word), f"{user} ")', 'key("visits", word), "")'))
-    options = {"cwd": reader.folder, "env": reader.environment, "text": True, "capture_output": True, "timeout": 120}
+    options = {"cwd": reader.folder, "env": reader.environment, "text": True, "capture_output": True, "timeout": 300}
     got = subprocess.run(["backlore", "break", "--seconds", "90"], **options)
     assert got.returncode == 1 and "changed: POST /links/{word}/delete" in got.stdout, got.stdout + got.stderr
     assert "bob's request changed what is ann's" in got.stdout

@@ -23,7 +23,7 @@ from backlore.breaker.wire import Got, Sent, begin, send_on
 MOMENT = 1.0  # seconds after which an answer of the usual kind is over
 WITHIN = 15.0  # seconds in which what is long has to end
 SLOW = 9.0  # seconds of them in which a reader takes little; then it takes all that has been sent meanwhile
-LARGE = 24 << 20  # bytes: more than the buffers between a server and a reader who does not read
+LARGE = 12 << 20  # bytes: more than the buffers between a server and a reader who does not read
 ENDED = ("POST /auth/logout", "POST /auth/reset")
 STEP = 0.25  # seconds between two pieces of a body
 TO_DO = "Whatever takes long looks again every few seconds whether its session holds."
@@ -78,6 +78,7 @@ def replies(breaker: Breaker, person: Person, ending: Ending) -> list[Long]:
             connection = open_narrow(breaker)
             with contextlib.suppress(OSError, http.client.HTTPException):
                 begin(connection, sent)
+                connection.sock.setblocking(False)
                 found.append(Long(operation, sent, connection, ending))
     time.sleep(MOMENT)
     return [each for each in found if goes_on(each.connection)]
@@ -109,14 +110,14 @@ def open_narrow(breaker: Breaker) -> http.client.HTTPConnection:
     """A connection whose reader has little room."""
     connection = breaker.wire.open(breaker.wire.new_address(), WITHIN)
     connection.connect()
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 << 10)
     return connection
 
 
 def goes_on(connection: http.client.HTTPConnection) -> bool:
     """Whether a reply has begun, and is not whole."""
     try:
-        start = connection.sock.recv(65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        start = connection.sock.recv(65536, socket.MSG_PEEK)
     except OSError:
         return False
     head, _, rest = start.partition(b"\r\n\r\n")
@@ -167,7 +168,7 @@ def ends(each: Long, most: int) -> bool:
     """Whether the server has gone, or said the end, in the next bytes, at most so many."""
     try:
         while most > 0:
-            got = each.connection.sock.recv(min(most, 1 << 16), socket.MSG_DONTWAIT)
+            got = each.connection.sock.recv(min(most, 1 << 16))
             each.received += len(got)
             most -= len(got)
             if not got or got.endswith(b"0\r\n\r\n"):
