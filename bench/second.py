@@ -126,8 +126,7 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
             f"        if name.lower() not in seen:\n            seen.append(name.lower())\n{CREATE}",
         ),
     ],
-    # What follows undoes a mend that is under way at this time; each is filled in when that has landed, and before
-    # the breaker's first run on it.
+    # What follows undoes a mend.
     "held open over logout": [  # the session is looked at again, but not before a body's last bytes
         (
             INCOMING,
@@ -146,7 +145,9 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
             "return_when=asyncio.FIRST_COMPLETED))[0]:\n                pass\n",
         )
     ],
-    "a link after the reset": [],  # a signed link is not bound to what a reset changes
+    "a link after the reset": [  # a signed link is not bound to what a reset changes
+        ("backlore/filehttp/content.py", "(user, id, str(until), standing, name)", "(user, id, str(until), name)")
+    ],
     "two csrf lines": [  # of several lines the last counts, for the csrf token
         (
             HEADERS,
