@@ -6,7 +6,8 @@
     python bench/planted.py --second           the fifteen of second.py alone
     python bench/planted.py --only "lost update"
 
-What the breaker finds in the copy without a defect is not counted; whatever else it finds in one with a defect is that defect.
+What the breaker finds in the copy without a defect is not counted; whatever else it finds in one with a defect is that
+defect.
 """
 
 import argparse
