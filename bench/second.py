@@ -60,7 +60,7 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
         (
             PICTURES,
             'pipe.zadd(gallery(user, tag), {id: look["number"]})',
-            "pipe.zadd(gallery(user, tag), {id: int(time.time())})",
+            "pipe.zadd(gallery(user, tag), {id: now})",
         )
     ],
     "a deleted cursor ends the list": [

@@ -89,7 +89,8 @@ def remover_of(breaker: Breaker, maker: Operation, name: str) -> Operation | Non
         if not each.is_own or not each.changes:
             continue
         last = each.path.rpartition("/")[2]
-        if breaker.maker_of(each, name) is maker and (each.method == "DELETE" or last in REMOVES):
+        is_below = f"{{{name}}}" in each.path and breaker.maker_of(each, name) is maker
+        if is_below and (each.method == "DELETE" or last in REMOVES):
             return each
         if each.path in [f"{maker.path}/{word}" for word in REMOVES[:2]] and name in (each.body or {}).get(
             "properties", {}
