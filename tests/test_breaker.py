@@ -45,7 +45,7 @@ QUICK = {
     "extra key accepted": ("what breaks the type", "accepted", "POST /notes"),
     "pages by offset": ("walks", "walk", "GET /notes"),
     "held open over logout": ("held open", "held", "POST /notes"),
-    "held open by a demoted admin": ("held open", "held", "POST /admin/users/{id}/disable"),
+    "held open by a demoted admin": ("held open", "held", "POST /admin/files/{user}/undelete"),
     "a stream after the reset": ("long", "held", "GET /files/follow/{name}"),
     "a file input with nothing chosen": ("forms", "accepted", "POST /files"),
     "the loop held by many keys": ("pauses", "pause", "POST /notes"),

@@ -70,7 +70,7 @@ class Breaker(Composer):
         self.on_progress: Callable[[str], None] = lambda phase: None
         self.phase = ""
         self._until = time.monotonic() + seconds
-        self._heal = heal
+        self.heal = heal or (lambda: None)
         wire.before_sending = self._look_at_clock
 
     def untried(self) -> list[str]:
@@ -135,16 +135,16 @@ class Breaker(Composer):
     def _is_so_again(self, operation: Operation | None, sent: Sent, got: Got, first: Flaw) -> bool:
         """Whether it comes so twice more, alone: a busy machine is no finding."""
         for _ in range(2):
-            if self._heal and got.why == "time":
-                self._heal()
+            if got.why == "time":
+                self.heal()
             busy = strain()
             got = self.wire.send(sent, self.wire.new_address(), PATIENCE * busy)
             alone = replace(got, seconds=got.seconds / max(busy, strain()))
             same = got.status == 0 if first.kind == "no reply" else self.judge.is_slow(str(operation), alone)
             if not same:
                 return False
-        if self._heal and got.why == "time":
-            self._heal()
+        if got.why == "time":
+            self.heal()
         return True
 
     def leaks(self, sent: Sent, got: Got, person: Person | None) -> list[Flaw]:

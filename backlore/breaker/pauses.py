@@ -24,6 +24,7 @@ from backlore.breaker.wire import Sent, exchange
 LONGEST = 0.2  # seconds for which nobody else may wait
 TIMES = 4  # and so many times longer than without the body
 ROUNDS = 3
+RECOVERY = 10.0  # seconds
 WATCHERS = 6  # connections
 SIZE = 1_000_000  # bytes: what bodies may have by default, nearly
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -42,7 +43,10 @@ class Watch:
         found = 0.0
         while True:
             for each in self.connections:
-                found = max(found, exchange(each, self.trivial).seconds)
+                got = exchange(each, self.trivial)
+                found = max(found, got.seconds)
+                if not got.status:
+                    each.close()  # it opens anew by itself
             if is_over():
                 return found
 
@@ -77,6 +81,7 @@ def look(breaker: Breaker, watch: Watch, operation: Operation, label: str, sent:
         return
     alone, with_it = [], []
     for _ in range(ROUNDS):
+        recover(breaker, watch)
         busy = strain()
         until = time.monotonic() + waited
         alone.append(watch.longest(lambda until=until: time.monotonic() > until))  # type: ignore[misc]
@@ -85,6 +90,15 @@ def look(breaker: Breaker, watch: Watch, operation: Operation, label: str, sent:
         why = f"Everybody else waits {min(with_it):.1f} s while {label} is read, {max(alone):.3f} s without. {TO_DO}"
         got = breaker.wire.send(sent, breaker.wire.new_address())
         breaker.keep(str(operation), Flaw("pause", why), label, sent, got, ANY)
+
+
+def recover(breaker: Breaker, watch: Watch) -> None:
+    """Until the last body holds nobody up any more; where it does for long, by a new start."""
+    until = time.monotonic() + RECOVERY
+    while watch.longest(lambda: True) > LONGEST and time.monotonic() < until:
+        pass
+    if time.monotonic() > until:
+        breaker.heal()
 
 
 def during(breaker: Breaker, watch: Watch, sent: Sent) -> float:
