@@ -25,7 +25,7 @@ SECONDS = 8  # of a processor, for one picture
 ORIENTATION = 0x0112  # in EXIF
 TURNED = (5, 6, 7, 8)  # of its values: width is height
 
-NONE = f"It is no picture that browsers show: {', '.join(FORMATS)}."
+NONE = f"It can't be read as a picture that browsers show: {', '.join(FORMATS)}."
 TOO_LARGE = f"It has more than {PIXELS // 1_000_000} million pixels."
 TOO_MANY = f"It has more than {FRAMES:,} frames."
 BROKEN = "It is damaged, or was cut."

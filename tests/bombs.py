@@ -9,7 +9,7 @@ from PIL import Image
 PIXELS = "It has more than 64 million pixels."
 FRAMES = "It has more than 1,000 frames."
 BROKEN = "It is damaged, or was cut."
-NONE = "It is no picture that browsers show"
+NONE = "It can't be read as a picture that browsers show"
 
 
 def png(width: int, height: int) -> bytes:

@@ -177,6 +177,7 @@ def test_command_line_destroys_the_applications_data_too(tmp_path_factory: pytes
         server.stop()
         stopped = backlore(server, "list")
         assert stopped.returncode == 1 and "is the application running?" in stopped.stderr, stopped.stderr
+        assert stopped.stderr.count("\n") == 1, stopped.stderr
 
 
 def test_whitelist_of_domains(tmp_path_factory: pytest.TempPathFactory) -> None:

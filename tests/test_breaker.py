@@ -287,7 +287,8 @@ def test_a_server_that_does_not_start_is_one_clear_line(tmp_path: Path) -> None:
     got = subprocess.run(
         [sys.executable, "-c", RUN, "--app", str(tmp_path)], capture_output=True, text=True, timeout=60
     )
-    assert got.returncode == 1 and got.stderr.startswith("Error: The application does not start"), got.stderr
+    assert got.returncode == 1 and got.stderr.startswith("Error: The application does not start: "), got.stderr
+    assert got.stderr.count("Error: ") == 1 and got.stderr.count("\n") == 1, got.stderr
     gone = subprocess.run([sys.executable, "-c", RUN, "http://127.0.0.1:9"], capture_output=True, text=True, timeout=60)
     assert gone.returncode == 1 and gone.stderr.startswith("Error: No openapi.json"), gone.stderr
 

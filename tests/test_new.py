@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from backlore.core.config import make_secret
-from tests.conftest import ROOT, SHOEBOX, Server, User, serving
+from tests.browser import Person, opened
+from tests.conftest import PASSWORD, ROOT, SHOEBOX, Server, User, serving
 
 SKELETON = ROOT / "backlore" / "cli" / "skeleton"
 
@@ -78,6 +79,25 @@ def test_it_serves_its_page(served: Server) -> None:
     for path in re.findall(r'(?:src|href)="(/[^"]+)"', answer.text):
         assert httpx.get(served.url + path).status_code == 200
     assert not re.search(r"<style| style=| on\w+=|<script>", answer.text)
+
+
+def test_its_page_on_a_phone(served: Server, tmp_path: Path) -> None:
+    """Whatever stands beside a button, like the tutorial's link, does not break the button's own word."""
+    with opened(tmp_path) as chromium:
+        person = Person(chromium)
+        chromium.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+        )
+        chromium.get(served.url)
+        person.types("#door [name=email]", "phone@example.com")
+        person.types("#door [name=password]", PASSWORD)
+        person.clicks("#door [value=signup]")
+        person.types("#text", "x" * 200)
+        person.clicks("#new .primary")
+        person.waits_for("#notes button")
+        chromium.execute_script("document.querySelector('#notes span').outerHTML = `<a>${'x'.repeat(200)}</a>`")
+        assert chromium.find_element("css selector", "#notes button").size["height"] < 50
+        assert chromium.execute_script("return document.documentElement.scrollWidth") == 390
 
 
 def test_its_routes(served: Server) -> None:
@@ -233,6 +253,7 @@ def test_shell(served: Server) -> None:
 def test_shell_without_redis(made: Path, tmp_path: Path) -> None:
     got = backlore("shell", "--app", made, "--data", tmp_path, given="print(1)\n")
     assert got.returncode == 1 and "is the application running?" in got.stderr and not got.stdout
+    assert got.stderr.count("\n") == 1 and "The command" not in got.stderr, got.stderr
 
 
 @pytest.mark.parametrize(("shell", "profile"), [("bash", ".bashrc"), ("zsh", ".zshrc"), ("fish", "completions")])

@@ -309,7 +309,8 @@ SUITES = [
     # test.py, status, what is told
     ("from backlore.testing import *\nROWS = [row('a', get('/none'), 200)]", 1, "status: expected 200, got 302"),
     ("from backlore.testing import *\nROWS = [row('a', get('/none'), 99)]", 2, "the row 'a'"),
-    ("x = 1 / 0", 2, "ZeroDivisionError"),
+    ("x = 1 / 0", 2, "Error: test.py:1: ZeroDivisionError: division by zero\n"),
+    ("x = [", 2, "Error: test.py:1: SyntaxError: '[' was never closed\n"),
     ("x = 1", 2, "has no ROWS"),
 ]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
-from redis.exceptions import RedisError
 
 from backlore import __version__
 from backlore.cli import options
 from backlore.cli.routes import load
+from backlore.cli.within import reach
 from backlore.core.config import Context
 from backlore.core.keys import key
 
@@ -65,10 +65,7 @@ def shell(env: str, folder: str, data: str | None) -> None:
     app = load(Context(folder=folder, env=env, flags={"data": data} if data else {}))
     at_hand = {"app": app, "redis": app.redis, "users": app.identity.users, "key": key, "settings": app.settings}
     with asyncio.Runner() as runner:
-        try:
-            runner.run(_ping(app.redis))
-        except RedisError as error:
-            raise click.ClickException(f"Redis can't be reached ({error}): is the application running?") from None
+        runner.run(reach(app))
         try:
             prompt(at_hand, runner, f"Backlore {__version__}, {app.settings.config.name} {env}: {', '.join(at_hand)}")
         finally:
@@ -96,10 +93,6 @@ def complete(names: dict[str, Any]) -> None:
     readline.set_completer(rlcompleter.Completer(names).complete)
     is_libedit = "libedit" in (readline.__doc__ or "")
     readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
-
-
-async def _ping(redis: Any) -> None:
-    await redis.ping()
 
 
 async def _stop(app: Any) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from backlore.cli import options
+from backlore.core.blame import blame
 from backlore.core.config import real
 from backlore.testing import Report, SuiteError, run
 from backlore.testing.plan import plan
@@ -60,8 +60,8 @@ def load(folder: Path) -> Any:
         spec.loader.exec_module(module)
     except SuiteError:
         raise
-    except Exception:
-        raise SuiteError(f"{file} can't be read:\n{traceback.format_exc(limit=-2)}") from None
+    except Exception as error:
+        raise SuiteError(blame(error, file.parent) or f"{file}: {type(error).__name__}: {error}") from None
     if not hasattr(module, "ROWS"):
         raise SuiteError(f"{file} has no ROWS.")
     return module.ROWS

@@ -40,13 +40,8 @@ def within(context: Context, work: Work) -> None:
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
 
-    from redis.exceptions import RedisError
-
     async def do() -> None:
-        try:
-            await app.redis.ping()
-        except RedisError as error:
-            raise click.ClickException(f"Redis can't be reached ({error}): is the application running?") from None
+        await reach(app)
         try:
             await work(app)
         finally:
@@ -55,6 +50,20 @@ def within(context: Context, work: Work) -> None:
 
     asyncio.run(do())
     app.notify.flush()
+
+
+async def reach(app: "Backend") -> None:
+    """Ends the command with one line when redis does not answer, instead of what would be told of it as well."""
+    from redis.exceptions import RedisError
+
+    told = app.notify.sinks[:]
+    app.notify.sinks.clear()
+    try:
+        await app.redis.ping()
+    except RedisError as error:
+        why = str(error).split(". The command did not run")[0]
+        raise click.ClickException(f"{why[0].upper()}{why[1:]}: is the application running?") from None
+    app.notify.sinks[:] = told
 
 
 @contextmanager

@@ -4,7 +4,7 @@
     async for piece in app.files.read(user.id, file): …
 
 Laws: a file is acknowledged when it is whole on the local disk, or on the file servers, and its way to S3 is written
-down with its name; or, with `durable`, when S3 has it. What was deleted or overwritten can be had back while the trash
+down with its name; or, with `durable`, when S3 has it. What was deleted or overwritten can be restored while the trash
 keeps it. The content of one user that is there already is kept once; another user's is never looked at.
 """
 

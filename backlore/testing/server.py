@@ -76,7 +76,7 @@ class OwnServer:
         until = time.monotonic() + START
         while not (found := ENTRANCE.search(log.read_bytes(), before)):
             if self.process.poll() is not None or time.monotonic() > until:
-                raise NoServer(log.read_text(errors="replace")[-2000:].strip())
+                raise NoServer(log.read_text(errors="replace")[-2000:].strip().removeprefix("Error: "))
             time.sleep(0.02)
         self.entrance = found[1].decode()
 

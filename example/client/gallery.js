@@ -181,7 +181,7 @@ async function removeChosen() {
   const many = chosen.length > 1;
   const yes = chosen.length < 10 || await ask({
     title: `Put ${chosen.length} pictures into the trash?`,
-    text: "They can be had back from there for 30 days.",
+    text: "They can be put back from there for 30 days.",
     yes: "Into the trash",
     no: many ? "Keep them" : "Keep it",
   });
@@ -210,7 +210,10 @@ $("mark-tag").addEventListener("input", ({ target }) => target.setCustomValidity
 onKept(add, () => here() && loadTags());
 onPlace(show);
 join({
-  arrive: show,
+  arrive(focused) {
+    show();
+    if (focused && here()) $("pictures-heading").focus(); // the form that had the focus is gone
+  },
   leave() {
     turn += 1;
     older = 0;

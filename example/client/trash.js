@@ -64,7 +64,8 @@ async function erase() {
   const ids = grid.chosen.map(({ id }) => id);
   const yes = await ask({
     title: ids.length === 1 ? "Delete this picture for good?" : `Delete ${ids.length} pictures for good?`,
-    text: "Nobody can bring them back. The room that they take is free then.",
+    text: ids.length === 1 ? "Nobody can bring it back. The room that it takes is free then."
+      : "Nobody can bring them back. The room that they take is free then.",
     yes: "Delete for good",
     no: ids.length === 1 ? "Keep it" : "Keep them",
   });
