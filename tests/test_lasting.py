@@ -212,6 +212,21 @@ def test_what_lasts_ends_with_its_session(lasting: Server, end: Callable[[Server
     assert max(map(len, got.values())) < SIZE
 
 
+def test_a_download_by_a_link_ends_with_the_link(lasting: Server) -> None:
+    user = User(lasting, "linked@example.com").sign_up()
+    assert put(user, "lines", (b"a" * 999 + b"\n") * (SIZE // 1000)) == 200
+    url = user.post("/files/link", json={"name": "lines"}).json()["url"]
+    refused = lasting.said().count("reply.refused")
+    with begin(lasting, f"GET {url} HTTP/1.1\r\nhost: x\r\n\r\n".encode()) as connection:
+        got = connection.recv(1000)
+        assert user.post("/files/link/revoke").json() == {}
+        until = time.monotonic() + 30
+        while lasting.said().count("reply.refused") == refused:
+            assert time.monotonic() < until, lasting.said()
+            time.sleep(0.05)
+        assert got.startswith(b"HTTP/1.1 200") and len(got + read_all(connection)) < SIZE
+
+
 def test_what_lasts_for_an_admin_ends_with_the_flag(lasting: Server) -> None:
     boss, user = User(lasting, "boss@example.com").log_in(), User(lasting, "deputy@example.com").sign_up()
     flags = f"/admin/users/{id_of(user)}/admin"

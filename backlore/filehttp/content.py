@@ -85,10 +85,16 @@ class Content:
         self, request: Request, user: Id, id: Id, until: int, signature: str, name: str, query: Show
     ) -> Reply:
         """What a signed link leads to. 200; 206; 304; 404 `file`; 412 `changed`; 416 `range`; 403 `token`."""
-        standing, now = await asyncio.gather(self._files.standing(user), self._files.clock())
-        given = signature.removeprefix(SIGNED)
-        if until < now or not standing or not self._signer.verify(_signed(user, id, until, name, standing), given):
-            return reply(403, error="token")
+
+        async def judge() -> Reply | None:
+            standing, now = await asyncio.gather(self._files.standing(user), self._files.clock())
+            signed, given = _signed(user, id, until, name, standing), signature.removeprefix(SIGNED)
+            good = now <= until and standing and self._signer.verify(signed, given)
+            return None if good else reply(403, error="token")
+
+        if refusal := await judge():
+            return refusal
+        request.hold_to(judge)  # also while it is sent
         file = await self._files.find(user, name)
         if file.id != id:
             raise NoFile(name)  # another version is not what the link was given for

@@ -224,7 +224,7 @@ def deliver(request: Request, parts: Sequence[Part], headers: list[Header], etag
         if spans is not None:
             return _partial(parts, headers, spans, size)
     # the server, once told, sends to the end: also for a session that has ended meanwhile
-    by_server = not request.session and "http.response.pathsend" in (request.scope.get("extensions") or ())
+    by_server = not request.may_end and "http.response.pathsend" in (request.scope.get("extensions") or ())
     return PartsReply(200, headers, parts, by_server)
 
 

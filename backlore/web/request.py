@@ -23,6 +23,7 @@ SIGNED = "signed-"  # what a part of a path begins with that is a signature: who
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Scope = dict[str, Any]
+Check = Callable[[], Awaitable[Reply | None]]  # a refusal, or None
 
 
 class Proxies:
@@ -84,7 +85,7 @@ class Request:
     """
 
     __slots__ = (
-        "_first", "_proxies", "_receive", "_received", "_seen", "content", "headers", "is_late", "method",
+        "_also", "_first", "_proxies", "_receive", "_received", "_seen", "content", "headers", "is_late", "method",
         "parameters", "path", "raw", "route", "scope", "session", "started", "uploads", "user",
     )  # fmt: skip
 
@@ -106,6 +107,7 @@ class Request:
         self.is_late = False
         self._first: asyncio.Future[dict[str, Any]] | None = None  # the first part of the body, once asked for
         self._received = 0  # bytes
+        self._also: Check | None = None  # what else must hold
         self._seen = time.monotonic()  # when the session was seen to hold
         self._proxies = proxies
 
@@ -170,6 +172,17 @@ class Request:
         """
         self.is_late = False
         await self.route.look_again(self)
+        if self._also and (refusal := await self._also()):
+            raise Refused(refusal)
+
+    def hold_to(self, check: Check) -> None:
+        """This request lasts only as long as `check` gives no refusal: for what is allowed by no session."""
+        self._also = check
+
+    @property
+    def may_end(self) -> bool:
+        """Whether its reply may have to be broken off, so that no other can send it for us."""
+        return bool(self.session or self._also)
 
     async def glance(self) -> None:
         """Look again in the middle of what lasts. Redis may be away for a minute: nobody can be logged out then."""
