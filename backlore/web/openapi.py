@@ -1,6 +1,8 @@
 """openapi.json (3.1) from the route table, the types and the docstrings: nothing is written twice."""
 
 import inspect
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -84,11 +86,15 @@ def _say_times(kind: inspection.Type, schema: dict[str, Any], parts: dict[str, d
     match kind:
         case inspection.Metadata():
             _say_times(kind.type, schema, parts, seen)
-        case inspection.DateTimeType() | inspection.TimeType():
+        case inspection.DateTimeType() | inspection.TimeType() if schema.get("type") == "string":
             name = "date-time" if isinstance(kind, inspection.DateTimeType) else "time"
             schema.setdefault("format", name if kind.tz is not False else f"{name}-local")
-        case inspection.UnionType() if "anyOf" in schema:
-            for inner, each in zip(kind.types, schema["anyOf"], strict=False):
+        case inspection.UnionType():
+            leaves = list(_leaves(schema))
+            structs = [each for each in kind.types if isinstance(each, inspection.StructType)]
+            for struct, each in zip(structs, (each for each in leaves if "$ref" in each), strict=False):
+                _say_times(struct, each, parts, seen)
+            for inner, each in product([each for each in kind.types if each not in structs], leaves):
                 _say_times(inner, each, parts, seen)
         case inspection.StructType() if schema.get("$ref", "") not in seen:
             seen.add(schema["$ref"])
@@ -97,11 +103,19 @@ def _say_times(kind: inspection.Type, schema: dict[str, Any], parts: dict[str, d
                 _say_times(field.type, properties[field.encode_name], parts, seen)
         case inspection.CollectionType() if isinstance(schema.get("items"), dict):
             _say_times(kind.item_type, schema["items"], parts, seen)
-        case inspection.TupleType():
+        case inspection.TupleType() if "prefixItems" in schema:
             for inner, each in zip(kind.item_types, schema["prefixItems"], strict=True):
                 _say_times(inner, each, parts, seen)
         case inspection.DictType() if "additionalProperties" in schema:
             _say_times(kind.value_type, schema["additionalProperties"], parts, seen)
+
+
+def _leaves(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a value may be, of a choice within a choice."""
+    if "anyOf" not in schema:
+        yield schema
+    for each in schema.get("anyOf", ()):
+        yield from _leaves(each)
 
 
 def _file(kind: type) -> dict[str, Any]:
