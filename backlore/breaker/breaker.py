@@ -38,6 +38,11 @@ class Finding:
     before: Sent | None = None  # what made what the path names
 
 
+def route_of(operation: Operation | None, sent: Sent) -> str:
+    """The name under which findings are kept."""
+    return str(operation) if operation else f"{sent.method} {sent.path.partition('?')[0]}"
+
+
 class TimeOver(Exception):
     """The seconds are over: what is left is not tried."""
 
@@ -100,16 +105,12 @@ class Breaker(Composer):
         payload: Any = None,
     ) -> Got:
         """Send, judge, and keep what is wrong. `rebuild` makes the request anew from a smaller `payload`."""
-        name = str(operation) if operation else f"{sent.method} {sent.path.partition('?')[0]}"
+        name = route_of(operation, sent)
         self.requests[name] += 1
         self.log.append(f"{self.phase} {name} {label} {zlib.crc32(sent.body or b''):x}")
         self.on_progress(name)
         sent, got = self._send(operation, sent, expected, person)
-        flaws = [*self.judge.examine(operation, sent, got, expected), *self.leaks(sent, got, person)]
-        for each in flaws:
-            is_new = (name, each.kind) not in self.findings
-            if each.kind in ("hang", "no reply") and is_new and not self._is_so_again(operation, sent, got, each):
-                continue
+        for each in [*self.flaws(operation, sent, got, expected), *self.leaks(sent, got, person)]:
             new = self.keep(name, each, label, sent, got, expected)
             if new and rebuild and each.kind not in ("hang", "no reply", "etag"):
                 self._shrink(new, operation, expected, person, rebuild, payload)
@@ -131,6 +132,15 @@ class Breaker(Composer):
             sent = replace(sent, session=person.session, csrf=person.csrf if sent.csrf else "")
             got = self.wire.send(sent, self.wire.new_address())
         return sent, got
+
+    def flaws(self, operation: Operation | None, sent: Sent, got: Got, expected: Expected = ANY) -> list[Flaw]:
+        """All that is wrong with a reply; what may be the machine's, only if it is so when sent again."""
+        found = self.judge.examine(operation, sent, got, expected)
+        for each in [each for each in found if each.kind in ("hang", "no reply")]:
+            is_known = (route_of(operation, sent), each.kind) in self.findings
+            if not is_known and not self._is_so_again(operation, sent, got, each):
+                found.remove(each)
+        return found
 
     def _is_so_again(self, operation: Operation | None, sent: Sent, got: Got, first: Flaw) -> bool:
         """Whether it comes so twice more, alone: a busy machine is no finding."""

@@ -121,7 +121,8 @@ def made_at_once(breaker: Breaker) -> None:
         sent = breaker.compose(maker, person)
         replies = together(breaker, maker, [sent] * AT_ONCE, person, "made 20 times at once")
         for name, place in maker.fields.items():
-            if name != place or not names_something(breaker, maker, name):
+            chosen = name in (maker.body or {}).get("properties", {})  # by who sends it: one name is one thing
+            if name != place or chosen or not names_something(breaker, maker, name):
                 continue
             ids = [each.body[name] for each in replies if each.status == 200 and isinstance(each.body, dict)]
             if len(set(map(str, ids))) < len(ids):
@@ -215,7 +216,7 @@ def together(
     breaker.on_progress(str(operation))
     replies = breaker.wire.send_at_once(sents)
     for sent, got in zip(sents, replies, strict=True):
-        for each in [*breaker.judge.examine(operation, sent, got, ANY), *breaker.leaks(sent, got, person)]:
+        for each in [*breaker.flaws(operation, sent, got), *breaker.leaks(sent, got, person)]:
             breaker.keep(str(operation), each, label, sent, got)
     return replies
 

@@ -14,7 +14,7 @@ from backlore.breaker.breaker import Breaker
 from backlore.breaker.crowds import observe, together
 from backlore.breaker.document import owners
 from backlore.breaker.endings import ask, has, reset_token
-from backlore.breaker.judge import ANY, Flaw
+from backlore.breaker.judge import Flaw
 from backlore.breaker.people import JSON, Person
 from backlore.breaker.wire import Got, Sent
 
@@ -41,7 +41,7 @@ def judge(breaker: Breaker, route: str, right: bool, kind: str, why: str, sent: 
     if not right:
         breaker.keep(route, Flaw(kind, f"{why} It was {got.status} {got.error}".strip() + "."), "a story", sent, got)
     operation = breaker.operation(sent.method, sent.path)
-    for each in breaker.judge.examine(operation, sent, got, ANY) if operation else ():
+    for each in breaker.flaws(operation, sent, got) if operation else ():
         breaker.keep(str(operation), each, "a story", sent, got)
 
 
