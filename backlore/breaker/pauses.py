@@ -128,14 +128,17 @@ def bodies(breaker: Breaker, operation: Operation) -> Iterator[tuple[str, Sent]]
 
 
 def fillings(schema: Schema) -> Iterator[tuple[str, str]]:
-    """Large values, as JSON, that a decoder has to read to its end."""
+    """Large values, as JSON, that a decoder has to read to its end; where much may be refused for its number, less."""
     kind = schema.get("type")
-    is_open = kind == "object" and schema.get("additionalProperties", True) is not False
-    if kind is None and "enum" not in schema and "const" not in schema:
-        yield "a list of {}", "[" + ",".join(["{}"] * (SIZE // 3)) + "]"
-    if is_open or (kind is None and "enum" not in schema):
-        yield "many keys", "{" + ",".join(f'"k{number}":{number}' for number in range(SIZE // 16)) + "}"
-        yield "a list of {} within", '{"a":[' + ",".join(["{}"] * (SIZE // 3)) + "]}"
+    is_any = kind is None and not {"enum", "const"} & set(schema)
+    is_open = is_any or (kind == "object" and schema.get("additionalProperties", True) is not False)
+    for size in (SIZE, SIZE // 5):
+        if is_any:
+            yield f"{size // 3:,} times {{}}", "[" + ",".join(["{}"] * (size // 3)) + "]"
+        if is_open:
+            keys = range(size // 16)
+            yield f"{len(keys):,} keys", "{" + ",".join(f'"k{number}":{number}' for number in keys) + "}"
+            yield f"{size // 3:,} times {{}} within", '{"a":[' + ",".join(["{}"] * (size // 3)) + "]}"
     if kind == "array":
         yield "a long list", "[" + ",".join(['"a"'] * (SIZE // 4)) + "]"
     if kind == "string" and "enum" not in schema:
