@@ -158,16 +158,20 @@ def changed_at_once(breaker: Breaker) -> None:
                 if each.changes and each.is_own and breaker.maker_of(each, name) is maker and len(each.of("path")) == 1
             ]
             for operation in changers:
+                pair = breaker.cast.new("crowd"), breaker.cast.new("twin")  # alike after each round, too
                 for number in range(ROUNDS):
-                    if operation.body:
-                        _race(breaker, maker, operation, name, number)
-                    else:
-                        _use_up(breaker, maker, operation, name)
+                    if not operation.body:
+                        _use_up(breaker, maker, operation, name, pair[0])
+                    elif not _race(breaker, maker, operation, name, number, pair):
+                        break
 
 
-def _race(breaker: Breaker, maker: Operation, operation: Operation, name: str, number: int) -> None:
+def _race(
+    breaker: Breaker, maker: Operation, operation: Operation, name: str, number: int, pair: tuple[Person, Person]
+) -> bool:
+    """One round; whether the two are alike after it."""
     label = "changed in 10 ways at once"
-    one, two = breaker.cast.new("crowd"), breaker.cast.new("twin")
+    one, two = pair
     first = breaker.payload(maker, one, "first")
     ids = [breaker.make(maker, each, name, first) for each in (one, two)]
     payloads = [breaker.payload(operation, one, f"m{number}{letter}") for letter in "abcdefghij"]
@@ -175,25 +179,26 @@ def _race(breaker: Breaker, maker: Operation, operation: Operation, name: str, n
     replies = together(breaker, operation, sents, one, label)
     reader = breaker.operation("GET", operation.path)
     if reader is None or any(each.status != 200 for each in replies):
-        return
+        return False
     got = breaker.wire.send(breaker.compose(reader, one, path={name: ids[0]}), one.address)
     if not isinstance(got.body, dict):  # a file: it doesn't say which of them won
-        return
+        return False
     winners = [each for each in payloads if all(got.body.get(key, value) == value for key, value in each.items())]
     if not winners:
         breaker.keep(str(operation), Flaw("lost", "What is left is none of ten changes at once."), label, sents[0], got)
-        return
+        return False
     for payload in [each for each in payloads if each is not winners[0]] + winners[:1]:
         breaker.wire.send(breaker.compose(operation, two, payload, path={name: ids[1]}), two.address)
-    if observe(breaker, one) != observe(breaker, two):
-        why = "Ten changes at once leave what no order of them leaves."
-        breaker.keep(str(operation), Flaw("lost", why), label, sents[0], got)
+    if observe(breaker, one) == observe(breaker, two):
+        return True
+    why = "Ten changes at once leave what no order of them leaves."
+    breaker.keep(str(operation), Flaw("lost", why), label, sents[0], got)
+    return False
 
 
-def _use_up(breaker: Breaker, maker: Operation, operation: Operation, name: str) -> None:
+def _use_up(breaker: Breaker, maker: Operation, operation: Operation, name: str, person: Person) -> None:
     """What works once, works once at once."""
     label = "used 20 times at once"
-    person = breaker.cast.new("crowd")
     id = breaker.make(maker, person, name, breaker.payload(maker, person))
     sent = breaker.compose(operation, person, path={name: id})
     serial = [breaker.wire.send(sent, person.address).status for _ in range(2)]
