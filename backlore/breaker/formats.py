@@ -25,18 +25,25 @@ def _date(text: str) -> date:
     return date.fromisoformat(text)
 
 
+CLOCK = r"\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?"
+
+
 def _moment(text: str) -> datetime:
+    if not re.fullmatch(rf"\d{{4}}-\d\d-\d\d[Tt ]{CLOCK}", text, re.ASCII):
+        raise ValueError(text)
     found = datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _time(text: str) -> time:
+    if not re.fullmatch(CLOCK, text, re.ASCII):
+        raise ValueError(text)
     found = time.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _duration(text: str) -> str:
-    if not re.fullmatch(r"-?P(?=.)(\d+D)?(T(?=.)(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?", text, re.ASCII):
+    if not re.fullmatch(r"-?P(?=.)(\d{1,9}D)?(T(?=.)(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?", text, re.ASCII):
         raise ValueError(text)
     return ""  # the same time is written in many ways
 

@@ -20,7 +20,29 @@ CATEGORIES = {
 
 @cache
 def _read(pattern: str) -> Any:
-    return importlib.import_module("re._parser").parse(pattern)
+    return _plain(importlib.import_module("re._parser").parse(pattern))
+
+
+def _plain(parts: Any) -> Any:
+    """What the parser has read, as tuples of a kind and what belongs to it."""
+    return tuple((str(kind), _given(str(kind), given)) for kind, given in parts)
+
+
+def _given(kind: str, given: Any) -> Any:
+    match kind:
+        case "IN":
+            return tuple((str(name), value) for name, value in given)
+        case "BRANCH":
+            return tuple(map(_plain, given[1]))
+        case "SUBPATTERN":
+            return given[0], _plain(given[3])
+        case "ATOMIC_GROUP":
+            return _plain(given)
+        case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+            return given[0], int(given[1]), _plain(given[2])
+        case "GROUPREF_EXISTS":
+            return given[0], _plain(given[1]), _plain(given[2] or ())
+    return given
 
 
 def match_of(pattern: str, random: Random, more: int) -> str:
@@ -36,39 +58,39 @@ class _Walk:
         self._groups: dict[Any, str] = {}
 
     def through(self, parts: Any) -> str:
-        return "".join(self._one(str(kind), given) for kind, given in parts)
+        return "".join(self._one(kind, given) for kind, given in parts)
 
     def _one(self, kind: str, given: Any) -> str:
         match kind:
             case "LITERAL":
                 return chr(given)
             case "NOT_LITERAL":
-                return self._any_but([("LITERAL", given)])
+                return self._any_but((("LITERAL", given),))
             case "ANY":
-                return self._any_but([("LITERAL", 10)])
+                return self._any_but((("LITERAL", 10),))
             case "IN":
-                return self._of_set([(str(name), value) for name, value in given])
+                return self._of_set(given)
             case "BRANCH":
-                return self.through(self._random.choice(given[1]))
+                return self.through(self._random.choice(given))
             case "SUBPATTERN":
-                group, _, _, inner = given
+                group, inner = given
                 self._groups[group] = self.through(inner)
                 return self._groups[group]
             case "ATOMIC_GROUP":
                 return self.through(given)
             case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
                 least, most, inner = given
-                count = least + self._random.randint(0, min(int(most) - least, self._more, self._left))
+                count = least + self._random.randint(0, min(most - least, self._more, self._left))
                 self._left -= count - least
                 return "".join(self.through(inner) for _ in range(count))
             case "GROUPREF":
                 return self._groups.get(given, "")
             case "GROUPREF_EXISTS":
                 group, yes, no = given
-                return self.through(yes if group in self._groups else no or [])
+                return self.through(yes if group in self._groups else no)
         return ""  # AT, ASSERT, ASSERT_NOT: they take no room
 
-    def _of_set(self, choices: list[tuple[str, Any]]) -> str:
+    def _of_set(self, choices: tuple[tuple[str, Any], ...]) -> str:
         if choices[0][0] == "NEGATE":
             return self._any_but(choices[1:])
         kind, value = self._random.choice(choices)
@@ -79,8 +101,8 @@ class _Walk:
                 return chr(self._random.randint(*value))
         return self._random.choice(_letters(((kind, value),), True))
 
-    def _any_but(self, choices: list[tuple[str, Any]]) -> str:
-        return self._random.choice(_letters(tuple(choices), False) or "\U0001f600")
+    def _any_but(self, choices: tuple[tuple[str, Any], ...]) -> str:
+        return self._random.choice(_letters(choices, False) or "\U0001f600")
 
 
 @cache
