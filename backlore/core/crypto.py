@@ -83,12 +83,17 @@ class Passwords:
 
     async def _work(self, whose: str, function: Callable[..., T], *arguments: str | None) -> T:
         loop = asyncio.get_running_loop()
+        self._stay_up()
         try:
             return await self._turns.run(whose, lambda: loop.run_in_executor(self._pool, function, *arguments))
         finally:
-            if self._rest:
-                self._rest.cancel()
+            self._stay_up()
             self._rest = loop.call_later(REST, self._pool.submit, _give_back)
+
+    def _stay_up(self) -> None:
+        """No rest yet: a password is at work."""
+        if self._rest:
+            self._rest.cancel()
 
     def _verify(self, hashed: str | None, password: str) -> bool:
         if not hashed and not self._decoy:
