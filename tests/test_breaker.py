@@ -75,8 +75,8 @@ def app(tmp_path: Path) -> str:
 
 def test_nothing_is_found_in_shoebox_and_the_built_in_routes(app: str) -> None:
     """The whole run, as a user starts it."""
-    words = [sys.executable, "-c", RUN, "--app", app, "--seconds", "400"]
-    got = subprocess.run(words, capture_output=True, text=True, timeout=450)
+    words = [sys.executable, "-c", RUN, "--app", app, "--seconds", "1200"]
+    got = subprocess.run(words, capture_output=True, text=True, timeout=1300)
     assert got.returncode == 0, got.stdout + got.stderr
     assert re.search(r"[\d,]+ requests in [\d.]+ s, 0 findings\.", got.stdout)
     lines = (line.rsplit(maxsplit=1) for line in got.stdout.splitlines()[:-2] if line)

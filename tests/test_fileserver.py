@@ -213,7 +213,10 @@ def test_by_configuration_alone(tmp_path: Path, bucket: S3Server) -> None:
             assert asyncio.run(until(s3, {"files": 1, "trash": 1}))
             assert ann.post("/files/erase", json={"ids": [first["id"]]}).json() == {"erased": 1}
             assert asyncio.run(until(s3, {"files": 1, "trash": 0}))
-            assert len(servers[0].names()) == len(servers[1].names()) == 1
+            deadline = time.monotonic() + 30  # the servers' copies go after that of S3
+            while not len(servers[0].names()) == len(servers[1].names()) == 1:
+                assert time.monotonic() < deadline, [each.names() for each in servers]
+                time.sleep(0.05)
 
 
 async def until(s3: Any, counts: dict[str, int]) -> bool:
