@@ -120,10 +120,12 @@ def made_at_once(breaker: Breaker) -> None:
         person = breaker.cast.new("crowd")
         sent = breaker.compose(maker, person)
         replies = together(breaker, maker, [sent] * AT_ONCE, person, "made 20 times at once")
-        for name, place in maker.fields.items():
-            chosen = name in (maker.body or {}).get("properties", {})  # by who sends it: one name is one thing
-            if name != place or chosen or not names_something(breaker, maker, name):
-                continue
+        names = [
+            name for name, place in maker.fields.items() if name == place and names_something(breaker, maker, name)
+        ]
+        if set(names) & set((maker.body or {}).get("properties", {})):
+            continue  # whoever sends it chooses a name: twenty of one name may be one thing
+        for name in names:
             ids = [each.body[name] for each in replies if each.status == 200 and isinstance(each.body, dict)]
             if len(set(map(str, ids))) < len(ids):
                 why = f"{len(ids)} made at once have {len(set(map(str, ids)))} different {name}s."
