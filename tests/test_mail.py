@@ -217,7 +217,7 @@ def test_what_may_pass_is_retried(office, postmaster, answer):
 
 
 def test_given_up_when_old(office, postmaster, told, monkeypatch):
-    monkeypatch.setattr(service, "PATIENCE", 0.3)
+    monkeypatch.setattr(service, "PATIENCE", 1.5)
     postmaster.stop()
 
     async def work(mail):
