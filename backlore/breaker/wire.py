@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 PATIENCE = 5.0  # seconds for a reply
+FRAMES = {"transfer-encoding", "content-length"}  # headers that say where a body ends
 MOMENT = 0.01  # seconds for the next piece of one that has no end
 
 
@@ -136,7 +137,8 @@ class Wire:
             connection.close()
             connection = self.open(address)
             got = exchange(connection, sent)
-        is_kept = patience == PATIENCE and len(self._kept) < 60
+        # what was framed otherwise than it is may have left bytes, which the next request would begin with
+        is_kept = patience == PATIENCE and len(self._kept) < 60 and not FRAMES & set(sent.lines())
         if got.status and got.headers.get("connection") != "close" and is_kept:
             self._kept[address] = connection
         else:
@@ -193,7 +195,7 @@ def begin(connection: http.client.HTTPConnection, sent: Sent, held: int = 0) -> 
     lines = sent.lines()
     for name, value in (*lines.items(), *sent.more):
         connection.putheader(name, value.encode("latin-1", "replace"))
-    if sent.body is not None and not {"transfer-encoding", "content-length"} & set(lines):
+    if sent.body is not None and not FRAMES & set(lines):
         connection.putheader("content-length", str(len(sent.body)))
     connection.endheaders()
     if sent.body:
