@@ -166,10 +166,14 @@ def strange_headers(breaker: Breaker, operation: Operation, sent: Sent, person: 
     for headers in HEADERS:
         strange = replace(sent, headers={**sent.headers, **headers})
         got = breaker.wire.send(strange, breaker.wire.new_address())
+        label = f"header {next(iter(headers))}"
+        breaker.requests[str(operation)] += 1
+        breaker.log.append(f"{breaker.phase} {operation} {label}")
         if got.status not in (400, 408, 413, 431, 417) and "cookie" not in headers:
-            breaker.attack(operation, strange, ANY, f"header {next(iter(headers))}", person)
+            for each in [*breaker.flaws(operation, strange, got), *breaker.leaks(strange, got, person)]:
+                breaker.keep(str(operation), each, label, strange, got)
         elif got.status == 500:
-            breaker.keep(str(operation), Flaw("crash", "500."), f"header {next(iter(headers))}", strange, got)
+            breaker.keep(str(operation), Flaw("crash", "500."), label, strange, got)
 
 
 def changing(breaker: Breaker, operation: Operation, person: Person) -> None:
