@@ -172,7 +172,7 @@ def test_logins_of_one_address_hold_nobody_up(one: Server) -> None:
         crowd = [pool.submit(log_in, one, "203.0.113.1", f"a{n}@example.com") for n in range(19)]
         next(as_completed(crowd))
         assert log_in(one, "203.0.113.2", "bob@example.com", PASSWORD).status_code == 200
-        assert sum(each.done() for each in crowd) < 18  # first come, first served would be 19
+        assert sum(each.done() for each in crowd) < 12
     assert {each.result().status_code for each in crowd} == {403}
 
 
