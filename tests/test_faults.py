@@ -121,8 +121,8 @@ def test_worker_that_dies_at_once_again_and_again(tmp_path: Path) -> None:
         (server.folder / "server.py").write_text("raise RuntimeError('broken on purpose')")
         os.kill(server.workers()[0].pid, signal.SIGKILL)
         time.sleep(4)
-        died = server.said().count("worker.died")
-        assert 3 <= died <= 14, server.said()  # of two roles, with a growing pause; without one they would be some 30
+        assert server.said().count("worker.died") <= 14, server.said()  # with a growing pause; without one some 30
+        until(lambda: server.said().count("worker.died") >= 3, 20)  # it is tried again and again
         assert "broken on purpose" in server.said()
         shutil.copy(KINDS / "server.py", server.folder / "server.py")
         until(lambda: healthy(server))

@@ -488,11 +488,12 @@ def test_waiting_for_replicas(mortal, run):
     """WAIT tells whether the writes before it have reached a replica, and keeps nobody else waiting."""
 
     async def main(replica):
-        async with Redis(unix_socket_path=mortal.path) as redis, Redis(unix_socket_path=replica.path) as copy:
+        patient = Redis(unix_socket_path=mortal.path, timeout=20)
+        async with patient as redis, Redis(unix_socket_path=replica.path) as copy:
             await copy.replicaof("127.0.0.1", mortal.port)
             while (await redis.info("replication")).get("slave0", {}).get("state") != "online":
                 await asyncio.sleep(0.05)
-            assert await redis.pipeline(transaction=False).set("k", 1).wait(1, 700).execute() == [True, 1]
+            assert await redis.pipeline(transaction=False).set("k", 1).wait(1, 15_000).execute() == [True, 1]
             assert await copy.get("k") == "1"
             replica.signal(signal.SIGSTOP)
             waiting = asyncio.create_task(redis.pipeline(transaction=False).set("k", 2).wait(1, 500).execute())
@@ -503,7 +504,7 @@ def test_waiting_for_replicas(mortal, run):
             replica.signal(signal.SIGCONT)
             async with redis.client() as own:
                 await own.set("k", 3)
-                assert await own.wait(1, 700) == 1
+                assert await own.wait(1, 15_000) == 1
             assert await copy.get("k") == "3"
 
     with redis_engine() as replica:
@@ -512,8 +513,9 @@ def test_waiting_for_replicas(mortal, run):
 
 def test_waiting_for_the_file(run):
     async def main(server):
-        async with Redis(unix_socket_path=server.path) as redis:
-            assert await redis.pipeline(transaction=False).set("k", 1).waitaof(1, 0, 700).execute() == [True, [1, 0]]
+        async with Redis(unix_socket_path=server.path, timeout=20) as redis:
+            pipe = redis.pipeline(transaction=False).set("k", 1).waitaof(1, 0, 15_000)
+            assert await pipe.execute() == [True, [1, 0]]
 
     with redis_engine("--appendonly", "yes") as server:
         run(main(server))

@@ -247,16 +247,15 @@ class OpenID:
             return None  # we can't read whose it is
         if not old or not old.is_of(proof):
             link = msgspec.json.encode(Link(proof.issuer, proof.sub, int(time.time()))).decode()
-            version = await self._users.alter(account, ("HSET", links_key(account.id), provider.id, link))
-            if not version:  # it has changed: perhaps by the same sign-in in another window
-                return await self._holder(account.id, proof)
-            account = msgspec.structs.replace(account, version=version)
+            if not await self._users.alter(account, ("HSET", links_key(account.id), provider.id, link)):
+                return await self._holder(account.id, proof)  # changed: perhaps by the same sign-in in another window
         if old and not old.is_of(proof):
             await self._close(account.id, old)
         await self._redis.set(linked_key(proof.issuer, proof.sub), account.id)
-        if not await self._holder(account.id, proof):  # taken off, or the user erased, before the way in was there
+        linked = await self._holder(account.id, proof)  # the same sign-in in another window may have changed the user
+        if linked is None:  # taken off, or the user erased, before the way in was there
             await self._close(account.id, proof)
-        return account
+        return linked or account
 
     async def _close(self, user: str, link: Link | Proof) -> None:
         """Take the way in off, if it is this user's."""
