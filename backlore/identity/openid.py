@@ -240,10 +240,11 @@ class OpenID:
     async def _link(self, account: Account, provider: Provider, proof: Proof) -> Account | None:
         """Link them; the account as it is then. None when the user has another one at this provider: an address that
         was given to somebody else there does not lead into the account of who had it before."""
-        old = (await self._of(account.id)).get(provider.id)
+        kept = await self._redis.hgetall(links_key(account.id))
+        old = read_all(kept, Link).get(provider.id)
         if old and old.issuer == proof.issuer and old.sub != proof.sub:
             return None
-        if not old and await self._redis.hexists(links_key(account.id), provider.id):
+        if not old and provider.id in kept:
             return None  # we can't read whose it is
         if not old or not old.is_of(proof):
             link = msgspec.json.encode(Link(proof.issuer, proof.sub, int(time.time()))).decode()
