@@ -16,6 +16,7 @@ from backlore.clients.s3 import S3, Unreachable
 from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import ConfigError, Settings, import_own, load, settle
 from backlore.core.notify import Notify, console
+from backlore.core.stamps import Stamps
 from backlore.core.temporary import sweep
 from backlore.core.turns import Busy
 from backlore.filehttp.routes import REFUSALS, FileRoutes
@@ -84,6 +85,8 @@ class Backend:
             providers=providers(self.settings),
             idle=known.session_idle,
             limit=known.session_limit,
+            memory=self.settings.session_memory,
+            stamps=Stamps(self.settings.data / "stamps"),
             verify_email=self.settings.verify_email,
             whitelist=known.whitelist,
             admins=known.admins,
@@ -105,7 +108,7 @@ class Backend:
             owners=self.identity.users,
         )
         self.identity.on_destroy.append(self.files.wipe)
-        keeper = Keeper(cookie, secret, self.identity.sessions.load, self.notify)
+        keeper = Keeper(cookie, secret, self.identity.sessions.load, self.notify, self.identity.sessions.remembered)
         self.identity.keep(keeper)
         self.web = Application(
             keeper, self.notify, limits(self.settings), UNAVAILABLE, REFUSALS, known.proxies, known.secure

@@ -59,6 +59,12 @@ class Settings(Payload):
         return hmac.digest(self.secret.cookie.encode(), b"pages of the developer", "sha256").hex()[:32]
 
     @property
+    def session_memory(self) -> float:
+        """The seconds for which a worker remembers a session."""
+        given = self.config.session_memory
+        return (0.0 if self.config.own_redis else 5.0) if given is None else given
+
+    @property
     def verify_email(self) -> bool:
         """Whether an account begins with a verified address."""
         given = self.config.verify_email

@@ -99,6 +99,9 @@ class Config(Payload):
     proxies: list[str] = []  # addresses or networks whose X-Forwarded-For is believed
     session_idle: Seconds = 14 * 86400  # a session ends after so long without use
     session_limit: Seconds = 90 * 86400  # and after so long in any case
+    # for so many seconds a worker remembers a session that it has read; None: 5 where all workers share this machine,
+    # as they do with the embedded engine, else 0, for the end of a session is not seen by other machines
+    session_memory: Annotated[float, between(0, 60)] | None = None
     mail: MailConfig | None = None  # None: into the folder outbox of the data folder
     verify_email: bool | None = None  # whether an account begins with a verified address; None: in prod
     bucket: BucketConfig | None = None  # None: files are on the disk alone

@@ -5,6 +5,7 @@ from typing import Any
 from backlore.clients.oidc import Provider
 from backlore.core.crypto import Passwords
 from backlore.core.notify import Notify
+from backlore.core.stamps import Stamps
 from backlore.identity.accounts import Accounts
 from backlore.identity.admins import Admins
 from backlore.identity.ceremony import RelyingParty
@@ -28,7 +29,8 @@ class Identity:
     """Users, sessions and the life of accounts. `mail` and `rates` are the services of those names.
 
     `name` is ours to users; `address` where they reach us; `device` the cookie that knows a browser again;
-    `openid` the one that binds a sign-in by one of the `providers` to it; seconds for `idle` and `limit`.
+    `openid` the one that binds a sign-in by one of the `providers` to it; seconds for `idle`, `limit`
+    and `memory`.
     """
 
     def __init__(
@@ -45,14 +47,16 @@ class Identity:
         providers: list[Provider],
         idle: float,
         limit: float,
+        memory: float,
+        stamps: Stamps,
         verify_email: bool,
         whitelist: list[str] | None,
         admins: list[str],
     ):
         passwords = Passwords()
         tokens, recovery = Tokens(redis), RecoveryCodes(redis)
-        self.users = Users(redis, notify, admins)
-        self.sessions = Sessions(redis, self.users, device=device, idle=idle, limit=limit)
+        self.users = Users(redis, notify, stamps, admins)
+        self.sessions = Sessions(redis, self.users, device=device, idle=idle, limit=limit, memory=memory)
         self.login = Login(redis, self.users, self.sessions, tokens, passwords, rates)
         self.erasure = Erasure(redis, notify, self.users, self.sessions, mail)
         self.accounts = Accounts(

@@ -3,16 +3,19 @@
     session:{k3f}…     string  "USER CREATED"; ends after `idle` seconds without use
     sessions:{k3f}…    hash    of a user: public id of a session -> JSON (session, created, origin, browser)
 
-A session begins with the tag of its user, so that both lie together: one round trip reads and renews it.
+A session begins with the tag of its user, so that both lie together: one round trip reads and renews it. A worker
+remembers it for a few seconds, as long as the user's stamp (core/stamps.py) is the one from before it asked.
 
 Laws: a session is born only while its user may log in, and is the one who was looked at when it showed its factors:
 redis compares both in the step that makes it. What changes the user ends sessions in the same step, or they end with
-its state. Time is redis's own.
+its state. Time is redis's own. A session is renewed when a fiftieth of its time without use has gone by, so that a GET
+writes nothing.
 """
 
 import hashlib
+import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from redis.exceptions import NoScriptError
@@ -31,12 +34,14 @@ from backlore.web.stages import Keeper, private
 
 MOST = 100  # sessions of a user; a new one ends the one that was not used for longest
 DEVICES = 20  # of a user that are known: those that were used last
+REMEMBERED = 50_000  # sessions, by a worker
+FRESH = 0.02  # of the time without use: so long a session needs no renewal
 KNOWN_FOR = 90 * 86_400  # seconds that a device is known without use
 
-# One round trip for a session: read and renew it, check its limit, read its user.
+# One round trip for a session: read it, check its limit, read its user, renew it if it is time.
 # KEYS: session. ARGV: idle seconds, limit in seconds, tag of the user.
 LOAD = """
-local found = redis.call('GETEX', KEYS[1], 'EX', ARGV[1])
+local found = redis.call('GET', KEYS[1])
 if not found then return false end
 local id, created = found:sub(1, 16), tonumber(found:sub(18))
 local user = redis.call('HMGET', 'user:' .. ARGV[3] .. id:sub(4), 'email', 'admin', 'state')
@@ -44,6 +49,7 @@ if not user[1] or user[3] or redis.call('TIME')[1] - created > tonumber(ARGV[2])
     redis.call('DEL', KEYS[1])
     return false
 end
+if redis.call('PTTL', KEYS[1]) < ARGV[1] * 980 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
 return {id, user[1], user[2]}
 """
 
@@ -106,11 +112,19 @@ class Living(msgspec.Struct):
     browser: str
 
 
+class Memory(NamedTuple):
+    """What a worker remembers of a session: until when (seconds of the clock), and while the user's stamp is this."""
+
+    user: User
+    until: float
+    stamp: int
+
+
 class Sessions:
     """Begins, loads and ends sessions. `device` is the cookie that knows a browser again; `idle` and `limit` are
-    seconds: without use, and in all."""
+    seconds: without use, and in all; `memory`: for which a worker remembers one, 0 if it may not."""
 
-    def __init__(self, redis: Any, users: Users, *, device: SignedCookie, idle: float, limit: float):
+    def __init__(self, redis: Any, users: Users, *, device: SignedCookie, idle: float, limit: float, memory: float):
         self.device = device
         self.keeper: Keeper  # given by the app: it needs `load` first
         self.on_new_place: Callable[[Account, Known], Awaitable[None]] | None = None  # given by the accounts
@@ -118,10 +132,31 @@ class Sessions:
         self._users = users
         self._idle = int(idle)
         self._limit = int(limit)
+        self._remember_for = min(memory, idle * FRESH)
+        self._memory: dict[str, Memory] = {}
         self._sha = hashlib.sha1(LOAD.encode()).hexdigest()
+
+    def remembered(self, session: str) -> User | None:
+        """The user of a session that was loaded a moment ago, and of whom nothing has changed since."""
+        entry = self._memory.get(session)
+        if entry is None:
+            return None
+        if entry.until < time.monotonic() or entry.stamp != self._users.stamps.read(session):
+            del self._memory[session]
+            return None
+        return entry.user
 
     async def load(self, session: str) -> User | None:
         """The user of a session, which is renewed; None when it has ended. One command to redis."""
+        stamp = self._users.stamps.read(session)  # before redis is asked
+        user = await self._ask(session)
+        if user and self._remember_for:
+            if len(self._memory) >= REMEMBERED:
+                self._memory.clear()
+            self._memory[session] = Memory(user, time.monotonic() + self._remember_for, stamp)
+        return user
+
+    async def _ask(self, session: str) -> User | None:
         # the hot path: what `Script` does, without a call and a list more
         tag = f"{{{session[:TAG]}}}"
         arguments = (1, session_key(session), self._idle, self._limit, tag)
@@ -203,10 +238,11 @@ class Sessions:
 
     async def end(self, user: str, *sessions: str) -> None:
         """End sessions; nothing happens to those that have ended."""
-        async with self._redis.pipeline() as pipe:
-            for session in sessions:
-                pipe.delete(session_key(session)).hdel(sessions_key(user), public_id(session))
-            await pipe.execute()
+        with self._users.changing(user):
+            async with self._redis.pipeline() as pipe:
+                for session in sessions:
+                    pipe.delete(session_key(session)).hdel(sessions_key(user), public_id(session))
+                await pipe.execute()
 
     async def end_all(self, user: str, keep: str = "") -> None:
         """End all sessions of a user but the one to keep."""

@@ -15,7 +15,8 @@ Laws: what is changed of a user is compared first, in one step: who decided on a
 user who was erased meanwhile does not come back as half of one. Each change counts the user's version up: a session
 is begun, a ticket or a token holds, and a factor is added or taken off for the version that was looked at, so that
 none outlives a change. The sessions that a change ends are ended by its step: between the two they would sign and ask
-for what holds afterwards. Who is found by an address has it: the directory alone says nothing.
+for what holds afterwards. Who is found by an address has it: the directory alone says nothing. After each change, also
+one that may have been made, the user's stamp is a new one, so that no worker remembers what was before.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from backlore.core.addresses import normalize
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
 from backlore.core.notify import Notify
+from backlore.core.stamps import Stamps
 from backlore.identity.directory import CLAIM, Directory
 
 DESTROYING = "destroying"  # spans partitions, so it is written alone; as the next one
@@ -115,9 +117,10 @@ class Page(NamedTuple):
 class Users:
     """Makes, finds, changes and forgets users. `admins` are the addresses of those by configuration."""
 
-    def __init__(self, redis: Any, notify: Notify, admins: list[str] | None = None):
+    def __init__(self, redis: Any, notify: Notify, stamps: Stamps, admins: list[str] | None = None):
         self._redis = redis  # redis-py's types don't know that replies are str here
         self._notify = notify
+        self.stamps = stamps
         self._admins = {normalize(email) for email in admins or []}
         self._directory = Directory(redis)
 
@@ -202,11 +205,21 @@ class Users:
             words += [command, len(behind), *behind]
         keys = [me, devices_key(account.id), sessions_key(account.id), asker or me, *(str(step[1]) for step in steps)]
         going_on = "*" if keep is None else keep
-        return int(await ALTER(self._redis, keys, account.version, device, going_on, *words))
+        with self.changing(account.id):
+            return int(await ALTER(self._redis, keys, account.version, device, going_on, *words))
 
     async def change(self, user: str, field: str, old: str, new: str) -> bool:
         """Replace one field, "" being none; False when it is not `old` any more, or the user not there."""
-        return bool(await CHANGE(self._redis, [user_key(user)], field, old, new))
+        with self.changing(user):
+            return bool(await CHANGE(self._redis, [user_key(user)], field, old, new))
+
+    @contextlib.contextmanager
+    def changing(self, user: str) -> Iterator[None]:
+        """Around whatever ends a session of a user, or changes the user."""
+        try:
+            yield
+        finally:
+            self.stamps.renew(user)
 
     # Erasure
 
@@ -244,7 +257,8 @@ class Users:
             await self._redis.zadd(ERASED, {user: await self._now() + AGAIN})
         else:
             await self._redis.zrem(ERASED, user)
-        await self._redis.delete(user_key(user), devices_key(user), *keys)
+        with self.changing(user):
+            await self._redis.delete(user_key(user), devices_key(user), *keys)
         await self._redis.srem(DESTROYING, user)
 
     # All of them

@@ -90,21 +90,16 @@ class Worker:
 
 async def serve(worker: Worker) -> None:
     """Serve until told to stop, then drain."""
-    from backlore.process.listener import Listener  # granian's 6 MB, which the tasks don't need
+    from backlore.web.door.door import Bounds, Door  # which the tasks don't need
 
     app = worker.app
-    listener = Listener(int(sys.argv[4]), app)
-    serving = asyncio.ensure_future(listener.serve())
-    await asyncio.sleep(0)
+    known = app.settings.config
+    door = Door(app, Bounds(head=known.header_timeout), app.web.is_proxy, app.web.tell_refused)
+    await door.open(socket.socket(fileno=int(sys.argv[4])))
     worker.ready()
-    stopped = asyncio.ensure_future(worker.stop.wait())
-    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
-        serving.result()  # raises what ended it
-        raise RuntimeError("granian ended by itself")
+    await worker.stop.wait()
     await drain(app, worker.quiet)
-    listener.stop()  # type: ignore[no-untyped-call]
-    await asyncio.wait([serving], timeout=app.settings.config.drain)
+    await door.close(known.drain)
 
 
 async def drain(app: Served, quiet: int) -> None:

@@ -17,7 +17,7 @@ from backlore.web.handlers import place
 from backlore.web.limits import Limits, TooLarge, TooSlow
 from backlore.web.mounted import Handover
 from backlore.web.reply import NEXT, NO_STORE, REVALIDATE, SECURITY, Header, Reply, Send, etag_matches, etag_of, reply
-from backlore.web.request import Disconnected, Proxies, Receive, Refused, Request, Scope
+from backlore.web.request import Disconnected, Proxies, Receive, Refused, Request, Scope, become_task
 from backlore.web.routes import Gate, NoSuchPath, Route, Table, read_parameters
 from backlore.web.stages import Keeper
 
@@ -83,6 +83,14 @@ class Application:
                 self.served += 1
                 request.end()
 
+    def is_proxy(self, address: str) -> bool:
+        """Whether many clients are behind an address."""
+        return self._proxies.read(address)[1]
+
+    def tell_refused(self, status: int, word: str, address: str) -> None:
+        """Of what was refused before it was a request."""
+        self._notify("info", "reply", status=status, error=word, origin=address)
+
     async def _serve(self, request: Request, send: Send) -> None:
         answer = await self._answer(request)
         if answer.status >= 400 or self.tells_all:
@@ -107,7 +115,10 @@ class Application:
             headers = [*headers, CLOSE]
         sending = answer.send(send, headers, request.method == "HEAD")
         try:
-            await (watched(request, sending) if answer.is_long else sending)
+            if answer.is_long:
+                await become_task()
+                sending = watched(request, sending)
+            await sending
         except Disconnected:
             self._notify("info", "client.disconnected", **_about(request))
         except Refused as refused:
@@ -174,10 +185,8 @@ class Application:
                 request.ask_for_body()
             gates = route.stage.gates
             if len(gates) > len(passed):  # a later stage has the gates of the earlier ones, and more
-                for gate in gates[len(passed) :]:
-                    refusal = await gate(request, route, self._keeper)
-                    if refusal is not None:
-                        return refusal
+                if refusal := await route.judge(request, gates[len(passed) :]):
+                    return refusal
                 passed = gates
             if route.names:
                 request.parameters = read_parameters(route, request.scope["raw_path"])
@@ -193,6 +202,7 @@ class Application:
         return _no_route(request, routes)
 
     async def _hand_over(self, request: Request, answer: Handover, send: Send) -> None:
+        await become_task()
         try:
             await answer.run(send)
         except Exception as error:

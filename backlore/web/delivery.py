@@ -18,8 +18,7 @@ from backlore.web.request import AGAIN, Request, forget
 
 T = TypeVar("T")
 
-# Bytes read and sent at once. A whole file of more goes out by the server itself, without us: measured, the two are
-# equally fast there, and below it reading costs half of handing over.
+# Bytes read and sent at once. A part of a file that is larger is sent by the kernel, where the server can have it so.
 PIECE = 256 << 10
 RANGES = 20  # in one request; with more the header is ignored
 NOWAIT = getattr(os, "RWF_NOWAIT", None)  # of Linux: reads what is in memory already, and nothing else
@@ -91,10 +90,10 @@ def read_at_once(handle: int, size: int, at: int) -> bytes | bytearray:
 
 
 def read_small(file: FilePart) -> bytes | bytearray:
-    """All of a whole file, "" when it must be waited for: what `FilePart.pieces` gives, without its detours."""
+    """All of a part, "" when it must be waited for: what `FilePart.pieces` gives, without its detours."""
     handle = os.open(file.path, os.O_RDONLY)
     try:
-        content = read_at_once(handle, file.length, 0)
+        content = read_at_once(handle, file.length, file.start)
     finally:
         os.close(handle)
     return content if len(content) == file.length else b""
@@ -138,16 +137,16 @@ async def held(request: Request, work: Coroutine[Any, Any, T], end: asyncio.Futu
 
 
 class PartsReply(Reply):
-    """What some parts and texts make together, of known length. `by_server`: it may send a whole file itself."""
+    """What some parts and texts make together, of known length. `by_kernel`: the server can have files sent by it."""
 
-    __slots__ = ("by_server", "is_long", "length", "parts")
+    __slots__ = ("by_kernel", "is_long", "length", "parts")
 
-    def __init__(self, status: int, headers: list[Header], parts: Sequence[Part | bytes], by_server: bool = False):
+    def __init__(self, status: int, headers: list[Header], parts: Sequence[Part | bytes], by_kernel: bool = False):
         super().__init__(status, b"", headers)
         self.parts = parts
         self.length = sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
         self.is_long = self.length > PIECE
-        self.by_server = by_server
+        self.by_kernel = by_kernel
 
     async def send(self, send: Send, headers: list[Header], bodiless: bool) -> None:
         """Send by ASGI, piece by piece; the first is there before the status is sent."""
@@ -157,34 +156,40 @@ class PartsReply(Reply):
             await send(start)
             await send({"type": "http.response.body", "body": b""})
             return
-        if (file := self._whole_file()) and self.by_server and file.length > PIECE:
-            await send(start)
-            await send({"type": "http.response.pathsend", "path": str(file.path)})
-            return
-        if file and file.length <= PIECE and (piece := read_small(file)):
+        first, *others = self.parts
+        piece = read_small(first) if isinstance(first, FilePart) and not others and first.length <= PIECE else b""
+        if piece:
             await send(start)
             await send({"type": "http.response.body", "body": piece})
             return
         left = self.length
-        async for piece in self._pieces():
-            if left == self.length:
-                await send(start)
-            left -= len(piece)
-            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+        for part in self.parts:
+            if isinstance(part, FilePart) and self.by_kernel and part.length > PIECE:
+                handle = os.open(part.path, os.O_RDONLY)
+                try:
+                    if left == self.length:
+                        await send(start)
+                    left -= part.length
+                    where = {"file": handle, "offset": part.start, "count": part.length}
+                    await send({"type": "http.response.zerocopysend", **where, "more_body": left > 0})
+                finally:
+                    os.close(handle)
+                continue
+            async for piece in _pieces(part):
+                if left == self.length:
+                    await send(start)
+                left -= len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
         if left:
             raise OSError(f"{left} bytes less than were promised")
 
-    def _whole_file(self) -> FilePart | None:
-        part = self.parts[0]
-        return part if len(self.parts) == 1 and isinstance(part, FilePart) and part.whole else None
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        for part in self.parts:
-            if isinstance(part, bytes):
-                yield part
-            else:
-                async for piece in part.pieces():
-                    yield piece
+async def _pieces(part: Part | bytes) -> AsyncIterator[bytes]:
+    if isinstance(part, bytes):
+        yield part
+    else:
+        async for piece in part.pieces():
+            yield piece
 
 
 class StreamReply(Reply):
@@ -217,15 +222,15 @@ def deliver(request: Request, parts: Sequence[Part], headers: list[Header], etag
     if refusal := judge_conditions(request, headers, etag):
         return refusal
     size = sum(part.length for part in parts)
+    by_kernel = "http.response.zerocopysend" in (request.scope.get("extensions") or ())
     asked = request.headers.get(b"range")
     # of other methods a range has no meaning, not even of HEAD (§14.2)
     if asked and request.method == "GET" and request.headers.get(b"if-range", etag) == etag:
         spans = parse_ranges(asked, size)
         if spans is not None:
-            return _partial(parts, headers, spans, size)
+            return _partial(parts, headers, spans, size, by_kernel)
     # the server, once told, sends to the end: also for a session that has ended meanwhile
-    by_server = not request.may_end and "http.response.pathsend" in (request.scope.get("extensions") or ())
-    return PartsReply(200, headers, parts, by_server)
+    return PartsReply(200, headers, parts, by_kernel)
 
 
 def judge_conditions(request: Request, headers: list[Header], etag: bytes) -> Reply | None:
@@ -238,12 +243,12 @@ def judge_conditions(request: Request, headers: list[Header], etag: bytes) -> Re
     return None
 
 
-def _partial(parts: Sequence[Part], headers: list[Header], spans: list[Span], size: int) -> Reply:
+def _partial(parts: Sequence[Part], headers: list[Header], spans: list[Span], size: int, by_kernel: bool) -> Reply:
     if not spans:
         return reply(416, error="range", headers=[("content-range", f"bytes */{size}")])
     if len(spans) == 1:
         span = spans[0]
-        return PartsReply(206, [*headers, (b"content-range", _said(span, size))], cut(parts, *span))
+        return PartsReply(206, [*headers, (b"content-range", _said(span, size))], cut(parts, *span), by_kernel)
     boundary = random_text(128).encode()
     kind = next((value for name, value in headers if name == b"content-type"), b"application/octet-stream")
     sent: list[Part | bytes] = []
@@ -252,7 +257,7 @@ def _partial(parts: Sequence[Part], headers: list[Header], spans: list[Span], si
         sent += [b"\r\n".join(lines), *cut(parts, *span)]
     sent.append(b"\r\n--" + boundary + b"--\r\n")
     others = [each for each in headers if each[0] != b"content-type"]
-    return PartsReply(206, [(b"content-type", b"multipart/byteranges; boundary=" + boundary), *others], sent)
+    return PartsReply(206, [(b"content-type", b"multipart/byteranges; boundary=" + boundary), *others], sent, by_kernel)
 
 
 def _said(span: Span, size: int) -> bytes:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from backlore.core.turns import Turns
+from backlore.web.request import become_task
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class Patience:
 
     async def wait(self, what: Awaitable[T], since: float = 0.0) -> T:
         """The result of `what`. Raises TooSlow when it isn't there `seconds` after `since`, by default now."""
+        await become_task()
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()

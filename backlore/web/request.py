@@ -3,9 +3,10 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -53,6 +54,16 @@ class User(msgspec.Struct, frozen=True):
     admin: bool
 
 
+@coroutine
+def become_task() -> Generator[None, None, None]:
+    """Go on as a task of asyncio, which what waits, or asks for its task, needs.
+
+    Our door begins a request without one, for most need none; a server that has made one loses nothing here.
+    """
+    if asyncio.current_task() is None:
+        yield
+
+
 class Disconnected(Exception):
     """The client went away before its request was complete: nobody is left to reply to."""
 
@@ -85,7 +96,8 @@ class Request:
     """
 
     __slots__ = (
-        "_also", "_first", "_proxies", "_receive", "_received", "_seen", "content", "headers", "is_late", "method",
+        "_also", "_first", "_is_here", "_proxies", "_receive", "_received", "_seen", "content", "headers", "is_late",
+        "method",
         "parameters", "path", "raw", "route", "scope", "session", "started", "uploads", "user",
     )  # fmt: skip
 
@@ -108,6 +120,7 @@ class Request:
         self._first: asyncio.Future[dict[str, Any]] | None = None  # the first part of the body, once asked for
         self._received = 0  # bytes
         self._also: Check | None = None  # what else must hold
+        self._is_here = False  # the whole body, when the session was looked at
         self._seen = time.monotonic()  # when the session was seen to hold
         self._proxies = proxies
 
@@ -179,11 +192,6 @@ class Request:
         """This request lasts only as long as `check` gives no refusal: for what is allowed by no session."""
         self._also = check
 
-    @property
-    def may_end(self) -> bool:
-        """Whether its reply may have to be broken off, so that no other can send it for us."""
-        return bool(self.session or self._also)
-
     async def glance(self) -> None:
         """Look again in the middle of what lasts. Redis may be away for a minute: nobody can be logged out then."""
         try:
@@ -197,13 +205,19 @@ class Request:
 
     def ask_for_body(self) -> None:
         """Before the session is looked at: what has come by now was there, what comes later is late."""
+        if "arrived" in self.scope:  # our own door tells it
+            return
         headers = self.headers
         if self._first is None and headers.get(b"content-length", b"0") != b"0" and b"expect" not in headers:
             self._first = asyncio.ensure_future(self._receive())
 
     def was_looked_at(self) -> None:
         """The session holds: from now on what has not come of the body is late, however long it takes to ask for it."""
-        self.is_late = self._first is not None and not self._first.done()
+        if arrived := self.scope.get("arrived"):
+            self._is_here = arrived()
+            self.is_late = not self._is_here
+        else:
+            self.is_late = self._first is not None and not self._first.done()
 
     def end(self) -> None:
         """It was answered: nobody waits for its body any more."""
@@ -223,7 +237,7 @@ class Request:
     async def message(self) -> dict[str, Any]:
         """What ASGI's receive gives."""
         first, self._first = self._first, None
-        if first is None and self._received != self.declared:
+        if not self._is_here and first is None and self._received != self.declared:
             self.is_late = True
         message = await (first or self._receive())
         self._received += len(message.get("body", b""))

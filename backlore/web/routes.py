@@ -1,10 +1,11 @@
 """The route table: every route on one screen, matched by looking up, not by trying each."""
 
+import dis
 import inspect
 import re
 import sys
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -15,12 +16,13 @@ from backlore.web.body import Body, Nothing, RawBody, Stream
 from backlore.web.handlers import may_pass
 from backlore.web.limits import Limits
 from backlore.web.reply import Header, Next, Reply
-from backlore.web.request import Refused, Request
+from backlore.web.request import Refused, Request, become_task
 
 Handler = Callable[..., Awaitable[Reply | Next]]
 Answer = Any  # a Reply or NEXT; the application checks it, for handlers are not ours
 Limit = Callable[[Request], Awaitable[Reply | None]]  # counts a request: None lets it pass
-Gate = Callable[[Request, "Route", Any], Awaitable[Reply | None]]  # stands before a stage: None lets a request pass
+Verdict = Reply | None | Awaitable[Reply | None]  # None lets a request pass
+Gate = Callable[[Request, "Route", Any], Verdict]  # stands before a stage
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing and take no body
 
@@ -134,17 +136,22 @@ class Route:
         # the hot way: a handler that takes only the request, or only a body beside it, is called without detours
         self._takes_body = "body" in taken
         self._plain = not self.parameters and self.query is None
+        self._waits = may_wait(function)
         self._texts = {name for name in self.parameters if kinds.get(name, str) is str}  # of which any is right
 
     async def run(self, request: Request) -> Answer:
         """Decode what the handler takes, and call it. Raises what `Body.read` and `Codec` raise."""
         if self.body is None:
+            if self._waits:
+                await become_task()
             if self._plain:
                 return await self.handler(request)
             return await self.handler(request, **self._arguments(request))
         if self.limit and (refused := await self.limit(request)):
             return refused
         body = await self.body.read(request, self.limits)
+        if self._waits:
+            await become_task()
         arguments = {} if self._plain else self._arguments(request)
         if self._takes_body:
             return await self.handler(request, body=body, **arguments)
@@ -152,10 +159,18 @@ class Route:
 
     async def look_again(self, request: Request) -> None:
         """See `Request.look_again`."""
-        for gate in self.stage.again:
-            refusal = await gate(request, self, self.keeper)
-            if refusal is not None:
-                raise Refused(refusal)
+        if refusal := await self.judge(request, self.stage.again):
+            raise Refused(refusal)
+
+    async def judge(self, request: Request, gates: Iterable[Gate]) -> Reply | None:
+        """The first refusal of some gates."""
+        for gate in gates:
+            verdict = gate(request, self, self.keeper)
+            if verdict is not None and not isinstance(verdict, Reply):
+                verdict = await verdict
+            if verdict is not None:
+                return verdict
+        return None
 
     async def csrf_of(self, request: Request) -> str:
         """The csrf token in the body, for the gate."""
@@ -174,6 +189,12 @@ class Route:
         if self.query is not None:
             arguments["query"] = self.query.from_urlencoded(request.query_string.decode("latin-1"))
         return arguments
+
+
+def may_wait(function: Any) -> bool:
+    """Whether a coroutine function can wait for anything: one without an `await` can't."""
+    code = getattr(function, "__code__", None)
+    return code is None or any(each.opname == "SEND" for each in dis.get_instructions(code))
 
 
 class NoSuchPath(Exception):

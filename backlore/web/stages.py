@@ -1,8 +1,9 @@
 """One request's way: avant → public → auth → gatekeeper → csrf → private → admin gatekeeper → admin.
 
 A stage is a property of a route, never a test of its path. Between the stages stand the gates: each lets a
-request pass (None) or replies. A request meets a gate once, when it reaches the first route behind it; those that look
-at the session it meets again after a body that came late, and every few seconds while a body or a reply lasts.
+request pass (None), replies, or has to wait for one or the other. A request meets a gate once, when it reaches the
+first route behind it; those that look at the session it meets again after a body that came late, and every few seconds
+while a body or a reply lasts.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from backlore.web.cookie import SignedCookie, Tampered
 from backlore.web.limits import SMALL
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request, User
-from backlore.web.routes import SAFE, Route, Stage
+from backlore.web.routes import SAFE, Route, Stage, Verdict
 
 
 class Keeper:
@@ -25,14 +26,16 @@ class Keeper:
         secret: str,
         load: Callable[[str], Awaitable[User | None]],
         notify: Notify,
+        remembered: Callable[[str], User | None] = lambda session: None,
     ):
         self.cookie = cookie
         self.csrf = Signer(secret, "csrf")  # the token of a session is its signature: nothing to keep
         self.load = load
+        self.remembered = remembered  # what needs no looking up
         self.notify = notify
 
 
-async def same_site(request: Request, route: Route, keeper: Keeper) -> Reply | None:
+def same_site(request: Request, route: Route, keeper: Keeper) -> Verdict:
     """Refuse what another site makes a browser send, so that nobody is logged in as somebody else (login csrf).
 
     Browsers say where a request comes from (Fetch Metadata); older ones at least name the origin of a POST. What
@@ -49,7 +52,7 @@ async def same_site(request: Request, route: Route, keeper: Keeper) -> Reply | N
     return reply(403, error="csrf")
 
 
-async def gatekeeper(request: Request, route: Route, keeper: Keeper) -> Reply | None:
+def gatekeeper(request: Request, route: Route, keeper: Keeper) -> Verdict:
     """Load the user of the session. No cookie, an ended session and a forged one are told apart."""
     session = keeper.cookie.read(request.headers.get(b"cookie"))
     if session is None:
@@ -57,27 +60,41 @@ async def gatekeeper(request: Request, route: Route, keeper: Keeper) -> Reply | 
     if isinstance(session, Tampered):
         keeper.notify("warning", "session.tampered", origin=request.origin, path=request.told_path)
         return reply(403, error="tampered")
-    user = await keeper.load(session)
-    if user is None:
-        return reply(403, error="session", headers=[keeper.cookie.take()])
-    request.user = user
     request.session = session
+    user = keeper.remembered(session)
+    if user is None:
+        return _load(request, keeper)
+    request.user = user
     request.was_looked_at()
     return None
 
 
-async def csrf(request: Request, route: Route, keeper: Keeper) -> Reply | None:
+async def _load(request: Request, keeper: Keeper) -> Reply | None:
+    user = await keeper.load(request.session)
+    if user is None:
+        request.session = ""
+        return reply(403, error="session", headers=[keeper.cookie.take()])
+    request.user = user
+    request.was_looked_at()
+    return None
+
+
+def csrf(request: Request, route: Route, keeper: Keeper) -> Verdict:
     """What could change something carries the session's token, in x-csrf-token or in the body's `csrf`."""
     if request.method in SAFE:
         return None
     header = request.headers.get(b"x-csrf-token")
-    token = await route.csrf_of(request) if header is None else header.decode("latin-1")
-    if keeper.csrf.verify(request.session, token):
-        return None
-    return reply(403, error="csrf")
+    if header is None:
+        return _csrf_in_body(request, route, keeper)
+    return None if keeper.csrf.verify(request.session, header.decode("latin-1")) else reply(403, error="csrf")
 
 
-async def admin_gatekeeper(request: Request, route: Route, keeper: Keeper) -> Reply | None:
+async def _csrf_in_body(request: Request, route: Route, keeper: Keeper) -> Reply | None:
+    token = await route.csrf_of(request)
+    return None if keeper.csrf.verify(request.session, token) else reply(403, error="csrf")
+
+
+def admin_gatekeeper(request: Request, route: Route, keeper: Keeper) -> Verdict:
     """Only an admin reaches a route behind this gate."""
     return None if request.user.admin else reply(403, error="admin")
 

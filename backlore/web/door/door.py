@@ -1,0 +1,129 @@
+"""The door of a worker: takes connections from a listening socket, keeps their time, bounds their number."""
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from backlore.web.door.connection import Connection
+from backlore.web.door.reading import BadMessage
+from backlore.web.door.writing import date_line
+
+SLICES = 8  # the connections are looked at in so many parts, one after another
+TICK = 0.25  # seconds between two looks
+SECOND = 4  # looks
+
+
+class Bounds(NamedTuple):
+    """Of connections; times in seconds."""
+
+    head: float = 10.0  # for a whole head
+    idle: float = 75.0  # between two requests
+    stall: float = 30.0  # in which a client takes nothing of what we send
+    linger: float = 30.0  # in which a client that we have said goodbye to does the same
+    connections: int = 20_000  # open at once in a process
+    per_address: int = 2_000  # of one address, unless it is a proxy's
+
+
+class Door:
+    """Serves an ASGI application over HTTP/1.1. `is_proxy` knows the addresses behind which many clients are; `tell`
+    hears of what is refused before the application sees it: status, word, address."""
+
+    def __init__(
+        self,
+        application: Callable[..., Coroutine[Any, Any, None]],
+        bounds: Bounds,
+        is_proxy: Callable[[str], bool],
+        tell: Callable[[int, str, str], None],
+    ):
+        self.application = application
+        self.bounds = bounds
+        self.loop: asyncio.AbstractEventLoop
+        self.address: tuple[str, int] | None = None
+        self.now = 0.0  # seconds of the loop, by the last look
+        self.date = b""
+        self._is_proxy = is_proxy
+        self._tell = tell
+        self._slices: list[set[Connection]] = [set() for _ in range(SLICES)]
+        self._addresses: Counter[str] = Counter()
+        self._count = 0
+        self._looks = 0
+        self._unflushed: list[Connection] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def open(self, listening: socket.socket) -> None:
+        """Begin to serve."""
+        self.loop = asyncio.get_running_loop()
+        name = listening.getsockname()
+        self.address = name[:2] if isinstance(name, tuple) else None
+        self._look()
+        self._server = await self.loop.create_server(lambda: Connection(self), sock=listening)
+
+    async def close(self, seconds: float) -> None:
+        """Take no more connections; end those where nothing is under way, and after so long the others."""
+        if self._server:
+            self._server.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        self._flush()
+        for connection in [each for part in self._slices for each in part]:
+            connection.close() if connection.is_idle else connection.abort()
+        if self._timer:
+            self._timer.cancel()
+
+    # For connections
+
+    def admit(self, connection: Connection) -> bool:
+        """Whether there is room for one more."""
+        address = connection.client[0] if connection.client else ""
+        self._slices[id(connection) // 64 % SLICES].add(connection)
+        self._count += 1
+        self._addresses[address] += 1
+        return self._count <= self.bounds.connections and (
+            self._addresses[address] <= self.bounds.per_address or self._is_proxy(address)
+        )
+
+    def leave(self, connection: Connection) -> None:
+        """It is over."""
+        address = connection.client[0] if connection.client else ""
+        self._slices[id(connection) // 64 % SLICES].discard(connection)
+        self._count -= 1
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run what waits for something."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def flush_soon(self, connection: Connection) -> None:
+        """At the end of this turn of the loop."""
+        if not self._unflushed:
+            self.loop.call_soon(self._flush)
+        self._unflushed.append(connection)
+
+    def tell_refused(self, refusal: BadMessage, client: tuple[str, int] | None) -> None:
+        """Of what the application never sees."""
+        self._tell(refusal.status, refusal.word, client[0] if client else "")
+
+    def _flush(self) -> None:
+        unflushed, self._unflushed = self._unflushed, []
+        for connection in unflushed:
+            connection.flush()
+
+    def _look(self) -> None:
+        """Keep the clock, and see whose deadline is over, in a part of the connections."""
+        self.now = self.loop.time()
+        if self._looks % SECOND == 0:
+            self.date = date_line()
+        self._looks += 1
+        for connection in list(self._slices[self._looks % SLICES]):
+            if connection.deadline < self.now:
+                connection.expire()
+        self._timer = self.loop.call_later(TICK, self._look)

@@ -1,0 +1,232 @@
+"""One request and its reply, as the application sees them: ASGI 3.0.
+
+Two extensions: `http.response.zerocopysend` is ASGI's own, a part of an open file that the kernel sends; `whole`, in
+the scope, is ours: a reply that is there at once, in one plain call.
+
+Laws: what a head said is kept, or the connection breaks, so that nobody takes a part for the whole; a client that has
+gone ends what waits for it, and nothing else.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Generator, Sequence
+from types import coroutine
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from backlore.web.door.files import send_file
+from backlore.web.door.reading import Head
+from backlore.web.door.writing import (
+    BODILESS,
+    CHUNKED,
+    CLOSE,
+    CONTINUE,
+    KEEP_ALIVE,
+    LAST_CHUNK,
+    Header,
+    chunk,
+    field,
+    status_line,
+)
+from backlore.web.request import Disconnected
+
+if TYPE_CHECKING:
+    from backlore.web.door.connection import Connection
+
+ASGI = {"version": "3.0", "spec_version": "2.4"}
+EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.zerocopysend": {}}
+UNKNOWN = -1  # length
+
+
+class Exchange:
+    """Runs the application for one request. `keep`: the connection outlives it; `over`: it is answered."""
+
+    __slots__ = ("_chunked", "_connection", "_expects", "_head", "_left", "_start", "_taken", "_waiter", "keep", "over")
+
+    def __init__(self, connection: "Connection", head: Head):
+        self._connection = connection
+        self._head = head
+        self._expects = head.expects  # to be told to go on, before its body comes
+        self._start: dict[str, Any] | None = None  # of the reply, until its first bytes leave
+        self._chunked = False
+        self._left = 0  # bytes that the reply's head has promised, and that have not been sent
+        self._taken = False  # the body, to its end
+        self._waiter: asyncio.Future[None] | None = None  # for more of the body, or for the client's leaving
+        self.keep = head.keep_alive
+        self.over = False
+
+    def run(self) -> None:
+        """Begin. What waits for nothing is answered when this returns, and has cost no task."""
+        connection, head = self._connection, self._head
+        path = head.path.decode("ascii")
+        scope = {
+            "type": "http", "asgi": ASGI, "http_version": head.version, "method": head.method, "scheme": "http",
+            "path": unquote(path) if "%" in path else path, "raw_path": head.path, "query_string": head.query,
+            "root_path": "", "headers": head.fields, "client": connection.client, "server": connection.door.address,
+            "extensions": EXTENSIONS, "whole": self.whole, "arrived": self.has_arrived,
+        }  # fmt: skip
+        work = connection.door.application(scope, self.receive, self.send)
+        try:
+            awaited = work.send(None)
+        except StopIteration:
+            self._end()
+        except Exception:  # which the application has told
+            self._break()
+        else:
+            task = connection.door.spawn(work if awaited is None else _rest(work, awaited))
+            task.add_done_callback(self._seen_through)
+
+    def _seen_through(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception():
+            self._break()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if not self.over:
+            self._break()
+
+    def _break(self) -> None:
+        """The reply will not be whole: the client must see it."""
+        if not self.over:
+            self.over = True
+            self._connection.abort()
+
+    def wake(self) -> None:
+        """More of the body is there, or the client has gone."""
+        waiter, self._waiter = self._waiter, None
+        if waiter and not waiter.done():
+            waiter.set_result(None)
+
+    async def receive(self) -> dict[str, Any]:
+        """The next part of the body; `http.disconnect` when the client has gone or the reply is sent."""
+        connection = self._connection
+        reader = connection.reader
+        while not self.over:
+            if reader.size or (reader.complete and not self._taken):
+                self._taken = reader.complete
+                body = reader.take()
+                connection.read_on()
+                return {"type": "http.request", "body": body, "more_body": not self._taken}
+            if connection.gone:
+                break
+            if self._expects and not self._start:
+                self._expects = False
+                connection.write(CONTINUE)
+            self._waiter = connection.door.loop.create_future()
+            await self._waiter
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """The head of the reply, or a part of its body. Raises Disconnected, OSError."""
+        kind, connection = message["type"], self._connection
+        if kind == "http.response.start":
+            self._start = message
+            return
+        if self.over:
+            raise RuntimeError("the reply was complete before")
+        if connection.gone:
+            raise Disconnected
+        more = message.get("more_body", False)
+        if kind == "http.response.body":
+            body = message.get("body", b"")
+            self._begin(UNKNOWN if more else len(body))
+            self._write(body)
+        else:  # http.response.zerocopysend
+            self._begin(message["count"])
+            if self._left:
+                await send_file(connection, message["file"], message["offset"], message["count"])
+                self._left -= message["count"]
+        if not more:
+            self._finish()
+        elif connection.full:
+            await connection.drain()
+
+    def has_arrived(self) -> bool:
+        """Whether the whole body is here."""
+        return self._connection.reader.complete
+
+    def whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """A whole reply. Nothing happens when the client has gone."""
+        head = self._make_head(status, headers, len(body))
+        self._connection.write(head + body if self._left else head)
+        self._left = 0
+        self._finish()
+
+    def _begin(self, length: int) -> None:
+        """Send the head, if it hasn't been."""
+        start, self._start = self._start, None
+        if start is not None:
+            self._connection.write(self._make_head(start["status"], start["headers"], length))
+
+    def _make_head(self, status: int, headers: Sequence[Header], length: int) -> bytes:
+        """The head of a reply, whose body has `length` bytes unless a header says it (RFC 9112, §6)."""
+        connection, head = self._connection, self._head
+        parts = [status_line(status)]
+        for header in headers:
+            name = header[0]
+            if name == b"content-length":
+                length = int(header[1])
+            elif name == b"connection":
+                self.keep = self.keep and header[1] != b"close"
+            else:
+                parts.append(field(header))
+        if not connection.reader.complete:  # a body that nobody waits for: this connection has no other use
+            self.keep = False
+        self._left = length
+        if status in BODILESS:
+            self._left = 0
+        elif length >= 0:
+            parts.append(b"content-length: %d\r\n" % length)
+            if head.method == "HEAD":
+                self._left = 0
+        elif head.version == "1.1":
+            self._chunked = head.method != "HEAD"
+            parts.append(CHUNKED)
+        else:
+            self.keep = False
+        if not self.keep:
+            parts.append(CLOSE)
+        elif head.version == "1.0":
+            parts.append(KEEP_ALIVE)
+        parts.append(connection.door.date)
+        parts.append(b"\r\n")
+        return b"".join(parts)
+
+    def _write(self, body: bytes) -> None:
+        if not body or self._head.method == "HEAD":
+            return
+        if self._chunked:
+            body = chunk(body)
+        elif self._left != UNKNOWN:
+            self._left -= len(body)
+            if self._left < 0:
+                raise RuntimeError("more than the reply's content-length")
+        self._connection.write(body)
+
+    def _finish(self) -> None:
+        if self._chunked:
+            self._connection.write(LAST_CHUNK)
+        elif self._left > 0:
+            raise RuntimeError(f"{self._left} bytes less than the reply's content-length")
+        self.over = True
+        self.wake()
+        self._connection.finished(self)
+
+
+async def _rest(work: Coroutine[Any, Any, None], awaited: Any) -> None:
+    """What is left of a coroutine that was begun by hand and waits for `awaited`: for a task to run."""
+    await _passing_on(work, awaited)
+
+
+@coroutine
+def _passing_on(work: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    try:
+        while True:
+            try:
+                answer = yield awaited
+            except BaseException as error:
+                awaited = work.throw(error)
+            else:
+                awaited = work.send(answer)
+    except StopIteration:
+        return

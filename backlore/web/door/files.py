@@ -1,0 +1,61 @@
+"""Files, sent by the kernel from the page cache to the socket: nothing of them comes here.
+
+Law: the event loop never waits for the disk. What isn't in memory is read by a thread first.
+"""
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from backlore.web.request import Disconnected
+
+if TYPE_CHECKING:
+    from backlore.web.door.connection import Connection
+
+PIECE = 512 << 10  # bytes sent before others have their turn
+NOWAIT = getattr(os, "RWF_NOWAIT", None)  # of Linux: reads what is in memory, and nothing else
+
+
+def is_in_memory(file: int, at: int) -> bool:
+    """Whether a byte of an open file can be read without waiting for the disk."""
+    if NOWAIT is None:
+        return False
+    try:
+        return os.preadv(file, [bytearray(1)], at, NOWAIT) == 1
+    except OSError:
+        return False
+
+
+def fetch(file: int, at: int, size: int) -> None:
+    """Bring a stretch of a file into memory; for threads."""
+    end = at + size
+    while at < end and (piece := os.pread(file, min(128 << 10, end - at), at)):
+        at += len(piece)
+
+
+async def send_file(connection: "Connection", file: int, at: int, count: int) -> None:
+    """Send `count` bytes of an open file, from `at`. Raises Disconnected; OSError when the file has become shorter."""
+    loop = connection.door.loop
+    await connection.empty()
+    socket = os.dup(connection.fileno())  # the transport has the other one in its own hands
+    try:
+        while count:
+            size = min(PIECE, count)
+            if not (is_in_memory(file, at) and is_in_memory(file, at + size - 1)):
+                await loop.run_in_executor(None, fetch, file, at, size)
+            try:
+                sent = os.sendfile(socket, file, at, size)
+            except BlockingIOError:
+                await connection.wait_until_writable(socket)
+                continue
+            except (BrokenPipeError, ConnectionError):
+                raise Disconnected from None
+            if not sent:
+                raise OSError("the file has become shorter while it was sent")
+            at += sent
+            count -= sent
+            if connection.gone:
+                raise Disconnected
+            await asyncio.sleep(0)
+    finally:
+        os.close(socket)

@@ -1,0 +1,281 @@
+"""What a client's bytes are: requests, one after another (RFC 9112). No sockets here.
+
+Laws:
+
+- One message at a time. What comes behind its end stays with the caller, as bytes, until it is answered.
+- What could be read in two ways is refused, and nothing more is read: nobody in front of us may see other requests
+  than we do. llhttp checks a head at its strictest; what it takes and we don't is checked here.
+- Everything has a bound: the line, the head, the number of its fields, what frames the chunks, the trailers.
+"""
+
+import re
+from typing import NamedTuple
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+Fields = list[tuple[bytes, bytes]]  # names in lower case
+
+LINE_LIMIT = 64 << 10  # bytes of a request line; the application bounds the query more narrowly
+HEAD_LIMIT = 96 << 10  # bytes of a whole head
+FIELDS = 100
+FRAMING = 16 << 10  # bytes that frame the chunks, beyond eight for each byte of content
+END = b"\r\n\r\n"
+
+# method, target, version (§3), more strictly than llhttp: it would take two spaces, and lines of other protocols
+LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([!-~]+) HTTP/(\d\.\d)\r\n")
+# authority and the rest of an absolute target (§3.2.2)
+ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE)
+HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?")
+LENGTH = re.compile(rb"\d{1,20}[ \t]*")
+# the size of a chunk, and an extension that nobody needs (§7.1)
+SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?\r\n")
+BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")  # ends a line for some, and not for others
+TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n")
+
+
+class BadMessage(Exception):
+    """The message is none that we take: `status` and `word` of the reply, the last one on its connection."""
+
+    def __init__(self, status: int, word: str):
+        super().__init__(word)
+        self.status = status
+        self.word = word
+
+
+class Head(NamedTuple):
+    """What stands before a body."""
+
+    method: str
+    path: bytes  # as sent
+    query: bytes
+    version: str
+    fields: Fields
+    length: int  # of the body in bytes, -1 when it comes in chunks
+    keep_alive: bool
+    expects: bool  # that we say 100 before the body is sent (RFC 9110, §10.1.1)
+
+
+class Fielder:
+    """llhttp, given one whole head after another: one serves all connections."""
+
+    def __init__(self) -> None:
+        self._found: Fields = []
+        self._spent = True  # it expects what isn't its business: a body, or the end of the connection
+
+    def parse(self, raw: bytes) -> Fields:
+        """The fields, from behind the first line to the empty one. Raises BadMessage."""
+        if self._spent:
+            self._parser = HttpRequestParser(self)
+        self._spent = True
+        found = self._found = []
+        try:
+            self._parser.feed_data(b"GET / HTTP/1.1\r\n" + raw)  # any method is one, and the table knows which it has
+        except HttpParserError as error:
+            raise (BadMessage(431, "size") if len(found) > FIELDS else BadMessage(400, "http")) from error
+        except HttpParserUpgrade:  # we stay with this protocol (RFC 9110, §7.8)
+            self._spent = True
+        return found
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of httptools."""
+        self._found.append((name.lower(), value))
+        if len(self._found) > FIELDS:
+            raise ValueError("too many fields")
+
+    def on_message_complete(self) -> None:
+        """Of httptools."""
+        self._spent = not self._parser.should_keep_alive()
+
+
+_fielder = Fielder()
+
+
+def read_head(raw: bytes) -> Head:
+    """The head that these bytes, up to the empty line, are. Raises BadMessage."""
+    line = LINE.match(raw)
+    if line is None:
+        raise BadMessage(400, "http")
+    if line.end() > LINE_LIMIT:
+        raise BadMessage(414, "query")
+    method, target, version = line[1], line[2], line[3]
+    fields = _fielder.parse(raw[line.end() :])
+    known = dict(fields)
+    length = 0
+    if b"content-length" in known or b"transfer-encoding" in known:
+        length = judge_framing(known, version)
+    hosts = 1 if b"host" in known else 0
+    if len(known) < len(fields):
+        hosts = sum(name == b"host" for name, _ in fields)
+    if hosts != 1 and (hosts or version == b"1.1"):
+        raise BadMessage(400, "http")
+    keep_alive = version == b"1.1"
+    if b"connection" in known:
+        # of several lines each may say it
+        said = {word.strip().lower() for name, value in fields if name == b"connection" for word in value.split(b",")}
+        keep_alive = b"close" not in said and (keep_alive or b"keep-alive" in said)
+    if target[:1] != b"/":
+        target, fields = judge_target(method, target, fields)
+    elif hosts and not HOST.fullmatch(known[b"host"]):
+        raise BadMessage(400, "http")
+    if b"#" in target:
+        raise BadMessage(400, "http")
+    if version != b"1.1" and version != b"1.0":
+        raise BadMessage(505, "http")
+    path, _, query = target.partition(b"?")
+    expects = b"expect" in known and known[b"expect"].lower() == b"100-continue" and version == b"1.1"
+    return Head(method.decode(), path, query, version.decode(), fields, length, keep_alive, expects)
+
+
+def judge_framing(known: dict[bytes, bytes], version: bytes) -> int:
+    """How long the body is, -1 in chunks (§6.3). llhttp has refused both, and either one twice. Raises BadMessage."""
+    coding = known.get(b"transfer-encoding")
+    if coding is None:
+        length = known[b"content-length"]
+        if not LENGTH.fullmatch(length):
+            raise BadMessage(400, "http")
+        return int(length)
+    if version != b"1.1":
+        raise BadMessage(400, "http")
+    if coding.strip().lower() != b"chunked":
+        raise BadMessage(501, "http")
+    return -1
+
+
+def judge_target(method: bytes, target: bytes, fields: Fields) -> tuple[bytes, Fields]:
+    """The path and query of a target that is no plain path, whose authority stands for Host (§3.2)."""
+    if (target == b"*" and method == b"OPTIONS") or method == b"CONNECT":
+        return target, fields
+    found = ABSOLUTE.fullmatch(target)
+    if found is None or not HOST.fullmatch(found[1]):
+        raise BadMessage(400, "http")
+    rest = found[2] or b"/"
+    others = [each for each in fields if each[0] != b"host"]
+    return rest if rest[:1] == b"/" else b"/" + rest, [(b"host", found[1]), *others]
+
+
+class Reader:
+    """Reads one message after another: `feed` it bytes until it is `complete`, then `reset` it.
+
+    `head` is there as soon as it is whole; what has come of the body waits for `take`, and is `size` bytes.
+    """
+
+    __slots__ = ("_framing", "_left", "_partial", "_pieces", "_step", "complete", "head", "size")
+
+    def __init__(self) -> None:
+        self._partial = b""  # of a head, or of a line that frames chunks
+        self._pieces: list[bytes] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """The next message begins."""
+        self.head: Head | None = None
+        self.complete = False
+        self.size = 0
+        self._left = 0  # bytes of the body, or of this chunk, that are to come
+        self._step = self._read_size  # what comes next of a body in chunks
+        self._framing = FRAMING
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something of a head is there."""
+        return self.head is not None or bool(self._partial)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes, up to the end of the message at most; what is left of them. Raises BadMessage."""
+        if self.head is None:
+            raw, data = self._gather(data, END, HEAD_LIMIT)
+            if not raw:
+                return data
+            self.head = read_head(raw.removeprefix(b"\r\n"))  # an empty line before it is nothing: §2.2
+            self._left = self.head.length
+            self.complete = self._left == 0
+        if self.head.length >= 0:
+            data = self._read_content(data)
+            self.complete = self._left == 0
+            return data
+        while data and not self.complete:
+            data = self._step(data)
+        return data
+
+    def take(self) -> bytes:
+        """What has come of the body since the last time."""
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self.size = 0
+        return body
+
+    def _gather(self, data: bytes, end: bytes, limit: int) -> tuple[bytes, bytes]:
+        """All up to `end`, it included, and what is behind; nothing while it hasn't come. Raises BadMessage."""
+        known = len(self._partial)
+        if known:
+            data, self._partial = self._partial + data, b""
+        at = data.find(end, max(known - len(end) + 1, 0))
+        if at > limit or (at < 0 and len(data) >= limit + len(end)):
+            raise judge_size(data)
+        if at < 0:
+            if BARE.search(data):
+                raise BadMessage(400, "http")
+            self._partial = data
+            return b"", b""
+        at += len(end)
+        return data[:at], data[at:]
+
+    def _read_content(self, data: bytes) -> bytes:
+        """The bytes of a body or a chunk."""
+        if self._left and data:
+            piece = data[: self._left]
+            self._pieces.append(piece)
+            self.size += len(piece)
+            self._left -= len(piece)
+            return data[len(piece) :]
+        return data
+
+    # The parts of a body in chunks (§7.1)
+
+    def _read_line(self, data: bytes) -> tuple[bytes, bytes]:
+        line, data = self._gather(data, b"\r\n", FRAMING)
+        self._framing -= len(line)
+        if self._framing < 0:
+            raise BadMessage(400, "http")
+        return line, data
+
+    def _read_size(self, data: bytes) -> bytes:
+        line, data = self._read_line(data)
+        if line:
+            size = SIZE.fullmatch(line)
+            if size is None:
+                raise BadMessage(400, "http")
+            self._left = int(size[1], 16)
+            self._framing += 8 * self._left
+            self._step = self._read_chunk if self._left else self._read_trailer
+        return data
+
+    def _read_chunk(self, data: bytes) -> bytes:
+        data = self._read_content(data)
+        if not self._left:
+            self._step = self._read_end
+        return data
+
+    def _read_end(self, data: bytes) -> bytes:
+        known = len(self._partial)
+        end = self._partial + data[: 2 - known]
+        if not b"\r\n".startswith(end):
+            raise BadMessage(400, "http")
+        if len(end) == 2:
+            self._step, self._partial = self._read_size, b""
+        else:
+            self._partial = end
+        return data[len(end) - known :]
+
+    def _read_trailer(self, data: bytes) -> bytes:
+        """A field behind the last chunk, which is dropped, or the empty line that ends them (§7.1.2)."""
+        line, data = self._read_line(data)
+        if line and line != b"\r\n" and not TRAILER.fullmatch(line):
+            raise BadMessage(400, "http")
+        self.complete = line == b"\r\n"
+        return data
+
+
+def judge_size(data: bytes) -> BadMessage:
+    """What is too large, of a head or of what frames chunks: 414, 431 (RFC 6585, §5)."""
+    return BadMessage(431, "size") if 0 <= data.find(b"\r\n") <= LINE_LIMIT else BadMessage(414, "query")
