@@ -126,6 +126,17 @@ def test_smuggled_request_is_none(kinds: Server) -> None:
     assert status(received) == 400 and b"connection: close" in received and b"teapot" not in received
 
 
+def test_a_body_that_nobody_takes_is_no_part_of_the_next_one(kinds: Server) -> None:
+    body = JSON + b'Content-Length: 12\r\n\r\n{"text":"a"}'
+    with socket.create_connection(("127.0.0.1", kinds.port), timeout=5) as connection:
+        for raw, wanted in ((b"POST /nowhere HTTP/1.1\r\n" + body, b"404"), (POST + body, b"200")) * 2:
+            connection.sendall(raw)
+            received = b""
+            while not complete(received):
+                received += connection.recv(65536)
+            assert received[9:12] == wanted, received
+
+
 def test_malformed_for_every_route_of_the_example(shoebox: Server) -> None:
     """Deep, doubled, wrongly typed: the contract's error from every route, by the routes' own description."""
     user = User(shoebox, "wire@example.com").sign_up()

@@ -1,4 +1,4 @@
-"""A process of the master's: `serve` answers requests through granian, `tasks` runs the periodic tasks.
+"""A process of the master's: `serve` answers requests through our door, `tasks` runs the periodic tasks.
 
 Started as `python -m backlore.process.worker ROLE CONTEXT LINE [LISTENER]`. LINE is a socket to the master: we say
 `ready` on it, or what of the application is wrong, and when it ends the master is dead and so are we.

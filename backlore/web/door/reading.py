@@ -170,6 +170,7 @@ class Reader:
         """The next message begins."""
         self.head: Head | None = None
         self.complete = False
+        self._pieces.clear()  # of a body that nobody took
         self.size = 0
         self._left = 0  # bytes of the body, or of this chunk, that are to come
         self._step = self._read_size  # what comes next of a body in chunks
