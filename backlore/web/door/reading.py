@@ -102,11 +102,11 @@ def read_head(raw: bytes) -> Head:
     known = dict(fields)
     length = 0
     if b"content-length" in known or b"transfer-encoding" in known:
-        length = judge_framing(known, version)
+        length = judge_framing(fields, version)
     hosts = 1 if b"host" in known else 0
     if len(known) < len(fields):
         hosts = sum(name == b"host" for name, _ in fields)
-    if hosts != 1 and (hosts or version == b"1.1"):
+    if (hosts != 1 and (hosts or version == b"1.1")) or (hosts and not HOST.fullmatch(known[b"host"])):
         raise BadMessage(400, "http")
     keep_alive = version == b"1.1"
     if b"connection" in known:
@@ -115,8 +115,8 @@ def read_head(raw: bytes) -> Head:
         keep_alive = b"close" not in said and (keep_alive or b"keep-alive" in said)
     if target[:1] != b"/":
         target, fields = judge_target(method, target, fields)
-    elif hosts and not HOST.fullmatch(known[b"host"]):
-        raise BadMessage(400, "http")
+    if method == b"CONNECT":  # what a proxy takes for an open tunnel is never ours (RFC 9110, §9.3.6)
+        raise BadMessage(501, "http")
     if b"#" in target:
         raise BadMessage(400, "http")
     if version != b"1.1" and version != b"1.0":
@@ -126,19 +126,19 @@ def read_head(raw: bytes) -> Head:
     return Head(method.decode(), path, query, version.decode(), fields, length, keep_alive, expects)
 
 
-def judge_framing(known: dict[bytes, bytes], version: bytes) -> int:
-    """How long the body is, -1 in chunks (§6.3). llhttp has refused both, and either one twice. Raises BadMessage."""
-    coding = known.get(b"transfer-encoding")
-    if coding is None:
-        length = known[b"content-length"]
-        if not LENGTH.fullmatch(length):
+def judge_framing(fields: Fields, version: bytes) -> int:
+    """How long the body is, -1 in chunks (§6.3). Raises BadMessage."""
+    framing = [each for each in fields if each[0] in (b"content-length", b"transfer-encoding")]
+    name, value = framing[0]
+    if name == b"transfer-encoding":
+        if any(value.strip().lower() != b"chunked" for name, value in framing if name == b"transfer-encoding"):
+            raise BadMessage(501, "http")
+        if len(framing) > 1 or version != b"1.1":
             raise BadMessage(400, "http")
-        return int(length)
-    if version != b"1.1":
+        return -1
+    if len(framing) > 1 or not LENGTH.fullmatch(value):
         raise BadMessage(400, "http")
-    if coding.strip().lower() != b"chunked":
-        raise BadMessage(501, "http")
-    return -1
+    return int(value)
 
 
 def judge_target(method: bytes, target: bytes, fields: Fields) -> tuple[bytes, Fields]:
@@ -172,6 +172,7 @@ class Reader:
         self.complete = False
         self._pieces.clear()  # of a body that nobody took
         self.size = 0
+        self._pieces.clear()  # nobody took them, and they belong to no other message
         self._left = 0  # bytes of the body, or of this chunk, that are to come
         self._step = self._read_size  # what comes next of a body in chunks
         self._framing = FRAMING
@@ -183,20 +184,21 @@ class Reader:
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes, up to the end of the message at most; what is left of them. Raises BadMessage."""
+        at = 0
         if self.head is None:
-            raw, data = self._gather(data, END, HEAD_LIMIT)
+            raw, at = self._gather(data, 0, END, HEAD_LIMIT)
             if not raw:
-                return data
+                return b""
             self.head = read_head(raw.removeprefix(b"\r\n"))  # an empty line before it is nothing: §2.2
             self._left = self.head.length
             self.complete = self._left == 0
         if self.head.length >= 0:
-            data = self._read_content(data)
+            at = self._read_content(data, at)
             self.complete = self._left == 0
-            return data
-        while data and not self.complete:
-            data = self._step(data)
-        return data
+        else:
+            while at < len(data) and not self.complete:
+                at = self._step(data, at)
+        return data[at:]
 
     def take(self) -> bytes:
         """What has come of the body since the last time."""
@@ -205,43 +207,49 @@ class Reader:
         self.size = 0
         return body
 
-    def _gather(self, data: bytes, end: bytes, limit: int) -> tuple[bytes, bytes]:
-        """All up to `end`, it included, and what is behind; nothing while it hasn't come. Raises BadMessage."""
-        known = len(self._partial)
-        if known:
-            data, self._partial = self._partial + data, b""
-        at = data.find(end, max(known - len(end) + 1, 0))
-        if at > limit or (at < 0 and len(data) >= limit + len(end)):
-            raise judge_size(data)
-        if at < 0:
-            if BARE.search(data):
-                raise BadMessage(400, "http")
-            self._partial = data
-            return b"", b""
-        at += len(end)
-        return data[:at], data[at:]
+    # Each takes bytes from `at` on, and gives the place behind what it took: copying the rest each time, a read that
+    # is full of small chunks would hold up everybody for seconds.
 
-    def _read_content(self, data: bytes) -> bytes:
+    def _gather(self, data: bytes, at: int, end: bytes, limit: int) -> tuple[bytes, int]:
+        """All up to `end`, it included; nothing while it hasn't come. Raises BadMessage."""
+        known, most = len(self._partial), limit + len(end)
+        if known:
+            whole, self._partial = self._partial + data[at : at + most], b""
+            found = whole.find(end, max(known - len(end) + 1, 0))
+        else:
+            found = data.find(end, at, at + most)
+            if found >= 0:
+                return data[at : found + len(end)], found + len(end)
+            whole = data[at : at + most]
+        if 0 <= found <= limit:
+            return whole[: found + len(end)], at - known + found + len(end)
+        if len(whole) >= most:
+            raise judge_size(whole) if self.head is None else BadMessage(400, "http")
+        if BARE.search(whole, max(known - 1, 0)):  # what was there before was looked at before
+            raise BadMessage(400, "http")
+        self._partial = whole
+        return b"", len(data)
+
+    def _read_content(self, data: bytes, at: int) -> int:
         """The bytes of a body or a chunk."""
-        if self._left and data:
-            piece = data[: self._left]
+        piece = data[at : at + self._left]
+        if piece:
             self._pieces.append(piece)
             self.size += len(piece)
             self._left -= len(piece)
-            return data[len(piece) :]
-        return data
+        return at + len(piece)
 
     # The parts of a body in chunks (§7.1)
 
-    def _read_line(self, data: bytes) -> tuple[bytes, bytes]:
-        line, data = self._gather(data, b"\r\n", FRAMING)
+    def _read_line(self, data: bytes, at: int) -> tuple[bytes, int]:
+        line, at = self._gather(data, at, b"\r\n", FRAMING)
         self._framing -= len(line)
         if self._framing < 0:
             raise BadMessage(400, "http")
-        return line, data
+        return line, at
 
-    def _read_size(self, data: bytes) -> bytes:
-        line, data = self._read_line(data)
+    def _read_size(self, data: bytes, at: int) -> int:
+        line, at = self._read_line(data, at)
         if line:
             size = SIZE.fullmatch(line)
             if size is None:
@@ -249,32 +257,32 @@ class Reader:
             self._left = int(size[1], 16)
             self._framing += 8 * self._left
             self._step = self._read_chunk if self._left else self._read_trailer
-        return data
+        return at
 
-    def _read_chunk(self, data: bytes) -> bytes:
-        data = self._read_content(data)
+    def _read_chunk(self, data: bytes, at: int) -> int:
+        at = self._read_content(data, at)
         if not self._left:
             self._step = self._read_end
-        return data
+        return at
 
-    def _read_end(self, data: bytes) -> bytes:
+    def _read_end(self, data: bytes, at: int) -> int:
         known = len(self._partial)
-        end = self._partial + data[: 2 - known]
+        end = self._partial + data[at : at + 2 - known]
         if not b"\r\n".startswith(end):
             raise BadMessage(400, "http")
         if len(end) == 2:
             self._step, self._partial = self._read_size, b""
         else:
             self._partial = end
-        return data[len(end) - known :]
+        return at + len(end) - known
 
-    def _read_trailer(self, data: bytes) -> bytes:
+    def _read_trailer(self, data: bytes, at: int) -> int:
         """A field behind the last chunk, which is dropped, or the empty line that ends them (§7.1.2)."""
-        line, data = self._read_line(data)
+        line, at = self._read_line(data, at)
         if line and line != b"\r\n" and not TRAILER.fullmatch(line):
             raise BadMessage(400, "http")
         self.complete = line == b"\r\n"
-        return data
+        return at
 
 
 def judge_size(data: bytes) -> BadMessage:
