@@ -206,6 +206,11 @@ def test_mounted(anyone: User, user: User) -> None:
     assert user.post("/closed/a").text == "/closed /closed/a user@example.com"
     assert user.post("/closed/a", headers={"x-csrf-token": ""}).json() == {"error": "csrf"}
     assert anyone.get("/open/fail").json() == {"error": "server"}
+    framed = anyone.get("/open/framed")
+    assert framed.text == "/open /open/framed None" and "transfer-encoding" not in framed.headers
+    assert framed.headers.get_list("content-length") == [str(len(framed.text))]
+    split = anyone.get("/open/split")
+    assert split.json() == {"error": "server"} and "set-cookie" not in split.headers
 
 
 ORIGINS = [

@@ -35,7 +35,7 @@ from backlore.web.stages import Keeper, private
 MOST = 100  # sessions of a user; a new one ends the one that was not used for longest
 DEVICES = 20  # of a user that are known: those that were used last
 REMEMBERED = 50_000  # sessions, by a worker
-FRESH = 0.02  # of the time without use: so long a session needs no renewal
+FRESH = 0.02  # of the time without use, so long a session needs no renewal; of that in all, so late may it end
 KNOWN_FOR = 90 * 86_400  # seconds that a device is known without use
 
 # One round trip for a session: read it, check its limit, read its user, renew it if it is time.
@@ -132,7 +132,7 @@ class Sessions:
         self._users = users
         self._idle = int(idle)
         self._limit = int(limit)
-        self._remember_for = min(memory, idle * FRESH)
+        self._remember_for = min(memory, idle * FRESH, limit * FRESH)
         self._memory: dict[str, Memory] = {}
         self._sha = hashlib.sha1(LOAD.encode()).hexdigest()
 

@@ -194,7 +194,12 @@ async def mounted(scope, receive, send):
         raise RuntimeError("mounted")
     if scope["path"].endswith("/read"):
         await app.redis.incrby(key("count", "abc"), len(await read(receive)))
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    headers = [(b"content-type", b"text/plain")]
+    if scope["path"].endswith("/framed"):
+        headers += [(b"Content-Length", b"%d" % len(body)), (b"Transfer-Encoding", b"chunked")]
+    if scope["path"].endswith("/split"):
+        headers.append((b"x-name", b"a\r\nset-cookie: a=b"))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
