@@ -29,7 +29,7 @@ class Developer:
             cookie = f"{self._cookie}={self._key}; Path=/; HttpOnly; SameSite=Strict"
             here = request.scope["raw_path"].decode("latin-1")
             return reply(303, headers=[("location", here), ("set-cookie", cookie), ("cache-control", "no-store")])
-        if any(map(self._opens, values_of(self._cookie, request.headers.get(b"cookie")))):
+        if any(map(self._opens, values_of(self._cookie, request.headers.get(b"cookie", b"")))):
             return None
         return reply(403, error="key")
 

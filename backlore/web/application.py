@@ -113,8 +113,12 @@ class Application:
             headers = headers + self._always
         if self.draining:
             headers = [*headers, CLOSE]
-        sending = answer.send(send, headers, request.method == "HEAD")
+        whole = request.scope.get("whole")  # of our own door: what is all there needs no messages
         try:
+            if whole is not None and type(answer) is Reply:
+                whole(answer.status, headers, answer.body)
+                return
+            sending = answer.send(send, headers, request.method == "HEAD")
             if answer.is_long:
                 await become_task()
                 sending = watched(request, sending)
@@ -185,8 +189,11 @@ class Application:
                 request.ask_for_body()
             gates = route.stage.gates
             if len(gates) > len(passed):  # a later stage has the gates of the earlier ones, and more
-                if refusal := await route.judge(request, gates[len(passed) :]):
-                    return refusal
+                verdict = route.judge(request, gates[len(passed) :])
+                if verdict is not None:
+                    refusal = verdict if isinstance(verdict, Reply) else await verdict
+                    if refusal is not None:
+                        return refusal
                 passed = gates
             if route.names:
                 request.parameters = read_parameters(route, request.scope["raw_path"])

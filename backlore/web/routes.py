@@ -5,7 +5,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -139,14 +139,18 @@ class Route:
         self._waits = may_wait(function)
         self._texts = {name for name in self.parameters if kinds.get(name, str) is str}  # of which any is right
 
-    async def run(self, request: Request) -> Answer:
+    def run(self, request: Request) -> Awaitable[Answer]:
         """Decode what the handler takes, and call it. Raises what `Body.read` and `Codec` raise."""
+        if self.body is None and self._plain and not self._waits:
+            answer: Awaitable[Answer] = self.handler(request)
+            return answer
+        return self._run(request)
+
+    async def _run(self, request: Request) -> Answer:
         if self.body is None:
             if self._waits:
                 await become_task()
-            if self._plain:
-                return await self.handler(request)
-            return await self.handler(request, **self._arguments(request))
+            return await self.handler(request, **({} if self._plain else self._arguments(request)))
         if self.limit and (refused := await self.limit(request)):
             return refused
         body = await self.body.read(request, self.limits)
@@ -159,18 +163,25 @@ class Route:
 
     async def look_again(self, request: Request) -> None:
         """See `Request.look_again`."""
-        if refusal := await self.judge(request, self.stage.again):
-            raise Refused(refusal)
+        verdict = self.judge(request, self.stage.again)
+        if verdict is not None:
+            refusal = verdict if isinstance(verdict, Reply) else await verdict
+            if refusal is not None:
+                raise Refused(refusal)
 
-    async def judge(self, request: Request, gates: Iterable[Gate]) -> Reply | None:
-        """The first refusal of some gates."""
-        for gate in gates:
+    def judge(self, request: Request, gates: Sequence[Gate]) -> Verdict:
+        """The first refusal of some gates; what waits for one only if a gate does."""
+        for place, gate in enumerate(gates):
             verdict = gate(request, self, self.keeper)
-            if verdict is not None and not isinstance(verdict, Reply):
-                verdict = await verdict
             if verdict is not None:
-                return verdict
+                return verdict if isinstance(verdict, Reply) else self._judge_on(verdict, request, gates[place + 1 :])
         return None
+
+    async def _judge_on(self, first: Awaitable[Reply | None], request: Request, gates: Sequence[Gate]) -> Reply | None:
+        if refusal := await first:
+            return refusal
+        verdict = self.judge(request, gates)
+        return verdict if verdict is None or isinstance(verdict, Reply) else await verdict
 
     async def csrf_of(self, request: Request) -> str:
         """The csrf token in the body, for the gate."""

@@ -1,32 +1,22 @@
 """One request and its reply, as the application sees them: ASGI 3.0.
 
-Two extensions: `http.response.zerocopysend` is ASGI's own, a part of an open file that the kernel sends; `whole`, in
-the scope, is ours: a reply that is there at once, in one plain call.
+In the scope are an extension of ASGI's own, `http.response.zerocopysend`, which has the kernel send a part of an open
+file, and two functions of ours: `whole` replies at once, in one plain call; `arrived` tells whether all of the body
+is here.
 
 Laws: what a head said is kept, or the connection breaks, so that nobody takes a part for the whole; a client that has
-gone ends what waits for it, and nothing else.
+gone ends what waits for it, and nothing else. A request that waits for nothing costs no task.
 """
 
 import asyncio
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Iterable
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from backlore.web.door.files import send_file
 from backlore.web.door.reading import Head
-from backlore.web.door.writing import (
-    BODILESS,
-    CHUNKED,
-    CLOSE,
-    CONTINUE,
-    KEEP_ALIVE,
-    LAST_CHUNK,
-    Header,
-    chunk,
-    field,
-    status_line,
-)
+from backlore.web.door.writing import BODILESS, CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, Header, begin, chunk
 from backlore.web.request import Disconnected
 
 if TYPE_CHECKING:
@@ -55,7 +45,7 @@ class Exchange:
         self.over = False
 
     def run(self) -> None:
-        """Begin. What waits for nothing is answered when this returns, and has cost no task."""
+        """Begin. What waits for nothing is answered when this returns."""
         connection, head = self._connection, self._head
         path = head.path.decode("ascii")
         scope = {
@@ -67,26 +57,19 @@ class Exchange:
         work = connection.door.application(scope, self.receive, self.send)
         try:
             awaited = work.send(None)
-        except StopIteration:
-            self._end()
-        except Exception:  # which the application has told
+        except Exception:  # StopIteration, or which the application has told
             self._break()
         else:
-            task = connection.door.spawn(work if awaited is None else _rest(work, awaited))
-            task.add_done_callback(self._seen_through)
+            task = connection.door.spawn(work if awaited is None else _go_on(work, awaited))
+            task.add_done_callback(self._end)
 
-    def _seen_through(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or task.exception():
-            self._break()
-        else:
-            self._end()
-
-    def _end(self) -> None:
-        if not self.over:
-            self._break()
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # as above
+        self._break()
 
     def _break(self) -> None:
-        """The reply will not be whole: the client must see it."""
+        """Nothing more comes: if the reply is not whole, the client must see it."""
         if not self.over:
             self.over = True
             self._connection.abort()
@@ -96,6 +79,10 @@ class Exchange:
         waiter, self._waiter = self._waiter, None
         if waiter and not waiter.done():
             waiter.set_result(None)
+
+    def has_arrived(self) -> bool:
+        """Whether the whole body is here."""
+        return self._connection.reader.complete
 
     async def receive(self) -> dict[str, Any]:
         """The next part of the body; `http.disconnect` when the client has gone or the reply is sent."""
@@ -115,6 +102,13 @@ class Exchange:
             self._waiter = connection.door.loop.create_future()
             await self._waiter
         return {"type": "http.disconnect"}
+
+    def whole(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+        """A whole reply; its headers name no length. Nothing happens when the client has gone."""
+        head = self._make_head(status, headers, len(body))
+        self._connection.write(head + body if self._left else head)
+        self._left = 0
+        self._finish()
 
     async def send(self, message: dict[str, Any]) -> None:
         """The head of the reply, or a part of its body. Raises Disconnected, OSError."""
@@ -141,56 +135,42 @@ class Exchange:
         elif connection.full:
             await connection.drain()
 
-    def has_arrived(self) -> bool:
-        """Whether the whole body is here."""
-        return self._connection.reader.complete
-
-    def whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
-        """A whole reply. Nothing happens when the client has gone."""
-        head = self._make_head(status, headers, len(body))
-        self._connection.write(head + body if self._left else head)
-        self._left = 0
-        self._finish()
-
     def _begin(self, length: int) -> None:
-        """Send the head, if it hasn't been."""
+        """Send the head, if it hasn't been. How the connection goes on is ours to say, and ends at most with this."""
         start, self._start = self._start, None
-        if start is not None:
-            self._connection.write(self._make_head(start["status"], start["headers"], length))
-
-    def _make_head(self, status: int, headers: Sequence[Header], length: int) -> bytes:
-        """The head of a reply, whose body has `length` bytes unless a header says it (RFC 9112, §6)."""
-        connection, head = self._connection, self._head
-        parts = [status_line(status)]
-        for header in headers:
-            name = header[0]
+        if start is None:
+            return
+        headers = [(name.lower(), value) for name, value in start.get("headers", ())]
+        for name, value in headers:
             if name == b"content-length":
-                length = int(header[1])
-            elif name == b"connection":
-                self.keep = self.keep and header[1] != b"close"
-            else:
-                parts.append(field(header))
-        if not connection.reader.complete:  # a body that nobody waits for: this connection has no other use
-            self.keep = False
-        self._left = length
+                length = int(value)
+            elif name == b"connection" and value.lower() == b"close":
+                self.keep = False
+        rest = [each for each in headers if each[0] not in (b"content-length", b"connection", b"transfer-encoding")]
+        self._connection.write(self._make_head(start["status"], rest, length))
+
+    def _make_head(self, status: int, headers: Iterable[Header], length: int) -> bytes:
+        """The head of a reply, whose body has `length` bytes (RFC 9112, §6)."""
+        connection, head = self._connection, self._head
+        begun = begin(status, headers)
+        # what the application ends, and where a body comes that nobody waits for, the connection has no other use
+        keep = self.keep = self.keep and connection.reader.complete and CLOSE not in begun
+        framing = b""
+        self._left = 0 if status in BODILESS or head.method == "HEAD" else length
         if status in BODILESS:
-            self._left = 0
+            pass
         elif length >= 0:
-            parts.append(b"content-length: %d\r\n" % length)
-            if head.method == "HEAD":
-                self._left = 0
+            framing = b"content-length: %d\r\n" % length
         elif head.version == "1.1":
             self._chunked = head.method != "HEAD"
-            parts.append(CHUNKED)
+            framing = CHUNKED
         else:
-            self.keep = False
-        if not self.keep:
-            parts.append(CLOSE)
+            keep = self.keep = False
+        if not keep and CLOSE not in begun:
+            framing += CLOSE
         elif head.version == "1.0":
-            parts.append(KEEP_ALIVE)
-        parts.append(connection.door.date)
-        parts.append(b"\r\n")
-        return b"".join(parts)
+            framing += KEEP_ALIVE
+        return b"%b%b%b\r\n" % (begun, framing, connection.door.date)
 
     def _write(self, body: bytes) -> None:
         if not body or self._head.method == "HEAD":
@@ -213,13 +193,13 @@ class Exchange:
         self._connection.finished(self)
 
 
-async def _rest(work: Coroutine[Any, Any, None], awaited: Any) -> None:
+async def _go_on(work: Coroutine[Any, Any, None], awaited: Any) -> None:
     """What is left of a coroutine that was begun by hand and waits for `awaited`: for a task to run."""
-    await _passing_on(work, awaited)
+    await _pass_on(work, awaited)
 
 
 @coroutine
-def _passing_on(work: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+def _pass_on(work: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
     try:
         while True:
             try:

@@ -1,6 +1,8 @@
 """What a reply's bytes are (RFC 9112, §4, §6, §7). No sockets here."""
 
+import re
 import time
+from collections.abc import Iterable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -12,6 +14,7 @@ CLOSE = b"connection: close\r\n"
 KEEP_ALIVE = b"connection: keep-alive\r\n"  # for HTTP/1.0, which doesn't expect it
 CHUNKED = b"transfer-encoding: chunked\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 BODILESS = frozenset({204, 304})  # replies that have none, whatever is said (RFC 9110, §6.4.1)
 
 
@@ -24,13 +27,18 @@ def status_line(status: int) -> bytes:
 
 @lru_cache(1000)
 def field(header: Header) -> bytes:
-    """The line of a header. Most are the same in all replies; what differs each time pushes out only its like."""
-    return b"%b: %b\r\n" % header
+    """The line of a header. Most are the same in all replies; what differs each time pushes out only its like.
+
+    Raises ValueError for one that would be two lines.
+    """
+    line = b"%b: %b\r\n" % header
+    if CONTROL.search(line, 0, len(line) - 2):
+        raise ValueError(f"a control character in the header {header[0]!r}")
+    return line
 
 
-@lru_cache(100)
-def block(status: int, headers: tuple[Header, ...]) -> bytes:
-    """The first line, and the headers that many replies share."""
+def begin(status: int, headers: Iterable[Header]) -> bytes:
+    """The first line and the headers, without what frames the body. Raises ValueError."""
     return status_line(status) + b"".join(map(field, headers))
 
 
