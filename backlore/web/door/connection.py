@@ -77,9 +77,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client's."""
-        if self._closing:
-            self._lingers -= len(data)
-            if self._lingers < 0:
+        if self._lingers:
+            self._lingers = max(self._lingers - len(data), 0)
+            if not self._lingers:
                 self._transport.abort()
         elif self._exchange and self.reader.complete:
             self._unread += data
@@ -92,6 +92,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is None or self._closing:
             return False
         self.gone = True
+        self._lingers = 0
         self._exchange.keep = False
         self._exchange.wake()
         return True
@@ -161,6 +162,7 @@ class Connection(asyncio.Protocol):
             self.refuse(refusal)
         else:  # the application has it already, and hears that no more comes
             self.gone = True
+            self._lingers = LINGER
             self._exchange.keep = False
             self._exchange.wake()
 
@@ -171,7 +173,7 @@ class Connection(asyncio.Protocol):
 
     def read_on(self) -> None:
         """There is room again for what the client sends."""
-        if self._paused and not self._unread and not self.gone:
+        if self._paused and not self._unread and (self._lingers or not self.gone):
             self._paused = False
             self._transport.resume_reading()
 
@@ -269,11 +271,11 @@ class Connection(asyncio.Protocol):
             return
         self.flush()
         self._closing = True
-        self._lingers = LINGER
         self.deadline = self.door.now + self.door.bounds.linger
-        if self.gone:
+        if self.gone and not self._lingers:
             self._transport.close()
         else:
+            self._lingers = LINGER
             self._transport.write_eof()
             self._unread = b""
             self.read_on()
