@@ -36,6 +36,7 @@ NODE_PACKAGES = (
     "@fastify/cookie@11",
     "@fastify/etag@6",
     "ioredis@6",
+    "bun@1",
 )
 
 EMAIL = "ada@example.com"
@@ -109,6 +110,12 @@ def fastify(ground: Ground) -> Contestant:
     return with_signup(ground, lambda port: ["node", PEERS / "fastify" / "server.js"])
 
 
+def bun(ground: Ground) -> Contestant:
+    """Bun, its own redis client."""
+    install_node_packages()
+    return with_signup(ground, lambda port: [CACHE / "node_modules" / ".bin" / "bun", PEERS / "bun" / "server.js"])
+
+
 def pocketbase(ground: Ground) -> Contestant:
     """PocketBase, its own users and a collection of its own; all state in its SQLite."""
     port, data = free_port(), ground.folder / "data"
@@ -142,6 +149,7 @@ CONTESTANTS = {
     "fastapi": fastapi,
     "express": express,
     "fastify": fastify,
+    "bun": bun,
     "pocketbase": pocketbase,
 }
 

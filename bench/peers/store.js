@@ -1,5 +1,5 @@
 'use strict'
-// What the two Node peers share: the users, sessions and items in redis, and the tokens.
+// What the peers in JavaScript share: the users, sessions and items in redis, and the tokens.
 //
 //   session:ID   string, the user's id; lives TTL seconds after its last use
 //   user:ID      hash
@@ -9,12 +9,14 @@
 // (OWASP), so that checking it costs no round trip.
 
 const { createHmac, randomBytes, timingSafeEqual } = require('node:crypto')
-const Redis = require('ioredis')
 
 const TTL = 30 * 24 * 3600
 const SECRET = process.env.SECRET
 
-const redis = new Redis({ path: process.env.REDIS, enableAutoPipelining: true })
+// Each with the fastest client that it has: Bun its own, Node ioredis. Both send what one turn issues in one write.
+const redis = globalThis.Bun
+  ? new Bun.RedisClient(`redis+unix://${process.env.REDIS}`)
+  : new (require('ioredis'))({ path: process.env.REDIS, enableAutoPipelining: true })
 
 const newId = () => randomBytes(16).toString('base64url')
 
