@@ -10,31 +10,40 @@ A file of the data folder, mapped by each process: a slot of eight random bytes 
 
 import mmap
 import os
+from functools import cached_property
 from pathlib import Path
 
 LETTERS = {letter: place for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz234567")}
-SLOTS = 32**3
+SIZE = 32**3 * 8  # bytes
 
 
 class Stamps:
-    """The stamps of the tags. `file` is made if it isn't there."""
+    """The stamps of the tags. `file` is made when it is first needed, if it isn't there."""
 
     def __init__(self, file: Path):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.ftruncate(handle, SLOTS * 8)
-            self._slots = memoryview(mmap.mmap(handle, SLOTS * 8)).cast("Q")
-        finally:
-            os.close(handle)
+        self._file = file
+
+    @cached_property
+    def _handle(self) -> int:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
+        if os.fstat(handle).st_size < SIZE:
+            # room for all of it now, or on a disk that has become full a process would be killed by its first look
+            os.posix_fallocate(handle, 0, SIZE) if hasattr(os, "posix_fallocate") else os.ftruncate(handle, SIZE)
+        return handle
+
+    @cached_property
+    def _slots(self) -> memoryview:
+        return memoryview(mmap.mmap(self._handle, SIZE, prot=mmap.PROT_READ)).cast("Q")
 
     def read(self, owner: str) -> int:
         """The stamp of what belongs to an owner, by the first three characters of its name."""
-        return self._slots[_slot(owner)]
+        stamp: int = self._slots[_slot(owner)]
+        return stamp
 
     def renew(self, owner: str) -> None:
-        """What any process remembers of this owner holds no more."""
-        self._slots[_slot(owner)] = int.from_bytes(os.urandom(8), "little")
+        """What any process remembers of this owner holds no more. Raises OSError."""
+        os.pwrite(self._handle, os.urandom(8), _slot(owner) * 8)
 
 
 def _slot(owner: str) -> int:
