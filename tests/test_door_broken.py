@@ -28,7 +28,7 @@ def test_a_message_that_has_turned_out_bad_stays_bad() -> None:
             time.sleep(0.01)
         (connection,) = door.run(lambda: [each for part in door.door._slices for each in part])
         client.sendall(b"zz\r\n")
-        while not connection.gone:
+        while not connection.ended:
             assert time.monotonic() < until
             time.sleep(0.01)
         client.sendall(b"1\r\na\r\n0\r\n\r\n" + b"x" * (1 << 20))

@@ -12,6 +12,9 @@ Laws:
 """
 
 import asyncio
+import fcntl
+import sys
+import termios
 from typing import TYPE_CHECKING, Any
 
 from backlore.web.door.exchange import Exchange
@@ -29,18 +32,19 @@ NEVER = float("inf")
 
 
 class Connection(asyncio.Protocol):
-    """`client` is its address and port; `gone`: nothing more comes from it; `full`: it doesn't take what we send."""
+    """`client` is its address and port; `ended`: it sends nothing more that we take; `gone`: it is lost; `full`: it
+    doesn't take what we send."""
 
     __slots__ = (
-        "_blocked", "_closing", "_exchange", "_lingers", "_out", "_paused", "_size", "_transport", "_turns",
-        "_unread", "client", "deadline", "door", "full", "gone", "reader",
+        "_blocked", "_closing", "_eof", "_exchange", "_lingers", "_out", "_paused", "_size", "_transport", "_unread",
+        "client", "deadline", "door", "ended", "full", "gone", "reader",
     )  # fmt: skip
 
     def __init__(self, door: "Door"):
         self.door = door
         self.reader = Reader()
         self.client: tuple[str, int] | None = None
-        self.gone = False
+        self.ended = self.gone = False
         self.full: asyncio.Future[None] | None = None
         self.deadline = NEVER  # seconds of the loop
         self._transport: Any = None
@@ -50,9 +54,9 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []  # for the end of this turn: so many bytes
         self._size = 0
         self._blocked = 0  # bytes that the client had not taken when last looked at
-        self._turns = 0
+        self._eof = False  # it has said that it sends nothing more
         self._closing = False  # nothing more is sent
-        self._lingers = 0  # bytes that we still throw away
+        self._lingers = LINGER  # bytes that we throw away
 
     # Of the transport
 
@@ -68,7 +72,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """It is over."""
-        self.gone = self._closing = True
+        self.gone = self.ended = self._closing = True
         self.door.leave(self)
         self._out.clear()
         self._set_free()
@@ -77,9 +81,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client's."""
-        if self._lingers:
-            self._lingers = max(self._lingers - len(data), 0)
-            if not self._lingers:
+        if self._closing or self.ended:
+            self._lingers -= len(data)
+            if self._lingers < 0:
                 self._transport.abort()
         elif self._exchange and self.reader.complete:
             self._unread += data
@@ -89,18 +93,16 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends nothing more: what it asked for before, it still gets, unless that takes long."""
-        if self._exchange is None or self._closing:
-            return False
-        self.gone = True
-        self._lingers = 0
-        self._exchange.keep = False
-        self._exchange.wake()
-        return True
+        self._eof = self.ended = True
+        self.flush()
+        if self._exchange:
+            self._exchange.wake()
+        return not self._closing and (self._exchange is not None or bool(self._unread))
 
     def pause_writing(self) -> None:
         """The client doesn't take what we send."""
         self.full = self.door.loop.create_future()
-        self._blocked = self._transport.get_write_buffer_size()
+        self._blocked = self._unsent()
         self.deadline = self.door.now + self.door.bounds.stall
 
     def resume_writing(self) -> None:
@@ -140,7 +142,11 @@ class Connection(asyncio.Protocol):
                 elif reader.size > HIGH:
                     self._pause()
                 return
-            if not data or self._closing:
+            if self._closing:
+                return
+            if not data:
+                if self.ended:
+                    self.close()
                 return
             if self.full or self._size > SOON:
                 break
@@ -161,9 +167,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is None:
             self.refuse(refusal)
         else:  # the application has it already, and hears that no more comes
-            self.gone = True
-            self._lingers = LINGER
-            self._exchange.keep = False
+            self.ended = True
             self._exchange.wake()
 
     def _pause(self) -> None:
@@ -173,7 +177,7 @@ class Connection(asyncio.Protocol):
 
     def read_on(self) -> None:
         """There is room again for what the client sends."""
-        if self._paused and not self._unread and (self._lingers or not self.gone):
+        if self._paused and not self._unread and not self._eof and not self.gone:
             self._paused = False
             self._transport.resume_reading()
 
@@ -219,7 +223,7 @@ class Connection(asyncio.Protocol):
         """Until the client takes more, by a duplicate of its socket."""
         loop = self.door.loop
         self.full = loop.create_future()
-        self._blocked = 0
+        self._blocked = self._unsent()
         self.deadline = self.door.now + self.door.bounds.stall
         loop.add_writer(socket, self._set_free)
         try:
@@ -234,6 +238,15 @@ class Connection(asyncio.Protocol):
         if full and not full.done():
             full.set_result(None)
 
+    def _unsent(self) -> int:
+        """Bytes that the client's system has not taken: ours may have megabytes of them, and says nothing for long."""
+        try:
+            waiting = fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:  # another kind of socket
+            waiting = bytes(4)
+        size: int = self._transport.get_write_buffer_size()
+        return size + int.from_bytes(waiting, sys.byteorder)
+
     def fileno(self) -> int:
         """Of its socket."""
         number: int = self._transport.get_extra_info("socket").fileno()
@@ -244,7 +257,7 @@ class Connection(asyncio.Protocol):
     def finished(self, exchange: Exchange) -> None:
         """A request is answered."""
         self._exchange = None
-        if not exchange.keep or self.gone:
+        if not exchange.keep or (self.ended and not self._unread):
             self.close()
             return
         self.reader.reset()
@@ -272,13 +285,20 @@ class Connection(asyncio.Protocol):
         self.flush()
         self._closing = True
         self.deadline = self.door.now + self.door.bounds.linger
-        if self.gone and not self._lingers:
+        if self._eof:
             self._transport.close()
         else:
-            self._lingers = LINGER
             self._transport.write_eof()
             self._unread = b""
             self.read_on()
+
+    def fail(self, began: bool) -> None:
+        """The application has failed: a reply that was begun breaks, another is ours."""
+        if began or self._closing:
+            self.abort()
+        else:
+            self._exchange = None
+            self.refuse(BadMessage(500, "server"))
 
     def abort(self) -> None:
         """End at once, in the middle of it."""
@@ -288,7 +308,7 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline is over."""
-        if self.full and (left := self._transport.get_write_buffer_size()) < self._blocked:
+        if self.full and (left := self._unsent()) < self._blocked:
             self._blocked = left  # slowly, but it reads
             self.deadline = self.door.now + self.door.bounds.stall
         elif self._closing or self.full:

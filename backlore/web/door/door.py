@@ -119,6 +119,7 @@ class Door:
 
     def _look(self) -> None:
         """Keep the clock, and see whose deadline is over, in a part of the connections."""
+        self._timer = self.loop.call_later(TICK, self._look)
         self.now = self.loop.time()
         if self._looks % SECOND == 0:
             self.date = date_line()
@@ -126,4 +127,3 @@ class Door:
         for connection in list(self._slices[self._looks % SLICES]):
             if connection.deadline < self.now:
                 connection.expire()
-        self._timer = self.loop.call_later(TICK, self._look)

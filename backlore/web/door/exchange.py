@@ -30,13 +30,18 @@ UNKNOWN = -1  # length
 class Exchange:
     """Runs the application for one request. `keep`: the connection outlives it; `over`: it is answered."""
 
-    __slots__ = ("_chunked", "_connection", "_expects", "_head", "_left", "_start", "_taken", "_waiter", "keep", "over")
+    __slots__ = (
+        "_began", "_bodiless", "_chunked", "_connection", "_expects", "_head", "_left", "_start", "_taken", "_waiter",
+        "keep", "over",
+    )  # fmt: skip
 
     def __init__(self, connection: "Connection", head: Head):
         self._connection = connection
         self._head = head
         self._expects = head.expects  # to be told to go on, before its body comes
         self._start: dict[str, Any] | None = None  # of the reply, until its first bytes leave
+        self._began = False  # to reply
+        self._bodiless = False
         self._chunked = False
         self._left = 0  # bytes that the reply's head has promised, and that have not been sent
         self._taken = False  # the body, to its end
@@ -72,7 +77,7 @@ class Exchange:
         """Nothing more comes: if the reply is not whole, the client must see it."""
         if not self.over:
             self.over = True
-            self._connection.abort()
+            self._connection.fail(self._began)
 
     def wake(self) -> None:
         """More of the body is there, or the client has gone."""
@@ -94,9 +99,9 @@ class Exchange:
                 body = reader.take()
                 connection.read_on()
                 return {"type": "http.request", "body": body, "more_body": not self._taken}
-            if connection.gone:
+            if connection.ended:
                 break
-            if self._expects and not self._start:
+            if self._expects:
                 self._expects = False
                 connection.write(CONTINUE)
             self._waiter = connection.door.loop.create_future()
@@ -115,6 +120,7 @@ class Exchange:
         kind, connection = message["type"], self._connection
         if kind == "http.response.start":
             self._start = message
+            self._expects = False  # what it would be told now stands in the middle of the reply
             return
         if self.over:
             raise RuntimeError("the reply was complete before")
@@ -127,6 +133,8 @@ class Exchange:
             self._write(body)
         else:  # http.response.zerocopysend
             self._begin(message["count"])
+            if self._chunked:
+                raise RuntimeError("a file in a reply of unknown length")
             if self._left:
                 await send_file(connection, message["file"], message["offset"], message["count"])
                 self._left -= message["count"]
@@ -139,12 +147,16 @@ class Exchange:
         """Send the head, if it hasn't been. How the connection goes on is ours to say, and ends at most with this."""
         start, self._start = self._start, None
         if start is None:
+            if not self._began:
+                raise RuntimeError("a body without a head")
             return
         headers = [(name.lower(), value) for name, value in start.get("headers", ())]
         for name, value in headers:
             if name == b"content-length":
+                if not value.isdigit():
+                    raise ValueError(f"no length: {value!r}")
                 length = int(value)
-            elif name == b"connection" and value.lower() == b"close":
+            elif name == b"connection" and b"close" in value.lower():
                 self.keep = False
         rest = [each for each in headers if each[0] not in (b"content-length", b"connection", b"transfer-encoding")]
         self._connection.write(self._make_head(start["status"], rest, length))
@@ -152,17 +164,20 @@ class Exchange:
     def _make_head(self, status: int, headers: Iterable[Header], length: int) -> bytes:
         """The head of a reply, whose body has `length` bytes (RFC 9112, §6)."""
         connection, head = self._connection, self._head
+        if status < 200:
+            raise ValueError(f"the status {status} ends nothing")
         begun = begin(status, headers)
         # what the application ends, and where a body comes that nobody waits for, the connection has no other use
         keep = self.keep = self.keep and connection.reader.complete and CLOSE not in begun
         framing = b""
-        self._left = 0 if status in BODILESS or head.method == "HEAD" else length
+        self._bodiless = status in BODILESS or head.method == "HEAD"
+        self._left = 0 if self._bodiless else length
         if status in BODILESS:
             pass
         elif length >= 0:
             framing = b"content-length: %d\r\n" % length
         elif head.version == "1.1":
-            self._chunked = head.method != "HEAD"
+            self._chunked = not self._bodiless
             framing = CHUNKED
         else:
             keep = self.keep = False
@@ -170,10 +185,11 @@ class Exchange:
             framing += CLOSE
         elif head.version == "1.0":
             framing += KEEP_ALIVE
+        self._began = True
         return b"%b%b%b\r\n" % (begun, framing, connection.door.date)
 
     def _write(self, body: bytes) -> None:
-        if not body or self._head.method == "HEAD":
+        if not body or self._bodiless:
             return
         if self._chunked:
             body = chunk(body)

@@ -37,6 +37,8 @@ async def send_file(connection: "Connection", file: int, at: int, count: int) ->
     """Send `count` bytes of an open file, from `at`. Raises Disconnected; OSError when the file has become shorter."""
     loop = connection.door.loop
     await connection.empty()
+    if connection.gone:
+        raise Disconnected
     socket = os.dup(connection.fileno())  # the transport has the other one in its own hands
     try:
         while count:
@@ -47,15 +49,16 @@ async def send_file(connection: "Connection", file: int, at: int, count: int) ->
                 sent = os.sendfile(socket, file, at, size)
             except BlockingIOError:
                 await connection.wait_until_writable(socket)
-                continue
+                sent = 0
             except (BrokenPipeError, ConnectionError):
                 raise Disconnected from None
-            if not sent:
-                raise OSError("the file has become shorter while it was sent")
-            at += sent
-            count -= sent
+            else:
+                if not sent:
+                    raise OSError("the file has become shorter while it was sent")
             if connection.gone:
                 raise Disconnected
+            at += sent
+            count -= sent
             await asyncio.sleep(0)
     finally:
         os.close(socket)
