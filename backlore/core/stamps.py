@@ -51,19 +51,6 @@ class Stamps:
             os.pwrite(self._handle, os.urandom(8), _slot(owner) * 8)
 
 
-def _slots(self) -> memoryview:
-        return memoryview(mmap.mmap(self._handle, SIZE, prot=mmap.PROT_READ)).cast("Q")
-
-    def read(self, owner: str) -> int:
-        """The stamp of what belongs to an owner, by the first three characters of its name."""
-        stamp: int = self._slots[_slot(owner)]
-        return stamp
-
-    def renew(self, owner: str) -> None:
-        """What any process remembers of this owner holds no more. Raises OSError."""
-        os.pwrite(self._handle, os.urandom(8), _slot(owner) * 8)
-
-
 def _slot(owner: str) -> int:
     place = LETTERS.get
     return place(owner[0], 0) << 10 | place(owner[1], 0) << 5 | place(owner[2], 0)
