@@ -29,6 +29,7 @@ from backlore.process.program import find_binary
 BENCH = Path(__file__).resolve().parent
 PEERS = BENCH / "peers"
 CACHE = BENCH / ".cache"
+ENGINE = "valkey-server"  # the name of its process
 
 SERVER_CORE = 0
 CLIENT_CORE = 1
@@ -193,7 +194,7 @@ def pin(process: psutil.Process, core: int) -> None:
 def engine_of(pid: int) -> psutil.Process:
     """The redis that a server started for itself. Raises Refused when it has none."""
     for process in family_of(pid):
-        if process.name() == "valkey-server":
+        if process.name() == ENGINE:
             return process
     raise Refused("our server started no engine")
 

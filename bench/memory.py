@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 import psutil
-from contest import ENGINES, Ground, Shot, console_for_tables, family_of, prepare, refusing, wrk
+from contest import ENGINE, Ground, Shot, console_for_tables, family_of, prepare, refusing, wrk
 from contestants import Contestant, backlore
 from proof import prove
 from rich.progress import Progress
@@ -88,7 +88,7 @@ def size_of(pid: int) -> Size:
 def _name_of(process: psutil.Process, master: int) -> str:
     if process.pid == master:
         return "master"
-    if process.name() in ENGINES:
+    if process.name() == ENGINE:
         return "engine"
     roles = [role for word, role in ROLES.items() if word in process.cmdline()]
     return f"{roles[0] if roles else process.name()} {process.pid}"
