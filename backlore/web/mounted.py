@@ -1,18 +1,13 @@
 """What a mounted ASGI application answers: within our limits, and for as long as the session holds."""
 
 import asyncio
-import re
-from collections.abc import Iterable
 from typing import Any
 
 from backlore.web.delivery import held
 from backlore.web.incoming import Incoming
 from backlore.web.limits import Limits
-from backlore.web.reply import Header, Reply, Send
+from backlore.web.reply import Reply, Send
 from backlore.web.request import Disconnected, Request, Scope
-
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Handover(Reply):
@@ -54,22 +49,8 @@ class Handover(Reply):
         return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
 
     async def _send_part(self, message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": _judged(message.get("headers", ()))}
         self.began = True
         await self._send(message)
-
-
-def _judged(headers: Iterable[tuple[bytes, bytes]]) -> list[Header]:
-    """The headers of a reply, for a server that sends them as they are; how its bytes are framed is not theirs to say.
-
-    Raises ValueError for what would be another header, or another reply.
-    """
-    found = [(bytes(name).lower(), bytes(value)) for name, value in headers]
-    for name, value in found:
-        if not _NAME.fullmatch(name) or _CONTROL.search(value):
-            raise ValueError(f"no header: {name!r}")
-    return [each for each in found if each[0] != b"transfer-encoding"]
 
 
 def _scope_below(request: Request, prefix: str) -> Scope:
