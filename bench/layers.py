@@ -1,12 +1,14 @@
 """What each layer of an authenticated request costs, in microseconds of one core, without a network.
 
-The layers are those of the hot path, called alone and then together in this process; redis is a real one on a Unix
-socket, asked by 64 tasks at once as 64 clients would. What granian and the kernel take is not here: it is what is left
-of `1 / requests a second` in `throughput.py`.
+The layers are those of the hot path, called alone and then together in this process, from the bytes of a request to
+those of its reply; redis is a real one on a Unix socket, asked by 64 connections at once as 64 clients would. What
+uvloop and the kernel take for the sockets is not here: it is what is left of `1 / requests a second` in
+`throughput.py`.
 """
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,7 +19,11 @@ from rich.table import Table
 
 from backlore.core.config import Context, enter
 from backlore.process.program import find_binary
-from backlore.web.reply import etag_of, reply
+from backlore.web.door.connection import Connection
+from backlore.web.door.door import Bounds, Door
+from backlore.web.door.reading import read_head
+from backlore.web.door.writing import begin
+from backlore.web.reply import JSON, etag_of, reply
 from backlore.web.request import Proxies, Request, User
 
 OURS = Path(__file__).parent / "peers" / "ours"
@@ -26,21 +32,40 @@ BODY = b'{"title":"A title","text":"Some words of text","stars":3,"public":true,
 USER = User("abc4567890123456", "person@example.com", False)
 
 
-def scope(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> dict:
-    """What granian gives for a request."""
-    return {
-        "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
-        "query_string": b"", "root_path": "", "scheme": "http", "headers": headers, "state": {},
-        "client": ("127.0.0.1", "40000"), "server": ("127.0.0.1", "8000"),
-    }  # fmt: skip
+class Wire:
+    """Stands for the transport of a connection: takes what is written."""
+
+    def __init__(self) -> None:
+        self.last = b""
+        self.waiting: asyncio.Future | None = None
+
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        return "127.0.0.1", 40000
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+    def write(self, data: bytes) -> None:
+        self.last = data
+        if self.waiting:
+            self.waiting.set_result(None)
+            self.waiting = None
 
 
-async def receive() -> dict:
-    return {"type": "http.request", "body": BODY, "more_body": False}
+class Client:
+    """A connection of our door without a socket."""
 
+    def __init__(self, door: Door):
+        self.wire = Wire()
+        self.connection = Connection(door)
+        self.connection.connection_made(self.wire)
 
-async def send(message: dict) -> None:
-    pass
+    async def ask(self, request: bytes) -> None:
+        """Send a request and wait for its reply, as the loop would have it."""
+        self.wire.waiting = asyncio.get_running_loop().create_future()
+        waiting = self.wire.waiting
+        self.connection.data_received(request)
+        await waiting
 
 
 def alone(function: Callable[[], object], count: int = 20_000) -> float:
@@ -74,37 +99,73 @@ async def measure(ground: Ground) -> list[tuple[str, float]]:
     import server  # the application of the benchmark, made importable by `enter`
 
     app = server.app
-    id = await app.identity.users.create("person@example.com", "", verified=True)
+    sessions, users = app.identity.sessions, app.identity.users
+    id = await users.create("person@example.com", "", verified=True)
     assert id
-    session = await app.identity.sessions.begin(await app.identity.users.read(id), origin="127.0.0.1", browser="bench")
-    cookie = app.identity.sessions.keeper.cookie
+    session = await sessions.begin(await users.read(id), origin="127.0.0.1", browser="bench", device="bench")
+    cookie = sessions.keeper.cookie
     sent = cookie.give(session)[1].partition(";")[0].encode()
-    token = app.identity.sessions.keeper.csrf.sign(session)
-    headers = [(b"host", b"127.0.0.1"), (b"cookie", sent)]
-    change = [*headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
-    change.append((b"x-csrf-token", token.encode()))
-    get, post = scope("GET", "/me", headers), scope("POST", "/items", change)
+    token = sessions.keeper.csrf.sign(session)
+    host = b"Host: 127.0.0.1:8000\r\nCookie: " + sent + b"\r\n"
+    get = b"GET /me HTTP/1.1\r\n" + host + b"\r\n"
+    post = b"POST /items HTTP/1.1\r\n" + host + b"Content-Type: application/json\r\nX-Csrf-Token: " + token.encode()
+    post += b"\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+    door = Door(app, Bounds(head=1e9, idle=1e9), app.web.is_proxy, app.web.tell_refused)
+    listening = socket.create_server(("127.0.0.1", 0))
+    await door.open(listening)
+    idle = [Client(door) for _ in range(TASKS)]
+
+    async def ask(request: bytes) -> bytes:
+        client = idle.pop()
+        await client.ask(request)
+        idle.append(client)
+        return client.wire.last
+
+    for request in (get, post):
+        assert (got := await ask(request)).startswith(b"HTTP/1.1 200 "), got
+    scope: dict = {}
+
+    async def keep_scope(given: dict, receive: object, send: object) -> None:
+        scope.update(given)
+        given["whole"](200, [], b"")
+
+    door.application = keep_scope
+    await ask(get)
+    door.application = app
     proxies = Proxies()
-    request = Request(get, receive, proxies)
+    request = Request(scope, None, proxies)
     codec = next(route for route in app.web.table.routes if route.path == "/items").body.codec
     answer = {"id": USER.id, "email": USER.email, "admin": False}
     raw = reply(200, answer).body
+    sessions.remember_for = 3600
+    await sessions.load(session)
     rows = [
-        ("take the request", alone(lambda: Request(get, receive, proxies))),
+        ("read the head of a request", alone(lambda: read_head(get))),
+        ("take the request", alone(lambda: Request(scope, None, proxies))),
         ("find the route", alone(lambda: app.web.table.find(request))),
-        ("read the cookie, verify its signature", alone(lambda: cookie.read(sent))),
-        ("verify the csrf token", alone(lambda: app.identity.sessions.keeper.csrf.verify(session, token))),
+        ("read the cookie, verify its signature", alone(lambda: cookie._read(sent))),
+        ("read the cookie, verified before", alone(lambda: cookie.read(sent))),
+        ("the user of a session that is remembered", alone(lambda: sessions.remembered(session))),
+        ("verify the csrf token", alone(lambda: sessions.keeper.csrf.verify(session, token))),
         ("decode and validate five fields", alone(lambda: codec.from_json(BODY))),
         ("make the reply as JSON", alone(lambda: reply(200, answer))),
         ("its ETag", alone(lambda: etag_of(raw))),
-        ("redis: session read and renewed, user read", await at_once(lambda: app.identity.sessions.load(session))),
+        ("the head of a reply", alone(lambda: begin(200, JSON))),
+        ("redis: session and user read", await at_once(lambda: sessions.load(session))),
         (
             "redis: one HSET of five fields",
             await at_once(lambda: app.redis.hset("k", mapping=dict.fromkeys("abcde", 1))),
         ),
-        ("all of GET, redis included", await at_once(lambda: app(get, receive, send))),
-        ("all of POST, redis included", await at_once(lambda: app(post, receive, send))),
+        ("all of GET, session remembered", await at_once(lambda: ask(get))),
+        ("all of POST, session remembered", await at_once(lambda: ask(post))),
     ]
+    sessions.remember_for = 0
+    users.stamps.renew(id)
+    rows += [
+        ("all of GET, redis asked for the session", await at_once(lambda: ask(get))),
+        ("all of POST, redis asked for the session", await at_once(lambda: ask(post))),
+    ]
+    await door.close(1)
     await app.redis.aclose()
     return rows
 

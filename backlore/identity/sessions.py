@@ -132,7 +132,7 @@ class Sessions:
         self._users = users
         self._idle = int(idle)
         self._limit = int(limit)
-        self._remember_for = min(memory, idle * FRESH, limit * FRESH)
+        self.remember_for = min(memory, idle * FRESH, limit * FRESH)
         self._memory: dict[str, Memory] = {}
         self._sha = hashlib.sha1(LOAD.encode()).hexdigest()
 
@@ -150,10 +150,10 @@ class Sessions:
         """The user of a session, which is renewed; None when it has ended. One command to redis."""
         stamp = self._users.stamps.read(session)  # before redis is asked
         user = await self._ask(session)
-        if user and self._remember_for:
+        if user and self.remember_for:
             if len(self._memory) >= REMEMBERED:
                 self._memory.clear()
-            self._memory[session] = Memory(user, time.monotonic() + self._remember_for, stamp)
+            self._memory[session] = Memory(user, time.monotonic() + self.remember_for, stamp)
         return user
 
     async def _ask(self, session: str) -> User | None:
