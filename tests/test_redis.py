@@ -915,6 +915,25 @@ def test_a_loop_that_stood_still_blames_nobody(server, run):
     run(main())
 
 
+def test_a_machine_that_stood_still_blames_nobody(mortal, run):
+    """The loop and the server stop together, and the server comes back a little later."""
+
+    async def main():
+        redis = Redis(unix_socket_path=mortal.path, timeout=2)
+        await redis.set("k", "v")
+        mortal.signal(signal.SIGSTOP)
+        sent = redis.get("k")
+        await asyncio.sleep(0.2)  # the watchdog looks
+        time.sleep(3)  # noqa: ASYNC251
+        unsent = redis.get("k")
+        await asyncio.sleep(0.3)
+        mortal.signal(signal.SIGCONT)
+        assert await outcomes([sent, unsent]) == ["v", "v"]
+        await redis.aclose()
+
+    run(main())
+
+
 def test_a_short_stop_costs_nothing(mortal, run):
     async def main():
         redis = Redis(unix_socket_path=mortal.path, timeout=2)
