@@ -108,12 +108,15 @@ def test_an_act_held_back_over_a_demotion(kinds: Server) -> None:
 def test_a_body_that_came_with_its_head_costs_one_look(kinds: Server) -> None:
     user = User(kinds, "quick@example.com").sign_up()
     request = head(user, "POST /echo/private", content_type="application/json", content_length=len(JSON)) + JSON
+    costs = []
     with connect(kinds) as connection:
-        before = looks(kinds)
-        for _ in range(100):
-            connection.sendall(request)
-            assert b" 200 " in connection.recv(1 << 16)
-    assert looks(kinds) - before < 190  # each would cost a second one, were granian's thread always late
+        for _ in range(5):
+            before = looks(kinds)
+            for _ in range(100):
+                connection.sendall(request)
+                assert b" 200 " in connection.recv(1 << 16)
+            costs.append(looks(kinds) - before)
+    assert min(costs) < 150, costs  # a body costs a second one when granian's thread was late with it
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ class Proxy:
     """A TCP server before the real one, that can cut a connection after so many bytes of replies."""
 
     def __init__(self, server):
-        self.server, self.left, self.connections, self.writers = server, None, 0, []
+        self.server, self.left, self.connections, self.writers, self.serving = server, None, 0, [], []
 
     async def __aenter__(self):
         self.listener = await asyncio.start_server(self.serve, "127.0.0.1", 0)
@@ -87,10 +87,11 @@ class Proxy:
         self.listener.close()
         for writer in self.writers:
             writer.close()
-        await asyncio.sleep(0.05)
+        await asyncio.gather(*self.serving)
 
     async def serve(self, reader, writer):
         self.connections += 1
+        self.serving.append(asyncio.current_task())
         far_reader, far_writer = await asyncio.open_unix_connection(self.server.path)
         self.writers += [writer, far_writer]
         there = asyncio.create_task(self.pump(reader, far_writer, False))

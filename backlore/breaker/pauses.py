@@ -79,14 +79,15 @@ def look(breaker: Breaker, watch: Watch, operation: Operation, label: str, sent:
     waited = during(breaker, watch, sent)
     if waited < LONGEST:
         return
-    alone, with_it = [], []
+    alone, with_it, on_idle = [], [], []
     for _ in range(ROUNDS):
         recover(breaker, watch)
         busy = strain()
         until = time.monotonic() + waited
         alone.append(watch.longest(lambda until=until: time.monotonic() > until))  # type: ignore[misc]
-        with_it.append(during(breaker, watch, sent) / max(busy, strain()))
-    if min(with_it) > max(LONGEST, TIMES * max(alone)):
+        with_it.append(during(breaker, watch, sent))
+        on_idle.append(with_it[-1] / max(busy, strain()))
+    if min(on_idle) > LONGEST and min(with_it) > TIMES * max(alone):  # both of the latter on the busy machine
         why = f"Everybody else waits {min(with_it):.1f} s while {label} is read, {max(alone):.3f} s without. {TO_DO}"
         got = breaker.wire.send(sent, breaker.wire.new_address())
         breaker.keep(str(operation), Flaw("pause", why), label, sent, got, ANY)
