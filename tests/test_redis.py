@@ -991,7 +991,7 @@ def test_cut_in_the_middle_of_a_reply(server, run, cut):
 
 def test_unsent_commands_survive_a_reconnect(mortal, run):
     async def main():
-        redis = Redis(unix_socket_path=mortal.path, timeout=2)
+        redis = Redis(unix_socket_path=mortal.path, timeout=10)
         await redis.ping()
         mortal.kill()
         await asyncio.sleep(0.1)  # it knows
@@ -1021,7 +1021,7 @@ def test_no_server_at_all(run):
 
 def test_the_queue_is_bounded(mortal, run):
     async def main():
-        redis = Redis(unix_socket_path=mortal.path, limit=100, timeout=0.5)
+        redis = Redis(unix_socket_path=mortal.path, limit=100, timeout=5)
         await redis.ping()
         answers = await outcomes([redis.ping() for _ in range(120)])
         assert [answer is True for answer in answers] == [True] * 100 + [False] * 20
