@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,22 @@ ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
 # They take minutes: begun last, all other processes would wait for them.
 LONG = {"test_breaker", "test_tutorial", "test_vagrant"}
+LATEST: "deque[Server]" = deque(maxlen=3)  # those that were started last
 # The tests are many users at one address, who sign up and log in all the time.
 MANY_USERS = {"rates": dict.fromkeys(("signup", "login", "login-account", "verify", "recover", "mail"), (10000, 60))}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What fails now and then, on a machine of somebody else's, comes with what the servers said."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"the end of what {server.url} said", server.said()[-4000:]) for server in LATEST]
+    return report
 
 
 class Server:
@@ -56,6 +67,7 @@ class Server:
         self.process: subprocess.Popen[bytes]
 
     def start(self, wait: bool = True, terminal: int | None = None) -> "Server":
+        LATEST.append(self)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.words, stdout=log, stderr=terminal or log, start_new_session=True)
         if wait:

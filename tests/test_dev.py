@@ -48,8 +48,9 @@ def version(server: Server) -> int:
 
 
 def waits_for(server: Server, expected: int) -> None:
+    """Until a worker has the new code, and those of the old have gone."""
     until, served = time.monotonic() + 20, 0
-    while served != expected:
+    while served != expected or len(server.workers()) != 2:
         assert time.monotonic() < until, server.said()
         time.sleep(0.05)
         # in its haste a worker may drop a connection on which nobody has asked yet: browsers ask again

@@ -581,9 +581,9 @@ def test_moves_of_a_killed_process_go_on_soon(run_on_disk, engine: Engine) -> No
 
 def test_a_slow_move_stays_claimed(run_on_disk, monkeypatch) -> None:
     """For longer than a claim lasts."""
-    monkeypatch.setattr(agenda, "LASTS", 0.8)
-    monkeypatch.setattr(agenda, "CLAIMED", 800_000)
-    monkeypatch.setattr(catalogs, "CLAIMED", 800_000)
+    monkeypatch.setattr(agenda, "LASTS", 2.0)
+    monkeypatch.setattr(agenda, "CLAIMED", 2_000_000)
+    monkeypatch.setattr(catalogs, "CLAIMED", 2_000_000)
 
     async def test(house: House) -> None:
         assert house.s3
@@ -592,7 +592,7 @@ def test_a_slow_move_stays_claimed(run_on_disk, monkeypatch) -> None:
 
         async def slow(name: str, content: bytes | Path) -> None:
             puts.append(name)
-            await asyncio.sleep(3)
+            await asyncio.sleep(6)
             await put(name, content)
             done.set()
 

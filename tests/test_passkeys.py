@@ -476,7 +476,7 @@ def hostile() -> dict[str, bytes]:
 def test_hostile_cbor(server: Server, name: str) -> None:
     """Refused at once, in all the places where it may stand."""
     user, device = owner(server, f"{name.replace(' ', '.')}@example.com")
-    raw, began = hostile()[name], time.monotonic()
+    raw, began = hostile()[name], worked(server)
     for public, flags in ((raw, 0x45), (raw, 0xC5), (device.key() + raw, 0xC5), (device.key() + raw + b"\x00", 0x45)):
         status, _ = add(user, Device(server.port).create(begin(user), public, flags))
         assert status == 403, (name, flags, status)
@@ -486,7 +486,12 @@ def test_hostile_cbor(server: Server, name: str) -> None:
     made = device.create(begin(user))
     made["response"]["attestationObject"] = write(raw or b"\x00")
     assert add(user, made)[0] == 403
-    assert time.monotonic() - began < 2
+    assert worked(server) - began < 2
+
+
+def worked(server: Server) -> float:
+    """Seconds of CPU time that it has taken so far."""
+    return sum(sum(each.cpu_times()[:2]) for each in server.workers())
 
 
 def test_client_data_that_is_none(server: Server) -> None:

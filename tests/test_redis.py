@@ -76,7 +76,7 @@ class Proxy:
     """A TCP server before the real one, that can cut a connection after so many bytes of replies."""
 
     def __init__(self, server):
-        self.server, self.left, self.connections, self.writers = server, None, 0, []
+        self.server, self.left, self.connections, self.writers, self.serving = server, None, 0, [], []
 
     async def __aenter__(self):
         self.listener = await asyncio.start_server(self.serve, "127.0.0.1", 0)
@@ -87,10 +87,11 @@ class Proxy:
         self.listener.close()
         for writer in self.writers:
             writer.close()
-        await asyncio.sleep(0.05)
+        await asyncio.gather(*self.serving)
 
     async def serve(self, reader, writer):
         self.connections += 1
+        self.serving.append(asyncio.current_task())
         far_reader, far_writer = await asyncio.open_unix_connection(self.server.path)
         self.writers += [writer, far_writer]
         there = asyncio.create_task(self.pump(reader, far_writer, False))
@@ -915,6 +916,25 @@ def test_a_loop_that_stood_still_blames_nobody(server, run):
     run(main())
 
 
+def test_a_machine_that_stood_still_blames_nobody(mortal, run):
+    """The loop and the server stop together, and the server comes back a little later."""
+
+    async def main():
+        redis = Redis(unix_socket_path=mortal.path, timeout=2)
+        await redis.set("k", "v")
+        mortal.signal(signal.SIGSTOP)
+        sent = redis.get("k")
+        await asyncio.sleep(0.2)  # the watchdog looks
+        time.sleep(3)  # noqa: ASYNC251
+        unsent = redis.get("k")
+        await asyncio.sleep(0.3)
+        mortal.signal(signal.SIGCONT)
+        assert await outcomes([sent, unsent]) == ["v", "v"]
+        await redis.aclose()
+
+    run(main())
+
+
 def test_a_short_stop_costs_nothing(mortal, run):
     async def main():
         redis = Redis(unix_socket_path=mortal.path, timeout=2)
@@ -971,7 +991,7 @@ def test_cut_in_the_middle_of_a_reply(server, run, cut):
 
 def test_unsent_commands_survive_a_reconnect(mortal, run):
     async def main():
-        redis = Redis(unix_socket_path=mortal.path, timeout=2)
+        redis = Redis(unix_socket_path=mortal.path, timeout=10)
         await redis.ping()
         mortal.kill()
         await asyncio.sleep(0.1)  # it knows
@@ -1001,7 +1021,7 @@ def test_no_server_at_all(run):
 
 def test_the_queue_is_bounded(mortal, run):
     async def main():
-        redis = Redis(unix_socket_path=mortal.path, limit=100, timeout=0.5)
+        redis = Redis(unix_socket_path=mortal.path, limit=100, timeout=5)
         await redis.ping()
         answers = await outcomes([redis.ping() for _ in range(120)])
         assert [answer is True for answer in answers] == [True] * 100 + [False] * 20

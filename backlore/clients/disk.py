@@ -6,8 +6,9 @@
 
 Laws: a content appears by a link to a file that was written and fsynced whole, and the folder is fsynced after it; a
 name is never used for another content; names are made by us, of letters and digits. What came whole is sealed by its
-mode: only what was begun by an append grows. Every call that may wait for the disk runs in a thread of ours; who waits
-for somebody else's lock has other threads, for its holder may need one of these.
+mode: only what was begun by an append grows. Every call that may wait for the disk runs in a thread of ours; whoever is
+cancelled meanwhile goes when the thread has ended, so that what is done next meets nothing under way. Who waits for
+somebody else's lock has other threads, for its holder may need one of these.
 """
 
 import asyncio
@@ -132,8 +133,8 @@ class Disk:
             each.mkdir(parents=True, exist_ok=True)
 
     async def run(self, function: Callable[..., T], *given: Any) -> T:
-        """What a function that waits for the disk gives, from a thread of ours."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *given))
+        """What a function that waits for the disk gives, from a thread of ours; it ends also when we are cancelled."""
+        return await _whole(asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *given)))
 
     async def draft(self) -> Draft:
         """A new draft; end it by `discard`, also when it was kept. Raises OSError, ENOSPC too when room gets short."""
@@ -236,11 +237,12 @@ class Disk:
 
     async def _make(self, make: Callable[..., Draft], *given: Any) -> Draft:
         """A draft that a thread makes; whoever is cancelled meanwhile leaves none."""
-        making = asyncio.ensure_future(self.run(make, *given))
+        making = asyncio.get_running_loop().run_in_executor(self._threads, partial(make, *given))
         try:
-            return await asyncio.shield(making)
+            return await _whole(making)
         except asyncio.CancelledError:
-            making.add_done_callback(_drop)
+            if not making.cancelled() and not making.exception():
+                making.result().drop()
             raise
 
     def _adopt(self, path: Path, size: int, hash: str) -> Draft:
@@ -327,9 +329,15 @@ class Disk:
         return count
 
 
-def _drop(made: "asyncio.Future[Draft]") -> None:
-    if not made.cancelled() and not made.exception():
-        made.result().drop()
+async def _whole(doing: "asyncio.Future[T]") -> T:
+    """What a thread gives. Whoever is cancelled waits for its end all the same, however often they are cancelled."""
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        while not doing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([doing])
+        raise
 
 
 def _open_to_grow(path: Path, at: int) -> int:

@@ -9,6 +9,7 @@ The laws:
 - A command once written is never written again. If its reply doesn't come, it fails with `Interrupted`.
 - A command not yet written is kept until it can be sent, at most `timeout` seconds, then it fails with
   `Unavailable`. So every command ends within `timeout` and a tick of the watchdog, whatever the server does.
+- That is time in which the event loop ran. While it stands still, so may the whole machine, and no server is late.
 
 Wire format: RESP3 (https://github.com/redis/redis-specifications/blob/master/protocol/RESP3.md), server 6.0+.
 """
@@ -63,6 +64,7 @@ class Node:
         self._watchdog: asyncio.TimerHandle | None = None
         self._due = 0.0  # when the watchdog looks
         self._late = False  # it looks for the second time, since it was late for the first
+        self._stood = 0.0  # seconds that the loop stood still: commands are issued, and waited for, by a clock without
         self._connecting: asyncio.Task[None] | None = None
         self._pause = 0.0
         self._attempt = 0.0  # not before this time
@@ -151,7 +153,7 @@ class Node:
     def _begin(self) -> None:
         """The first command of a turn: look at the clock and at the room left, once for all that follow."""
         assert self._loop
-        self._since = self._loop.time()
+        self._since = self._loop.time() - self._stood
         self._room = self.limit - (len(self._link.pending) if self._link else 0)
         self._mark = min(PART, self._room)
         self._loop.call_soon(self.flush)
@@ -191,11 +193,13 @@ class Node:
     def _watch(self) -> None:
         """End what has waited too long; leave a server that is silent for too long."""
         assert self._loop
-        now = self._loop.time()
-        if now > self._due + TICK and not self._late:
-            # this loop itself stood still: replies that have come are read first, then judge
-            self._look_again(TICK / 2, late=True)
-            return
+        late = self._loop.time() - self._due
+        if late > TICK:
+            self._stood += late
+            if not self._late:  # replies that have come are read first, then judge
+                self._look_again(TICK / 2, late=True)
+                return
+        now = self._loop.time() - self._stood
         link = self._link
         if link is not None:
             latest = now - self.timeout  # one bound for both: a difference that was rounded otherwise let one more pass
@@ -281,10 +285,11 @@ class Node:
         assert self._loop
         link = Link(self.flush, self.lost)
         await self.address.connect(link)
-        link.since = now = self._loop.time()
+        link.since = self._loop.time()
         self._link = link
         greeting = self.address.greeting()
-        greeted = [(self._loop.create_future(), None, None, True, now) for _ in greeting]
+        since = link.since - self._stood
+        greeted = [(self._loop.create_future(), None, None, True, since) for _ in greeting]
         link.write(b"".join(map(pack_command, greeting)), greeted)
         await asyncio.gather(*(entry[0] for entry in greeted))  # which also hears those after the first that fails
         link.ready = True
