@@ -9,7 +9,7 @@ remembers it for a few seconds, as long as the user's stamp (core/stamps.py) is 
 Laws: a session is born only while its user may log in, and is the one who was looked at when it showed its factors:
 redis compares both in the step that makes it. What changes the user ends sessions in the same step, or they end with
 its state. Time is redis's own. A session is renewed when a fiftieth of its time without use has gone by, so that a GET
-writes nothing.
+writes nothing; and at its first use, so that of too many those end first that nobody has used.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ if not user[1] or user[3] or redis.call('TIME')[1] - created > tonumber(ARGV[2])
     redis.call('DEL', KEYS[1])
     return false
 end
-if redis.call('PTTL', KEYS[1]) < ARGV[1] * 980 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+if redis.call('PTTL', KEYS[1]) < ARGV[1] * 980 then redis.pcall('EXPIRE', KEYS[1], ARGV[1]) end -- not on a full disk
 return {id, user[1], user[2]}
 """
 
@@ -61,7 +61,7 @@ local user = redis.call('HMGET', KEYS[1], 'email', 'state', 'version')
 if not user[1] or user[2] or (user[3] or '0') ~= ARGV[1] then return 0 end
 local now, known = redis.call('TIME')[1], cjson.decode(ARGV[5])
 known.created = tonumber(now)
-redis.call('SET', KEYS[2], ARGV[2] .. ' ' .. now, 'EX', ARGV[3])
+redis.call('SET', KEYS[2], ARGV[2] .. ' ' .. now, 'PX', ARGV[3] * 970) -- its first use renews it
 redis.call('HSET', KEYS[3], ARGV[4], cjson.encode(known))
 redis.call('ZADD', KEYS[4], now, ARGV[6])
 redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - ARGV[7])
@@ -225,7 +225,7 @@ class Sessions:
             if milliseconds < 0 or now - each.created > self._limit:
                 dead.append(id)
             else:
-                used = int(now - self._idle + milliseconds / 1000)
+                used = max(int(now - self._idle + milliseconds / 1000), each.created)
                 living = Living(id, each.created, used, each.origin, each.browser)
                 found.append((milliseconds, each.session, living))
         if dead:
