@@ -9,7 +9,7 @@ from backlore.breaker.document import Contract, Operation, flaw
 from backlore.breaker.wire import Got, Sent
 
 SLOW = ((2.0, 20.0), (0.5, 100.0))  # seconds, and so many times what the route usually takes
-# On every reply (README, "the reply").
+# On every reply (docs/routes.md).
 ALWAYS = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "same-origin"}
 DETAIL = re.compile(rb"Traceback \(most|File \"/|/site-packages/|redis\.exceptions|Error\('|0x[0-9a-f]{8,}>")
 # Of requests that no route has a contract for.
