@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "example" / "README.md", ROOT / "bench" / "README.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [*(ROOT / name / "README.md" for name in ("", "example", "bench")), *(ROOT / "docs").glob("*.md")]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
