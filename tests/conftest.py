@@ -28,7 +28,7 @@ from tests.engines import KEPT, Engine, free_port, redis_engine
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
 # They take minutes: begun last, all other processes would wait for them.
-LONG = {"test_breaker", "test_tutorial", "test_vagrant"}
+LONG = {"test_breaker", "test_breaker_whole", "test_tutorial", "test_vagrant"}
 LATEST: "deque[Server]" = deque(maxlen=3)  # those that were started last
 # The tests are many users at one address, who sign up and log in all the time.
 MANY_USERS = {"rates": dict.fromkeys(("signup", "login", "login-account", "verify", "recover", "mail"), (10000, 60))}
