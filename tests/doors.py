@@ -45,13 +45,13 @@ class Opened:
 
 
 def read_all(client: socket.socket) -> bytes:
-    answer = b""
+    pieces = []
     try:
-        while piece := client.recv(1 << 16):
-            answer += piece
+        while piece := client.recv(1 << 18):
+            pieces.append(piece)
     except ConnectionResetError:
-        answer += b"reset"
-    return answer
+        pieces.append(b"reset")
+    return b"".join(pieces)
 
 
 def statuses(answer: bytes) -> list[int]:

@@ -98,8 +98,10 @@ async def serve(worker: Worker) -> None:
     await door.open(socket.socket(fileno=int(sys.argv[4])))
     worker.ready()
     await worker.stop.wait()
+    loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    door.shut()  # others listen; who came to us now would be sent away at once
     await drain(app, worker.quiet)
-    await door.close(known.drain)
+    await door.close(max(began + known.drain - loop.time(), LOOK))
 
 
 async def drain(app: Served, quiet: int) -> None:

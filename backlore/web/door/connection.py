@@ -321,4 +321,9 @@ class Connection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
-        return self._exchange is None and not self.reader.has_begun
+        return self._exchange is None and (self._closing or not self.reader.has_begun)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether the system has not yet all that was written."""
+        return not self.gone and self._transport.get_write_buffer_size() > 0

@@ -62,17 +62,28 @@ class Door:
         self._look()
         self._server = await self.loop.create_server(lambda: Connection(self), sock=listening)
 
-    async def close(self, seconds: float) -> None:
-        """Take no more connections; end those where nothing is under way, and after so long the others."""
+    def shut(self) -> None:
+        """Take no more connections."""
         if self._server:
             self._server.close()
+
+    async def close(self, seconds: float) -> None:
+        """End connections where nothing is under way, and after so long the others."""
+        self.shut()
+        until = self.loop.time() + seconds
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         self._flush()
-        for connection in [each for part in self._slices for each in part]:
+        for connection in self._all():
             connection.close() if connection.is_idle else connection.abort()
+        # what is answered may not have been taken yet
+        while self.loop.time() < until and any(connection.is_sending for connection in self._all()):
+            await asyncio.sleep(TICK / 10)
         if self._timer:
             self._timer.cancel()
+
+    def _all(self) -> list[Connection]:
+        return [each for part in self._slices for each in part]
 
     # For connections
 
