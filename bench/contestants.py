@@ -68,10 +68,10 @@ class Contestant:
     redis: str | None = None
 
 
-def backlore(ground: Ground, workers: int = 1, spread: bool = False) -> Contestant:
+def backlore(ground: Ground, workers: int = 1, spread: bool = False, **env: str) -> Contestant:
     """Our server, everything by default. The engine that it starts is moved to the client's core.
 
-    `spread`: all of it runs wherever the kernel likes.
+    `spread`: all of it runs wherever the kernel likes. `env` is what its `config.py` reads.
     """
     port, data = free_port(), ground.folder / "data"
     run = [sys.executable, "-m", "backlore.cli", "run", "--app", PEERS / "ours"]
@@ -79,6 +79,7 @@ def backlore(ground: Ground, workers: int = 1, spread: bool = False) -> Contesta
         [*run, "--port", port, "--data", data, "--workers", workers],
         core=None if spread else SERVER_CORE,
         PYTHONPATH=str(PEERS.parent.parent),
+        **env,
     )
     base = f"http://127.0.0.1:{port}"
     ground.wait(process, lambda: _healthy(f"{base}/health"))
@@ -89,6 +90,11 @@ def backlore(ground: Ground, workers: int = 1, spread: bool = False) -> Contesta
         client.post("/auth/signup", json=account).raise_for_status()
         reply = client.post("/auth/login", json=account).raise_for_status()
     return _with_cookie(base, reply, process.pid, socket_in(data))
+
+
+def backlore_asking(ground: Ground) -> Contestant:
+    """The same without a memory of sessions: redis is asked each time, as by the peers."""
+    return backlore(ground, SESSION_MEMORY="0")
 
 
 def fastapi(ground: Ground) -> Contestant:
@@ -146,6 +152,7 @@ def pocketbase(ground: Ground) -> Contestant:
 
 CONTESTANTS = {
     "backlore": backlore,
+    "asking": backlore_asking,
     "fastapi": fastapi,
     "express": express,
     "fastify": fastify,
@@ -185,12 +192,20 @@ def install_node_packages() -> None:
 
 
 def granian_constant(ground: Ground) -> Shot:
-    """The limit of what carries us: granian answering a constant."""
+    """What carried us once: granian answering a constant."""
+    flags = ["--interface", "asgi", "--http", "1", "--no-ws", "--loop", "uvloop", "--workers", "1", "--no-access-log"]
+    app = ["--working-dir", PEERS / "constant", "server:app"]
+    return _constant(ground, lambda port: [script("granian"), *flags, "--port", port, *app])
+
+
+def door_constant(ground: Ground) -> Shot:
+    """What carries us: our own door answering the same."""
+    return _constant(ground, lambda port: [sys.executable, PEERS / "constant" / "door.py", port])
+
+
+def _constant(ground: Ground, command: Callable[[int], list]) -> Shot:
     port = free_port()
-    flags = ["--interface", "asgi", "--http", "1", "--no-ws", "--loop", "uvloop", "--workers", "1"]
-    app = ["--working-dir", PEERS / "granian_constant", "server:app"]
-    command = [script("granian"), *flags, "--no-access-log", "--port", port, *app]
-    process = ground.start(command, core=SERVER_CORE)
+    process = ground.start(command(port), core=SERVER_CORE)
     ground.wait(process, lambda: listens(("127.0.0.1", port)))
     return Shot("GET", f"http://127.0.0.1:{port}/")
 

@@ -30,7 +30,7 @@ from contest import (
     start_redis,
     wrk,
 )
-from contestants import CONTESTANTS, granian_constant
+from contestants import CONTESTANTS, door_constant, granian_constant
 from proof import prove
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -38,13 +38,16 @@ from rich.table import Table
 OURS = "backlore"
 WARM_UP = 1  # seconds
 WORKS = {
-    "GET": "authenticated GET: cookie, session read and renewed, user read, JSON with a strong ETag",
+    "GET": "authenticated GET: cookie, session and user read, session renewed, JSON with a strong ETag",
     "POST": "authenticated POST: the same, and csrf, five validated fields, one write",
 }
 LIMITS = {
+    "door": "our own door answering a constant",
     "granian": "granian answering a constant (one worker, uvloop, HTTP/1)",
     "redis": "redis-benchmark, one GET at a time per connection, Unix socket",
 }
+
+CONSTANTS = {"door": door_constant, "granian": granian_constant}
 
 Results = dict[tuple[str, str], list[Figures]]  # by name and work
 
@@ -61,10 +64,10 @@ def measure_contestant(name: str, seconds: int, results: Results) -> None:
 def measure_limit(name: str, seconds: int, results: Results) -> None:
     """One round of one limit."""
     with Ground() as ground:
-        if name == "granian":
-            figures = _measure(granian_constant(ground), seconds)
-        else:
+        if name == "redis":
             figures = _redis_benchmark(start_redis(ground))
+        else:
+            figures = _measure(CONSTANTS[name](ground), seconds)
         results[name, "limit"].append(figures)
 
 
@@ -93,7 +96,7 @@ def table_of(work: str, results: Results) -> Table:
     """Rows of medians, and how many times as fast we are as each peer."""
     table = Table(title=f"\n{WORKS[work]}", title_justify="left", title_style="bold")
     table.add_column("contestant")
-    for heading in ("req/s", "p50 ms", "p99 ms", "least", "most", "core 0", "core 1", "ours / it"):
+    for heading in ("req/s", "p50 ms", "p99 ms", "least", "most", "core 0", "core 1", "CPU µs", "ours / it"):
         table.add_column(heading, justify="right")
     medians = {name: middle(rounds) for (name, its), rounds in results.items() if its == work}
     for name, figures in medians.items():
@@ -107,6 +110,7 @@ def table_of(work: str, results: Results) -> Table:
             f"{max(rounds):,.0f}",
             f"{figures.server_core:.0f} %",
             f"{figures.client_core:.0f} %",
+            f"{figures.server_core / 100 / figures.rate * 1e6:.1f}",
             f"{medians[OURS].rate / figures.rate:.2f}" if OURS in medians else "",
         )
     return table
