@@ -98,10 +98,11 @@ async def serve(worker: Worker) -> None:
     await door.open(socket.socket(fileno=int(sys.argv[4])))
     worker.ready()
     await worker.stop.wait()
-    loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    loop = asyncio.get_running_loop()
+    until = loop.time() + known.drain
     door.shut()  # others listen; who came to us now would be sent away at once
     await drain(app, worker.quiet)
-    await door.close(max(began + known.drain - loop.time(), LOOK))
+    await door.close(max(until - loop.time(), LOOK))
 
 
 async def drain(app: Served, quiet: int) -> None:
