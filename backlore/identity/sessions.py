@@ -12,6 +12,7 @@ its state. Time is redis's own. A session is renewed when a fiftieth of its time
 writes nothing; and at its first use, so that of too many those end first that nobody has used.
 """
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
@@ -117,7 +118,7 @@ class Memory(NamedTuple):
 
     user: User
     until: float
-    stamp: int
+    stamp: bytes
 
 
 class Sessions:
@@ -148,13 +149,22 @@ class Sessions:
 
     async def load(self, session: str) -> User | None:
         """The user of a session, which is renewed; None when it has ended. One command to redis."""
-        stamp = self._users.stamps.read(session)  # before redis is asked
+        until, stamp = time.monotonic() + self.remember_for, self._take_stamp(session)  # before redis is asked
         user = await self._ask(session)
-        if user and self.remember_for:
+        if user is None:  # perhaps by its limit: once this was told, nobody says otherwise
+            with contextlib.suppress(OSError):
+                self._users.stamps.renew(session)
+        elif stamp:
             if len(self._memory) >= REMEMBERED:
                 self._memory.clear()
-            self._memory[session] = Memory(user, time.monotonic() + self.remember_for, stamp)
+            self._memory[session] = Memory(user, until, stamp)
         return user
+
+    def _take_stamp(self, session: str) -> bytes:
+        """The user's stamp; empty when nothing may be remembered: who can't read or write it asks redis each time."""
+        with contextlib.suppress(OSError):
+            return self._users.stamps.take(session) if self.remember_for else b""
+        return b""
 
     async def _ask(self, session: str) -> User | None:
         # the hot path: what `Script` does, without a call and a list more

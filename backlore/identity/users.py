@@ -157,7 +157,8 @@ class Users:
         kept = {name: value for name, value in fields.items() if value != ""}
         await self._redis.hset(user_key(id), mapping=kept)
         if not await self._directory.keep(email, id):
-            await self._redis.delete(user_key(id))  # it took more than a minute
+            with self.changing(id):
+                await self._redis.delete(user_key(id))  # it took more than a minute
             return None
         await self._directory.enlist(id, email, now)
         return id

@@ -13,7 +13,7 @@ from backlore.core.config import ConfigError, Settings
 from backlore.core.temporary import FOLDER
 
 USED = ("redis", "files", "outbox")  # names below it that we read and write
-OURS = {*USED, FOLDER, "fileserver", "uploads"}  # all we make there, or made once
+OURS = {*USED, FOLDER, "fileserver", "stamps", "uploads"}  # all we make there, or made once
 CHOOSE = "choose another with --data"
 
 
