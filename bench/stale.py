@@ -38,7 +38,9 @@ from backlore.testing.server import OwnServer, descendants
 
 MEMORY = 5.0  # seconds for which a worker may remember
 LATE = 1.0  # more, for a machine that comes late
-CONFIG = 'CONFIG = {"name": "stale", "workers": 2, "rates": dict.fromkeys(%r.split(), (10**6, 60))}\n'
+CONFIG = (
+    'CONFIG = {"name": "stale", "workers": 2, "redis_timeout": 20, "rates": dict.fromkeys(%r.split(), (10**6, 60))}\n'
+)
 KINDS = (
     "knock signup login login-account password login-device code code-device passkey openid recover recover-account "
     "verify verify-account mail"
