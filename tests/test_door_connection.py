@@ -1,6 +1,7 @@
 """One connection: requests in order, however they come and end; what an application does wrong stays its own fault."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import tempfile
@@ -176,6 +177,23 @@ def test_continue_is_said_when_the_body_is_wanted(door: Opened) -> None:
     with door.connect() as client:  # HTTP/1.0 doesn't know it
         client.sendall(b"POST /read HTTP/1.0\r\n" + expecting + b"hi")
         assert statuses(read_all(client)) == [200]
+
+
+def test_who_sends_on_before_they_read_gets_the_refusal_as_long_as_they_do(door: Opened) -> None:
+    """Longer than a silent client may stay; who sends little, or nothing, is ended."""
+    with door.connect() as quick, door.connect() as slow:
+        for client in (quick, slow):
+            client.sendall(b"POST /x/1" + HOST + b"Content-Length: 99999999\r\n\r\n")
+        for _ in range(24):
+            quick.sendall(bytes(1 << 20))
+            with contextlib.suppress(ConnectionError):
+                slow.send(b"a")
+            time.sleep(0.25)
+        assert statuses(quick.recv(1000)) == [200]
+        with pytest.raises(ConnectionError):
+            for _ in range(20):
+                slow.send(b"a")
+                time.sleep(0.25)
 
 
 @pytest.mark.parametrize("path", [b"file", b"big"])

@@ -24,6 +24,7 @@ from backlore.core.notify import Notify, console
 if TYPE_CHECKING:
     from backlore.alone import Alone
     from backlore.app import Backend
+    from backlore.web.door.door import Door
 
 Served: TypeAlias = "Backend | Alone"
 
@@ -98,26 +99,31 @@ async def serve(worker: Worker) -> None:
     await door.open(socket.socket(fileno=int(sys.argv[4])))
     worker.ready()
     await worker.stop.wait()
-    loop = asyncio.get_running_loop()
-    until = loop.time() + known.drain
-    door.shut()  # others listen; who came to us now would be sent away at once
-    await drain(app, worker.quiet)
-    await door.close(max(until - loop.time(), LOOK))
+    await drain(app, door, worker.quiet)
 
 
-async def drain(app: Served, quiet: int) -> None:
+async def drain(app: Served, door: "Door", quiet: int) -> None:
     """Ask clients to connect anew until none has asked for `quiet` looks; then let requests under way end."""
     loop = asyncio.get_running_loop()
     app.web.draining = True
-    began, served, still = loop.time(), app.web.served, 0
+    until = loop.time() + app.settings.config.drain
+    await wait_for_quiet(app, quiet)
+    door.shut()  # who came last may not have asked yet
+    await wait_for_quiet(app, quiet)
+    while app.web.under_way and loop.time() < until:
+        await asyncio.sleep(LOOK)
+    await door.close(max(until - loop.time(), LOOK))
+
+
+async def wait_for_quiet(app: Served, quiet: int) -> None:
+    """Until nobody has asked for so many looks, or not for long."""
+    served, still = app.web.served, 0
     for _ in range(LINGER):
         await asyncio.sleep(LOOK)
         still = still + 1 if app.web.served == served else 0
         served = app.web.served
         if still == quiet:
             break
-    while app.web.under_way and loop.time() < began + app.settings.config.drain:
-        await asyncio.sleep(LOOK)
 
 
 async def tasks(worker: Worker) -> None:

@@ -28,6 +28,7 @@ HIGH = 256 << 10  # bytes of a body that wait for the application, before we rea
 SOON = 64 << 10  # bytes to send that don't wait for the turn's end
 TURNS = 32  # requests that one connection has in a turn of the loop
 LINGER = 256 << 20  # bytes thrown away of a client that we have refused
+STRETCH = 4 << 20  # bytes of them for which it has its time anew: browsers read no reply before they have sent all
 NEVER = float("inf")
 
 
@@ -82,9 +83,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the client's."""
         if self._closing or self.ended:
-            self._lingers -= len(data)
+            before, self._lingers = self._lingers, self._lingers - len(data)
             if self._lingers < 0:
                 self._transport.abort()
+            elif self._closing and before // STRETCH > self._lingers // STRETCH:  # it goes on, at a rate that will end
+                self.deadline = self.door.now + self.door.bounds.linger
         elif self._exchange and self.reader.complete:
             self._unread += data
             self._pause()
