@@ -295,8 +295,9 @@ def test_engine_left_behind(tmp_path: Path) -> None:
 
 def test_stop_drains(server: Server) -> None:
     """SIGTERM: a request under way is answered, then all ends, the engine last."""
-    with ThreadPoolExecutor(2) as pool:
-        under_way = pool.submit(httpx.get, f"{server.url}/slow", timeout=10)
+    with httpx.Client(base_url=server.url, timeout=10) as client, ThreadPoolExecutor(2) as pool:
+        client.get("/pid")  # to make a client takes longer than what follows
+        under_way = pool.submit(client.get, "/slow")
         time.sleep(0.3)
         server.process.terminate()
         assert under_way.result().status_code == 200
