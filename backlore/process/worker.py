@@ -107,8 +107,7 @@ async def drain(app: Served, door: "Door", quiet: int) -> None:
     loop = asyncio.get_running_loop()
     app.web.draining = True
     until = loop.time() + app.settings.config.drain
-    await wait_for_quiet(app, quiet)
-    door.shut()  # who came last may not have asked yet
+    door.shut()  # others listen; who came to us now would be sent away at once
     await wait_for_quiet(app, quiet)
     while app.web.under_way and loop.time() < until:
         await asyncio.sleep(LOOK)
