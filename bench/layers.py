@@ -165,7 +165,7 @@ async def measure(ground: Ground) -> list[tuple[str, float]]:
         ("all of GET, redis asked for the session", await at_once(lambda: ask(get))),
         ("all of POST, redis asked for the session", await at_once(lambda: ask(post))),
     ]
-    await door.close(1)
+    door.shut()
     await app.redis.aclose()
     return rows
 
