@@ -92,7 +92,10 @@ class Application:
         self._notify("info", "reply", status=status, error=word, origin=address)
 
     async def _serve(self, request: Request, send: Send) -> None:
-        answer = await self._answer(request)
+        try:
+            answer = await self._pass(request)
+        except Exception as error:  # what goes wrong becomes the error of the contract
+            answer = self._refuse(request, error)
         if answer.status >= 400 or self.tells_all:
             self._tell(request, answer)
         if isinstance(answer, Handover):
@@ -133,13 +136,6 @@ class Application:
         except Exception as error:
             self._notify("error", "reply.failed", error=error, **_about(request))
             raise  # the server breaks the connection, so that nobody takes a part for the whole
-
-    async def _answer(self, request: Request) -> Reply:
-        """The one reply to a request. What goes wrong becomes the error of the contract."""
-        try:
-            return await self._pass(request)
-        except Exception as error:
-            return self._refuse(request, error)
 
     def _refuse(self, request: Request, error: Exception) -> Reply:
         match error:

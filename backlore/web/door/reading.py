@@ -9,6 +9,7 @@ Laws:
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -18,6 +19,7 @@ Fields = list[tuple[bytes, bytes]]  # names in lower case
 LINE_LIMIT = 64 << 10  # bytes of a request line; the application bounds the query more narrowly
 HEAD_LIMIT = 96 << 10  # bytes of a whole head
 FIELDS = 100
+USUAL = 1500  # bytes of the fields of most heads
 FRAMING = 16 << 10  # bytes that frame the chunks, beyond eight for each byte of content
 END = b"\r\n\r\n"
 
@@ -90,29 +92,27 @@ class Fielder:
 _fielder = Fielder()
 
 
+class Said(NamedTuple):
+    """What the fields of a head say of the message and its connection; see Head."""
+
+    fields: tuple[tuple[bytes, bytes], ...]
+    length: int
+    keep_alive: bool
+    expects: bool
+
+
 def read_head(raw: bytes) -> Head:
     """The head that these bytes, up to the empty line, are. Raises BadMessage."""
     line = LINE.match(raw)
     if line is None:
         raise BadMessage(400, "http")
-    if line.end() > LINE_LIMIT:
+    end = line.end()
+    if end > LINE_LIMIT:
         raise BadMessage(414, "query")
-    method, target, version = line[1], line[2], line[3]
-    fields = _fielder.parse(raw[line.end() :])
-    known = dict(fields)
-    length = 0
-    if b"content-length" in known or b"transfer-encoding" in known:
-        length = judge_framing(fields, version)
-    hosts = 1 if b"host" in known else 0
-    if len(known) < len(fields):
-        hosts = sum(name == b"host" for name, _ in fields)
-    if (hosts != 1 and (hosts or version == b"1.1")) or (hosts and not HOST.fullmatch(known[b"host"])):
-        raise BadMessage(400, "http")
-    keep_alive = version == b"1.1"
-    if b"connection" in known:
-        # of several lines each may say it
-        said = {word.strip().lower() for name, value in fields if name == b"connection" for word in value.split(b",")}
-        keep_alive = b"close" not in said and (keep_alive or b"keep-alive" in said)
+    method, target, version = line.groups()
+    # a client's next request differs by its line alone, more often than not
+    said = (judge_again if len(raw) - end <= USUAL else judge_fields)(raw[end:], version)
+    fields = list(said.fields)
     if target[:1] != b"/":
         target, fields = judge_target(method, target, fields)
     if method == b"CONNECT":  # what a proxy takes for an open tunnel is never ours (RFC 9110, §9.3.6)
@@ -122,8 +122,29 @@ def read_head(raw: bytes) -> Head:
     if version != b"1.1" and version != b"1.0":
         raise BadMessage(505, "http")
     path, _, query = target.partition(b"?")
+    return Head(method.decode(), path, query, version.decode(), fields, *said[1:])
+
+
+def judge_fields(raw: bytes, version: bytes) -> Said:
+    """The fields from behind the line to the empty one, and what they say. Raises BadMessage."""
+    fields = _fielder.parse(raw)
+    known = dict(fields)
+    length = 0
+    if b"content-length" in known or b"transfer-encoding" in known:
+        length = judge_framing(fields, version)
+    hosts = sum(name == b"host" for name, _ in fields)
+    if (hosts != 1 and (hosts or version == b"1.1")) or (hosts and not HOST.fullmatch(known[b"host"])):
+        raise BadMessage(400, "http")
+    keep_alive = version == b"1.1"
+    if b"connection" in known:
+        # of several lines each may say it
+        said = {word.strip().lower() for name, value in fields if name == b"connection" for word in value.split(b",")}
+        keep_alive = b"close" not in said and (keep_alive or b"keep-alive" in said)
     expects = b"expect" in known and known[b"expect"].lower() == b"100-continue" and version == b"1.1"
-    return Head(method.decode(), path, query, version.decode(), fields, length, keep_alive, expects)
+    return Said(tuple(fields), length, keep_alive, expects)
+
+
+judge_again = lru_cache(1000)(judge_fields)
 
 
 def judge_framing(fields: Fields, version: bytes) -> int:
