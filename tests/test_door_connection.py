@@ -41,6 +41,8 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
             await send({"type": "http.response.body", "body": b"second"})
         case "big":
             await answer(send, bytes(BIG))
+        case "bodiless":
+            await answer(send, b"")
         case "file":
             await send_file(send)
         case "half":
@@ -276,3 +278,5 @@ def test_the_framing_of_a_reply_is_ours(door: Opened) -> None:
         assert statuses(got) == [status, 200] and bodies(got) == [b"", b"1;"]
     got = door.ask(b"HEAD /big" + HOST + b"\r\n", b"GET /x/1" + LAST + b"\r\n")
     assert b"content-length: %d\r\n" % BIG in got and bodies(got) == [b"", b"1;"]
+    got = door.ask(b"HEAD /bodiless" + HOST + b"\r\n", b"GET /x/1" + LAST + b"\r\n")
+    assert b"content-length: 0" not in got and bodies(got) == [b"", b"1;"]

@@ -129,7 +129,8 @@ class Exchange:
         more = message.get("more_body", False)
         if kind == "http.response.body":
             body = message.get("body", b"")
-            self._begin(UNKNOWN if more else len(body))
+            # to HEAD nothing may be sent in place of what GET has
+            self._begin(UNKNOWN if more or (not body and self._head.method == "HEAD") else len(body))
             self._write(body)
         else:  # http.response.zerocopysend
             self._begin(message["count"])
