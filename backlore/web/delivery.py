@@ -229,7 +229,6 @@ def deliver(request: Request, parts: Sequence[Part], headers: list[Header], etag
         spans = parse_ranges(asked, size)
         if spans is not None:
             return _partial(parts, headers, spans, size, by_kernel)
-    # the server, once told, sends to the end: also for a session that has ended meanwhile
     return PartsReply(200, headers, parts, by_kernel)
 
 

@@ -7,23 +7,13 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from backlore.web.delivery import read_at_once
 from backlore.web.request import Disconnected
 
 if TYPE_CHECKING:
     from backlore.web.door.connection import Connection
 
 PIECE = 512 << 10  # bytes sent before others have their turn
-NOWAIT = getattr(os, "RWF_NOWAIT", None)  # of Linux: reads what is in memory, and nothing else
-
-
-def is_in_memory(file: int, at: int) -> bool:
-    """Whether a byte of an open file can be read without waiting for the disk."""
-    if NOWAIT is None:
-        return False
-    try:
-        return os.preadv(file, [bytearray(1)], at, NOWAIT) == 1
-    except OSError:
-        return False
 
 
 def fetch(file: int, at: int, size: int) -> None:
@@ -43,7 +33,7 @@ async def send_file(connection: "Connection", file: int, at: int, count: int) ->
     try:
         while count:
             size = min(PIECE, count)
-            if not (is_in_memory(file, at) and is_in_memory(file, at + size - 1)):
+            if not (read_at_once(file, 1, at) and read_at_once(file, 1, at + size - 1)):  # one isn't in memory
                 await loop.run_in_executor(None, fetch, file, at, size)
             try:
                 sent = os.sendfile(socket, file, at, size)

@@ -191,9 +191,8 @@ class Reader:
         """The next message begins."""
         self.head: Head | None = None
         self.complete = False
-        self._pieces.clear()  # of a body that nobody took
+        self._pieces.clear()  # of a body that nobody took: they belong to no other message
         self.size = 0
-        self._pieces.clear()  # nobody took them, and they belong to no other message
         self._left = 0  # bytes of the body, or of this chunk, that are to come
         self._step = self._read_size  # what comes next of a body in chunks
         self._framing = FRAMING
