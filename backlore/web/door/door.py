@@ -12,7 +12,6 @@ from backlore.web.door.writing import date_line
 
 SLICES = 8  # the connections are looked at in so many parts, one after another
 TICK = 0.25  # seconds between two looks
-SECOND = 4  # looks
 
 
 class Bounds(NamedTuple):
@@ -132,8 +131,7 @@ class Door:
         """Keep the clock, and see whose deadline is over, in a part of the connections."""
         self._timer = self.loop.call_later(TICK, self._look)
         self.now = self.loop.time()
-        if self._looks % SECOND == 0:
-            self.date = date_line()
+        self.date = date_line()
         self._looks += 1
         for connection in list(self._slices[self._looks % SLICES]):
             if connection.deadline < self.now:
