@@ -105,12 +105,12 @@ async def measure(ground: Ground) -> list[tuple[str, float]]:
     session = await sessions.begin(await users.read(id), origin="127.0.0.1", browser="bench", device="bench")
     cookie = sessions.keeper.cookie
     sent = cookie.give(session)[1].partition(";")[0].encode()
-    token = sessions.keeper.csrf.sign(session)
+    token = sessions.keeper.token_of(session)
     host = b"Host: 127.0.0.1:8000\r\nCookie: " + sent + b"\r\n"
     get = b"GET /me HTTP/1.1\r\n" + host + b"\r\n"
     post = b"POST /items HTTP/1.1\r\n" + host + b"Content-Type: application/json\r\nX-Csrf-Token: " + token.encode()
     post += b"\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
-    door = Door(app, Bounds(head=1e9, idle=1e9), app.web.is_proxy, app.web.tell_refused)
+    door = Door(app.web, Bounds(head=1e9, idle=1e9), app.web.is_proxy, app.web.tell_refused)
     listening = socket.create_server(("127.0.0.1", 0))
     await door.open(listening)
     idle = [Client(door) for _ in range(TASKS)]
@@ -127,11 +127,11 @@ async def measure(ground: Ground) -> list[tuple[str, float]]:
 
     async def keep_scope(given: dict, receive: object, send: object) -> None:
         scope.update(given)
-        given["whole"](200, [], b"")
+        given["exchange"].whole(200, [], b"")
 
     door.application = keep_scope
     await ask(get)
-    door.application = app
+    door.application = app.web
     proxies = Proxies()
     request = Request(scope, None, proxies)
     codec = next(route for route in app.web.table.routes if route.path == "/items").body.codec
@@ -146,7 +146,7 @@ async def measure(ground: Ground) -> list[tuple[str, float]]:
         ("read the cookie, verify its signature", alone(lambda: cookie._read(sent))),
         ("read the cookie, verified before", alone(lambda: cookie.read(sent))),
         ("the user of a session that is remembered", alone(lambda: sessions.remembered(session))),
-        ("verify the csrf token", alone(lambda: sessions.keeper.csrf.verify(session, token))),
+        ("verify the csrf token", alone(lambda: sessions.keeper.has_token(session, token.encode()))),
         ("decode and validate five fields", alone(lambda: codec.from_json(BODY))),
         ("make the reply as JSON", alone(lambda: reply(200, answer))),
         ("its ETag", alone(lambda: etag_of(raw))),

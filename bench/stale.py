@@ -196,7 +196,7 @@ async def kill_worker(world: World, sessions: int) -> Counter[str]:
     begun = {await world.begin(each): each.id for each in people}
     await asyncio.gather(*(world.probe(s, wires[0]) for s in begun for wires in world.wires.values()))
     process = random.choice(list(world.wires))
-    wire, sign = world.wires[process][0], world.sessions.keeper.csrf.sign
+    wire, sign = world.wires[process][0], world.sessions.keeper.token_of
     replies = {each: wire.ask("/auth/logout", world.cookie(each), {}, sign(each)) for each in begun}
     await asyncio.sleep(random.random() * sessions / 2000)
     os.kill(process, signal.SIGKILL)

@@ -157,7 +157,7 @@ class World:
     async def post(self, session: str, path: str, body: Any) -> Any:
         """By any of the workers. It is acknowledged."""
         wire = random.choice(list(self.wires.values()))[0]
-        status, answer = await wire.ask(path, self.cookie(session), body, self.sessions.keeper.csrf.sign(session))
+        status, answer = await wire.ask(path, self.cookie(session), body, self.sessions.keeper.token_of(session))
         assert status == 200, (path, status, answer)
         return answer
 

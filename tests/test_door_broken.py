@@ -18,7 +18,7 @@ def test_a_message_that_has_turned_out_bad_stays_bad() -> None:
         try:
             await answer(send, await read_body(receive))
         except ConnectionError:
-            scope["whole"](400, [], b"bad")
+            scope["exchange"].whole(400, [], b"bad")
 
     with opened(application) as door, door.connect() as client:
         client.sendall(HEAD)

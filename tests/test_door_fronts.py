@@ -191,7 +191,7 @@ def read(raw: bytes) -> Found:
             if not reader.complete:
                 break
             assert reader.head
-            found.append((reader.head.path, reader.take()))
+            found.append((reader.head.line.raw_path, reader.take()))
             reader.reset()
     return found
 

@@ -28,7 +28,7 @@ def read(pieces: Iterable[bytes]) -> list[Message | int | str]:
                 if not reader.complete:
                     break
                 assert reader.head
-                found.append((reader.head.method, reader.head.path, body))
+                found.append((reader.head.line.method, reader.head.line.raw_path, body))
                 body = b""
                 reader.reset()
     except BadMessage as refused:
@@ -169,7 +169,7 @@ def test_keep_alive() -> None:
     ):
         reader = Reader()
         reader.feed(get(b"GET / HTTP/" + version, HOST + fields))
-        assert reader.head and reader.head.keep_alive is wanted, (version, fields)
+        assert reader.head and reader.head.said.keep_alive is wanted, (version, fields)
 
 
 def by_llhttp(raw: bytes) -> list[tuple[bytes, bytes]] | None:

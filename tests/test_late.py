@@ -59,7 +59,7 @@ def test_a_body_that_comes_while_the_handler_waits_is_late(tmp_path: Path) -> No
             return reply(200, {"size": sum([len(chunk) async for chunk in body])})
 
         cookie = COOKIE.give(SESSION)[1].partition(";")[0].encode()
-        token = Keeper(COOKIE, SECRET, load, Notify()).csrf.sign(SESSION).encode()
+        token = Keeper(COOKIE, SECRET, load, Notify()).token_of(SESSION).encode()
         ask = serving(load, act, tmp_path)
         return await ask(receive, [(b"cookie", cookie), (b"x-csrf-token", token), (b"content-length", b"1")])
 

@@ -118,7 +118,7 @@ class Codec(Generic[T]):
         # msgspec keeps the last of two equal keys in silence. A key can be twice only if its name is: as
         # written, or hidden in an escape. Only then the slow and sure way is taken.
         count = raw.count
-        if self._open or b"\\u" in raw:
+        if self._open or raw.find(b"\\u") >= 0:
             _check_keys(raw)
         else:
             for key in self._keys:

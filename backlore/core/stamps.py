@@ -12,6 +12,7 @@ A file of the data folder: a slot of eight random bytes for each tag of users. L
 
 import contextlib
 import os
+from functools import lru_cache
 from pathlib import Path
 
 LETTERS = {letter: place for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz234567")}
@@ -39,11 +40,11 @@ class Stamps:
 
     def read(self, owner: str) -> bytes:
         """The stamp there is now, once one was taken."""
-        return os.pread(self._handle, STAMP, _place(owner))
+        return os.pread(self._handle, STAMP, _place(owner[:3]))
 
     def renew(self, owner: str) -> None:
         """What any process remembers of this owner holds no more. Raises OSError."""
-        stamp, place = os.urandom(STAMP), _place(owner)
+        stamp, place = os.urandom(STAMP), _place(owner[:3])
         if self._known:  # also when it was deleted: others may still have it
             os.pwrite(self._handle, stamp, place)
         with contextlib.suppress(FileNotFoundError):
@@ -69,9 +70,10 @@ class Stamps:
         return True
 
 
-def _place(owner: str) -> int:
-    """Where the stamp of an owner begins, in bytes."""
+@lru_cache(32**3)
+def _place(tag: str) -> int:
+    """Where the stamp of a tag begins, in bytes."""
     slot = 0
-    for letter in owner[:3]:
+    for letter in tag:
         slot = slot << 5 | LETTERS.get(letter, 0)
     return slot * STAMP

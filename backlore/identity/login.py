@@ -135,7 +135,7 @@ class Login:
         cookies = [keeper.cookie.give(session)]
         if not is_known:
             cookies.append(self._sessions.device.give(device))
-        return reply(200, {"csrf": keeper.csrf.sign(session)}, headers=cookies)
+        return reply(200, {"csrf": keeper.token_of(session)}, headers=cookies)
 
     async def holder(self, ticket: str) -> Account | None:
         """The user of a ticket, unchanged since the first factor was shown."""

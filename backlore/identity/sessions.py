@@ -271,7 +271,7 @@ class Sessions:
 
     async def _csrf(self, request: Request) -> Reply:
         """Am I logged in? 200 {"csrf": str, "user": {"id", "email", "admin"}}; else the gatekeeper's 403."""
-        return reply(200, {"csrf": self.keeper.csrf.sign(request.session), "user": request.user})
+        return reply(200, {"csrf": self.keeper.token_of(request.session), "user": request.user})
 
     async def _logout(self, request: Request) -> Reply:
         """End the session. 200 {}, and the cookie is deleted."""

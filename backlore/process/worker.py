@@ -95,7 +95,8 @@ async def serve(worker: Worker) -> None:
 
     app = worker.app
     known = app.settings.config
-    door = Door(app, Bounds(head=known.header_timeout), app.web.is_proxy, app.web.tell_refused)
+    web = app.web
+    door = Door(web, Bounds(head=known.header_timeout), web.is_proxy, web.tell_refused)
     await door.open(socket.socket(fileno=int(sys.argv[4])))
     worker.ready()
     await worker.stop.wait()

@@ -77,7 +77,15 @@ class Application:
             self.under_way += 1
             request = Request(scope, receive, self._proxies)
             try:
-                await self._serve(request, send)
+                try:
+                    answer = await self._pass(request)
+                except Exception as error:  # what goes wrong becomes the error of the contract
+                    answer = self._refuse(request, error)
+                if answer.status >= 400 or self.tells_all:
+                    self._tell(request, answer)
+                sending = self._send(request, answer, send)
+                if sending:
+                    await sending
             finally:
                 self.under_way -= 1
                 self.served += 1
@@ -91,16 +99,10 @@ class Application:
         """Of what was refused before it was a request."""
         self._notify("info", "reply", status=status, error=word, origin=address)
 
-    async def _serve(self, request: Request, send: Send) -> None:
-        try:
-            answer = await self._pass(request)
-        except Exception as error:  # what goes wrong becomes the error of the contract
-            answer = self._refuse(request, error)
-        if answer.status >= 400 or self.tells_all:
-            self._tell(request, answer)
+    def _send(self, request: Request, answer: Reply, send: Send) -> Awaitable[None] | None:
+        """Send a reply; None when it is done, else what is to be awaited."""
         if isinstance(answer, Handover):
-            await self._hand_over(request, answer, send)
-            return
+            return self._hand_over(request, answer, send)
         headers = answer.headers  # never changed in place: a handler may return one reply many times
         if answer.cacheable and (request.method == "GET" or request.method == "HEAD"):
             etag = etag_of(answer.body)
@@ -116,11 +118,18 @@ class Application:
             headers = headers + self._always
         if self.draining:
             headers = [*headers, CLOSE]
-        whole = request.scope.get("whole")  # of our own door: what is all there needs no messages
+        if request.exchange and type(answer) is Reply:  # what is all there needs no messages
+            try:
+                request.exchange.whole(answer.status, headers, answer.body)
+            except Exception as error:
+                self._notify("error", "reply.failed", error=error, **_about(request))
+                raise  # as below
+            return None
+        return self._send_parts(request, answer, headers, send)
+
+    async def _send_parts(self, request: Request, answer: Reply, headers: list[Header], send: Send) -> None:
+        """Send by messages, which may wait for the client."""
         try:
-            if whole is not None and type(answer) is Reply:
-                whole(answer.status, headers, answer.body)
-                return
             sending = answer.send(send, headers, request.method == "HEAD")
             if answer.is_long:
                 await become_task()

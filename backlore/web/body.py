@@ -11,7 +11,7 @@ from backlore.core.origins import origin_of
 from backlore.core.payload import Codec, Invalid, Malformed, Payload, parse_urlencoded
 from backlore.web.forms import FormReader
 from backlore.web.incoming import Incoming
-from backlore.web.limits import Limits
+from backlore.web.limits import Limits, TooLarge
 from backlore.web.request import Request
 
 T = TypeVar("T")
@@ -86,7 +86,8 @@ class Body:
         """The body as sent, read once: a second route of the same path finds it here."""
         raw: Raw | None = request.raw
         if raw is None:
-            raw = request.raw = await receive(request, limits, self.codec.uploads)
+            raw = take_json(request, limits) or await receive(request, limits, self.codec.uploads)
+            request.raw = raw
         return raw
 
 
@@ -126,6 +127,16 @@ class RawBody:
         return ""
 
 
+def take_json(request: Request, limits: Limits) -> bytes | None:
+    """A body of JSON that is all here, which most are; None for another. Raises TooLarge."""
+    if request.headers.get(b"content-type") != b"application/json":
+        return None
+    raw = request.take_body()
+    if raw is not None and len(raw) > limits.body:
+        raise TooLarge
+    return raw
+
+
 async def receive(request: Request, limits: Limits, uploads: frozenset[str]) -> Raw:
     """JSON as bytes, a form as its fields, by the content-type; files only in the fields `uploads`."""
     kind = request.headers.get(b"content-type")
@@ -158,9 +169,9 @@ async def gather(request: Request, limits: Limits) -> bytes:
 
 
 async def _decode(request: Request, limits: Limits, raw: Raw, codec: Codec[Any]) -> Any:
-    if isinstance(raw, bytes):
-        return await _aside(request, limits, codec.from_json, raw)
-    return codec.from_fields(raw)
+    if not isinstance(raw, bytes):
+        return codec.from_fields(raw)
+    return codec.from_json(raw) if len(raw) <= LONG else await _aside(request, limits, codec.from_json, raw)
 
 
 async def _aside(request: Request, limits: Limits, decode: Callable[[bytes], T], raw: bytes) -> T:

@@ -58,4 +58,6 @@ def _scope_below(request: Request, prefix: str) -> Scope:
     state = dict(request.scope.get("state") or {})
     if hasattr(request, "user"):
         state["user"] = request.user
-    return {**request.scope, "root_path": request.scope.get("root_path", "") + prefix, "state": state}
+    scope = {**request.scope, "root_path": request.scope.get("root_path", "") + prefix, "state": state}
+    scope.pop("exchange", None)  # an application of ours would answer by it past what holds it to the session
+    return scope

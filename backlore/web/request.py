@@ -96,9 +96,8 @@ class Request:
     """
 
     __slots__ = (
-        "_also", "_first", "_is_here", "_proxies", "_receive", "_received", "_seen", "content", "headers", "is_late",
-        "method",
-        "parameters", "path", "raw", "route", "scope", "session", "started", "uploads", "user",
+        "_also", "_first", "_is_here", "_proxies", "_receive", "_received", "_seen", "content", "exchange", "headers",
+        "is_late", "method", "parameters", "path", "raw", "route", "scope", "session", "started", "uploads", "user",
     )  # fmt: skip
 
     user: User
@@ -108,6 +107,7 @@ class Request:
         self.started = time.time()  # seconds since the epoch
         self.scope = scope
         self._receive = receive
+        self.exchange = scope.get("exchange")  # of our own door: it tells what is here
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -205,7 +205,7 @@ class Request:
 
     def ask_for_body(self) -> None:
         """Before the session is looked at: what has come by now was there, what comes later is late."""
-        if "arrived" in self.scope:  # our own door tells it
+        if self.exchange:
             return
         headers = self.headers
         if self._first is None and headers.get(b"content-length", b"0") != b"0" and b"expect" not in headers:
@@ -213,8 +213,8 @@ class Request:
 
     def was_looked_at(self) -> None:
         """The session holds: from now on what has not come of the body is late, however long it takes to ask for it."""
-        if arrived := self.scope.get("arrived"):
-            self._is_here = arrived()
+        if self.exchange:
+            self._is_here = self.exchange.has_arrived()
             self.is_late = not self._is_here
         else:
             self.is_late = self._first is not None and not self._first.done()
@@ -226,6 +226,15 @@ class Request:
             self._first.cancel()
         for path in self.uploads:
             path.unlink(missing_ok=True)
+
+    def take_body(self) -> bytes | None:
+        """The whole body, if it was all here before the session was looked at; None if it may have to be waited for."""
+        exchange = self.exchange
+        if not exchange or self.is_late or self._received or not exchange.has_arrived():
+            return None
+        body: bytes = exchange.take_all()
+        self._received = len(body)
+        return body
 
     async def chunk(self) -> tuple[bytes, bool]:
         """The next part of the body, and whether more may come. Raises Disconnected when the client has gone."""

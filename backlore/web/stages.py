@@ -6,11 +6,13 @@ first route behind it; those that look at the session it meets again after a bod
 while a body or a reply lasts.
 """
 
+import hmac
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 from backlore.core.crypto import Signer
 from backlore.core.notify import Notify
-from backlore.web.cookie import SignedCookie, Tampered
+from backlore.web.cookie import SENDERS, SignedCookie, Tampered
 from backlore.web.limits import SMALL
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request, User
@@ -29,10 +31,15 @@ class Keeper:
         remembered: Callable[[str], User | None] = lambda session: None,
     ):
         self.cookie = cookie
-        self.csrf = Signer(secret, "csrf")  # the token of a session is its signature: nothing to keep
+        # the token of a session is its signature: nothing to keep
+        self.token_of = lru_cache(SENDERS)(Signer(secret, "csrf").sign)
         self.load = load
         self.remembered = remembered  # what needs no looking up
         self.notify = notify
+
+    def has_token(self, session: str, token: bytes) -> bool:
+        """Whether this is the csrf token of the session; compared in constant time."""
+        return hmac.compare_digest(self.token_of(session).encode(), token)
 
 
 def same_site(request: Request, route: Route, keeper: Keeper) -> Verdict:
@@ -86,12 +93,12 @@ def csrf(request: Request, route: Route, keeper: Keeper) -> Verdict:
     header = request.headers.get(b"x-csrf-token")
     if header is None:
         return _csrf_in_body(request, route, keeper)
-    return None if keeper.csrf.verify(request.session, header.decode("latin-1")) else reply(403, error="csrf")
+    return None if keeper.has_token(request.session, header) else reply(403, error="csrf")
 
 
 async def _csrf_in_body(request: Request, route: Route, keeper: Keeper) -> Reply | None:
     token = await route.csrf_of(request)
-    return None if keeper.csrf.verify(request.session, token) else reply(403, error="csrf")
+    return None if keeper.has_token(request.session, token.encode()) else reply(403, error="csrf")
 
 
 def admin_gatekeeper(request: Request, route: Route, keeper: Keeper) -> Verdict:

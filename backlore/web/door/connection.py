@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from backlore.web.door.exchange import Exchange
 from backlore.web.door.reading import BadMessage, Reader
-from backlore.web.door.writing import CLOSE, status_line
+from backlore.web.door.writing import CLOSE, length_line, status_line
 
 if TYPE_CHECKING:
     from backlore.web.door.door import Door
@@ -37,7 +37,8 @@ class Connection(asyncio.Protocol):
     doesn't take what we send."""
 
     __slots__ = (
-        "_blocked", "_closing", "_eof", "_exchange", "_lingers", "_out", "_paused", "_size", "_transport", "_unread",
+        "_blocked", "_closing", "_eof", "_exchange", "_is_reading", "_lingers", "_out", "_paused", "_size",
+        "_transport", "_unread",
         "client", "deadline", "door", "ended", "full", "gone", "reader",
     )  # fmt: skip
 
@@ -52,6 +53,7 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None  # under way
         self._unread = b""  # what was sent behind its request
         self._paused = False  # we don't read
+        self._is_reading = False  # what is written now leaves when what came is read
         self._out: list[bytes] = []  # for the end of this turn: so many bytes
         self._size = 0
         self._blocked = 0  # bytes that the client had not taken when last looked at
@@ -120,7 +122,15 @@ class Connection(asyncio.Protocol):
     # Reading
 
     def _read(self, data: bytes) -> None:
-        """Take a message after another out of the bytes, and have it answered."""
+        """Take a message after another out of the bytes, have it answered, and send what is answered."""
+        self._is_reading = True
+        try:
+            self._read_messages(data)
+        finally:
+            self._is_reading = False
+            self.flush()
+
+    def _read_messages(self, data: bytes) -> None:
         reader = self.reader
         for _ in range(TURNS):
             try:
@@ -190,7 +200,7 @@ class Connection(asyncio.Protocol):
         """Send with what else this turn has."""
         if self._closing:
             return
-        if not self._out:
+        if not self._out and not self._is_reading:
             self.door.flush_soon(self)
         self._out.append(data)
         self._size += len(data)
@@ -275,8 +285,7 @@ class Connection(asyncio.Protocol):
         again = b"retry-after: 1\r\n" if refusal.status == 503 else b""
         self.write(
             b"%bcontent-type: application/json\r\nx-content-type-options: nosniff\r\ncache-control: no-store\r\n"
-            b"%b%bcontent-length: %d\r\n%b\r\n%b"
-            % (status_line(refusal.status), again, CLOSE, len(body), self.door.date, body)
+            b"%b%b%b%b%b" % (status_line(refusal.status), again, CLOSE, length_line(len(body)), self.door.date, body)
         )
         self.close()
         self.door.tell_refused(refusal, self.client)

@@ -109,8 +109,11 @@ class Door:
         """Run what waits for something."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         return task
+
+    def forget(self, task: asyncio.Task[None]) -> None:
+        """It is done."""
+        self._tasks.discard(task)
 
     def flush_soon(self, connection: Connection) -> None:
         """At the end of this turn of the loop."""

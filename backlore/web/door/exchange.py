@@ -1,8 +1,7 @@
 """One request and its reply, as the application sees them: ASGI 3.0.
 
 In the scope are an extension of ASGI's own, `http.response.zerocopysend`, which has the kernel send a part of an open
-file, and two functions of ours: `whole` replies at once, in one plain call; `arrived` tells whether all of the body
-is here.
+file, and the exchange itself: what is here at once is taken, and sent, by plain calls.
 
 Laws: what a head said is kept, or the connection breaks, so that nobody takes a part for the whole; a client that has
 gone ends what waits for it, and nothing else. A request that waits for nothing costs no task.
@@ -12,11 +11,21 @@ import asyncio
 from collections.abc import Coroutine, Generator, Iterable
 from types import coroutine
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from backlore.web.door.files import send_file
 from backlore.web.door.reading import Head
-from backlore.web.door.writing import BODILESS, CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, Header, begin, chunk
+from backlore.web.door.writing import (
+    BODILESS,
+    CHUNKED,
+    CLOSE,
+    CONTINUE,
+    KEEP_ALIVE,
+    LAST_CHUNK,
+    Header,
+    begin,
+    chunk,
+    length_line,
+)
 from backlore.web.request import Disconnected
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
 ASGI = {"version": "3.0", "spec_version": "2.4"}
 EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.zerocopysend": {}}
 UNKNOWN = -1  # length
+CLOSES = b"\n" + CLOSE  # as a line of a head
 
 
 class Exchange:
@@ -38,7 +48,7 @@ class Exchange:
     def __init__(self, connection: "Connection", head: Head):
         self._connection = connection
         self._head = head
-        self._expects = head.expects  # to be told to go on, before its body comes
+        self._expects = head.said.expects  # to be told to go on, before its body comes
         self._start: dict[str, Any] | None = None  # of the reply, until its first bytes leave
         self._began = False  # to reply
         self._bodiless = False
@@ -46,18 +56,17 @@ class Exchange:
         self._left = 0  # bytes that the reply's head has promised, and that have not been sent
         self._taken = False  # the body, to its end
         self._waiter: asyncio.Future[None] | None = None  # for more of the body, or for the client's leaving
-        self.keep = head.keep_alive
+        self.keep = head.said.keep_alive
         self.over = False
 
     def run(self) -> None:
         """Begin. What waits for nothing is answered when this returns."""
-        connection, head = self._connection, self._head
-        path = head.path.decode("ascii")
+        connection, line = self._connection, self._head.line
         scope = {
-            "type": "http", "asgi": ASGI, "http_version": head.version, "method": head.method, "scheme": "http",
-            "path": unquote(path) if "%" in path else path, "raw_path": head.path, "query_string": head.query,
-            "root_path": "", "headers": head.fields, "client": connection.client, "server": connection.door.address,
-            "extensions": EXTENSIONS, "whole": self.whole, "arrived": self.has_arrived,
+            "type": "http", "asgi": ASGI, "http_version": line.version, "method": line.method, "scheme": "http",
+            "path": line.path, "raw_path": line.raw_path, "query_string": line.query, "root_path": "",
+            "headers": self._head.said.fields, "client": connection.client, "server": connection.door.address,
+            "extensions": EXTENSIONS, "exchange": self,
         }  # fmt: skip
         work = connection.door.application(scope, self.receive, self.send)
         try:
@@ -66,9 +75,10 @@ class Exchange:
             self._break()
         else:
             task = connection.door.spawn(work if awaited is None else _go_on(work, awaited))
-            task.add_done_callback(self._end)
+            task.add_done_callback(self._stop)
 
-    def _end(self, task: asyncio.Task[None]) -> None:
+    def _stop(self, task: asyncio.Task[None]) -> None:
+        self._connection.door.forget(task)
         if not task.cancelled():
             task.exception()  # as above
         self._break()
@@ -88,6 +98,13 @@ class Exchange:
     def has_arrived(self) -> bool:
         """Whether the whole body is here."""
         return self._connection.reader.complete
+
+    def take_all(self) -> bytes:
+        """The body that has arrived, once."""
+        self._taken = True
+        body = self._connection.reader.take()
+        self._connection.read_on()
+        return body
 
     async def receive(self) -> dict[str, Any]:
         """The next part of the body; `http.disconnect` when the client has gone or the reply is sent."""
@@ -112,8 +129,7 @@ class Exchange:
         """A whole reply; its headers name no length. Nothing happens when the client has gone."""
         head = self._make_head(status, headers, len(body))
         self._connection.write(head + body if self._left else head)
-        self._left = 0
-        self._finish()
+        self._end()
 
     async def send(self, message: dict[str, Any]) -> None:
         """The head of the reply, or a part of its body. Raises Disconnected, OSError."""
@@ -130,7 +146,7 @@ class Exchange:
         if kind == "http.response.body":
             body = message.get("body", b"")
             # to HEAD nothing may be sent in place of what GET has
-            self._begin(UNKNOWN if more or (not body and self._head.method == "HEAD") else len(body))
+            self._begin(UNKNOWN if more or (not body and self._head.line.method == "HEAD") else len(body))
             self._write(body)
         else:  # http.response.zerocopysend
             self._begin(message["count"])
@@ -164,30 +180,31 @@ class Exchange:
 
     def _make_head(self, status: int, headers: Iterable[Header], length: int) -> bytes:
         """The head of a reply, whose body has `length` bytes (RFC 9112, §6)."""
-        connection, head = self._connection, self._head
+        connection, line = self._connection, self._head.line
         if status < 200:
             raise ValueError(f"the status {status} ends nothing")
         begun = begin(status, headers)
         # what the application ends, and where a body comes that nobody waits for, the connection has no other use
-        keep = self.keep = self.keep and connection.reader.complete and CLOSE not in begun
+        closes = begun.find(CLOSES) >= 0
+        keep = self.keep = self.keep and connection.reader.complete and not closes
         framing = b""
-        self._bodiless = status in BODILESS or head.method == "HEAD"
+        self._bodiless = status in BODILESS or line.method == "HEAD"
         self._left = 0 if self._bodiless else length
         if status in BODILESS:
             pass
         elif length >= 0:
-            framing = b"content-length: %d\r\n" % length
-        elif head.version == "1.1":
+            framing = length_line(length)
+        elif line.version == "1.1":
             self._chunked = not self._bodiless
             framing = CHUNKED
         else:
             keep = self.keep = False
-        if not keep and CLOSE not in begun:
+        if not keep and not closes:
             framing += CLOSE
-        elif head.version == "1.0":
+        elif line.version == "1.0":
             framing += KEEP_ALIVE
         self._began = True
-        return b"%b%b%b\r\n" % (begun, framing, connection.door.date)
+        return b"".join((begun, framing, connection.door.date))
 
     def _write(self, body: bytes) -> None:
         if not body or self._bodiless:
@@ -205,8 +222,12 @@ class Exchange:
             self._connection.write(LAST_CHUNK)
         elif self._left > 0:
             raise RuntimeError(f"{self._left} bytes less than the reply's content-length")
+        self._end()
+
+    def _end(self) -> None:
         self.over = True
-        self.wake()
+        if self._waiter:
+            self.wake()
         self._connection.finished(self)
 
 

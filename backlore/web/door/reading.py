@@ -9,17 +9,21 @@ Laws:
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-Fields = list[tuple[bytes, bytes]]  # names in lower case
+Field = tuple[bytes, bytes]  # the name in lower case
+Fields = tuple[Field, ...]
 
 LINE_LIMIT = 64 << 10  # bytes of a request line; the application bounds the query more narrowly
 HEAD_LIMIT = 96 << 10  # bytes of a whole head
 FIELDS = 100
-USUAL = 1500  # bytes of the fields of most heads
+USUAL = 1500  # bytes of the fields of most heads,
+USUAL_LINE = 200  # and of their lines
 FRAMING = 16 << 10  # bytes that frame the chunks, beyond eight for each byte of content
 END = b"\r\n\r\n"
 
@@ -44,27 +48,41 @@ class BadMessage(Exception):
         self.word = word
 
 
-class Head(NamedTuple):
-    """What stands before a body."""
+class Line(NamedTuple):
+    """What the first line of a head says."""
 
     method: str
-    path: bytes  # as sent
+    authority: bytes  # of an absolute target, else empty
+    path: str  # without escapes
+    raw_path: bytes  # as sent
     query: bytes
     version: str
+
+
+class Said(NamedTuple):
+    """What the fields of a head say of the message and its connection."""
+
     fields: Fields
     length: int  # of the body in bytes, -1 when it comes in chunks
     keep_alive: bool
     expects: bool  # that we say 100 before the body is sent (RFC 9110, §10.1.1)
 
 
+class Head(NamedTuple):
+    """What stands before a body."""
+
+    line: Line
+    said: Said
+
+
 class Fielder:
     """llhttp, given one whole head after another: one serves all connections."""
 
     def __init__(self) -> None:
-        self._found: Fields = []
+        self._found: list[Field] = []
         self._spent = True  # it expects what isn't its business: a body, or the end of the connection
 
-    def parse(self, raw: bytes) -> Fields:
+    def parse(self, raw: bytes) -> list[Field]:
         """The fields, from behind the first line to the empty one. Raises BadMessage."""
         if self._spent:
             self._parser = HttpRequestParser(self)
@@ -92,40 +110,47 @@ class Fielder:
 _fielder = Fielder()
 
 
-class Said(NamedTuple):
-    """What the fields of a head say of the message and its connection; see Head."""
-
-    fields: tuple[tuple[bytes, bytes], ...]
-    length: int
-    keep_alive: bool
-    expects: bool
-
-
 def read_head(raw: bytes) -> Head:
     """The head that these bytes, up to the empty line, are. Raises BadMessage."""
-    line = LINE.match(raw)
-    if line is None:
+    end = raw.find(b"\r\n") + 2
+    # a client's next request has the same fields, more often than not, and the same lines come from all clients
+    line = (read_line_again if end <= USUAL_LINE else read_line)(raw[:end])
+    said = (judge_again if len(raw) - end <= USUAL else judge_fields)(raw[end:], line.version)
+    if line.authority:  # it stands for Host (§3.2.2)
+        others = (each for each in said.fields if each[0] != b"host")
+        said = said._replace(fields=((b"host", line.authority), *others))
+    return Head(line, said)
+
+
+def read_line(raw: bytes) -> Line:
+    """The first line (§3). Raises BadMessage."""
+    found = LINE.fullmatch(raw)
+    if found is None:
         raise BadMessage(400, "http")
-    end = line.end()
-    if end > LINE_LIMIT:
+    if len(raw) > LINE_LIMIT:
         raise BadMessage(414, "query")
-    method, target, version = line.groups()
-    # a client's next request differs by its line alone, more often than not
-    said = (judge_again if len(raw) - end <= USUAL else judge_fields)(raw[end:], version)
-    fields = list(said.fields)
-    if target[:1] != b"/":
-        target, fields = judge_target(method, target, fields)
+    method, target, version = found.groups()
+    authority = b""
+    if target[:1] != b"/" and method != b"CONNECT" and not (target == b"*" and method == b"OPTIONS"):
+        absolute = ABSOLUTE.fullmatch(target)
+        if absolute is None or not HOST.fullmatch(absolute[1]):
+            raise BadMessage(400, "http")
+        authority, rest = absolute[1], absolute[2] or b"/"
+        target = rest if rest[:1] == b"/" else b"/" + rest
     if method == b"CONNECT":  # what a proxy takes for an open tunnel is never ours (RFC 9110, §9.3.6)
         raise BadMessage(501, "http")
-    if b"#" in target:
+    if target.find(b"#") >= 0:
         raise BadMessage(400, "http")
     if version != b"1.1" and version != b"1.0":
         raise BadMessage(505, "http")
-    path, _, query = target.partition(b"?")
-    return Head(method.decode(), path, query, version.decode(), fields, *said[1:])
+    raw_path, _, query = target.partition(b"?")
+    return Line(method.decode(), authority, unquote(raw_path.decode()), raw_path, query, version.decode())
 
 
-def judge_fields(raw: bytes, version: bytes) -> Said:
+read_line_again = lru_cache(1000)(read_line)
+
+
+def judge_fields(raw: bytes, version: str) -> Said:
     """The fields from behind the line to the empty one, and what they say. Raises BadMessage."""
     fields = _fielder.parse(raw)
     known = dict(fields)
@@ -133,45 +158,33 @@ def judge_fields(raw: bytes, version: bytes) -> Said:
     if b"content-length" in known or b"transfer-encoding" in known:
         length = judge_framing(fields, version)
     hosts = sum(name == b"host" for name, _ in fields)
-    if (hosts != 1 and (hosts or version == b"1.1")) or (hosts and not HOST.fullmatch(known[b"host"])):
+    if (hosts != 1 and (hosts or version == "1.1")) or (hosts and not HOST.fullmatch(known[b"host"])):
         raise BadMessage(400, "http")
-    keep_alive = version == b"1.1"
+    keep_alive = version == "1.1"
     if b"connection" in known:
         # of several lines each may say it
         said = {word.strip().lower() for name, value in fields if name == b"connection" for word in value.split(b",")}
         keep_alive = b"close" not in said and (keep_alive or b"keep-alive" in said)
-    expects = b"expect" in known and known[b"expect"].lower() == b"100-continue" and version == b"1.1"
+    expects = b"expect" in known and known[b"expect"].lower() == b"100-continue" and version == "1.1"
     return Said(tuple(fields), length, keep_alive, expects)
 
 
 judge_again = lru_cache(1000)(judge_fields)
 
 
-def judge_framing(fields: Fields, version: bytes) -> int:
+def judge_framing(fields: Sequence[Field], version: str) -> int:
     """How long the body is, -1 in chunks (§6.3). Raises BadMessage."""
     framing = [each for each in fields if each[0] in (b"content-length", b"transfer-encoding")]
     name, value = framing[0]
     if name == b"transfer-encoding":
         if any(value.strip().lower() != b"chunked" for name, value in framing if name == b"transfer-encoding"):
             raise BadMessage(501, "http")
-        if len(framing) > 1 or version != b"1.1":
+        if len(framing) > 1 or version != "1.1":
             raise BadMessage(400, "http")
         return -1
     if len(framing) > 1 or not LENGTH.fullmatch(value):
         raise BadMessage(400, "http")
     return int(value)
-
-
-def judge_target(method: bytes, target: bytes, fields: Fields) -> tuple[bytes, Fields]:
-    """The path and query of a target that is no plain path, whose authority stands for Host (§3.2)."""
-    if (target == b"*" and method == b"OPTIONS") or method == b"CONNECT":
-        return target, fields
-    found = ABSOLUTE.fullmatch(target)
-    if found is None or not HOST.fullmatch(found[1]):
-        raise BadMessage(400, "http")
-    rest = found[2] or b"/"
-    others = [each for each in fields if each[0] != b"host"]
-    return rest if rest[:1] == b"/" else b"/" + rest, [(b"host", found[1]), *others]
 
 
 class Reader:
@@ -185,17 +198,16 @@ class Reader:
     def __init__(self) -> None:
         self._partial = b""  # of a head, or of a line that frames chunks
         self._pieces: list[bytes] = []
+        self.size = 0
         self.reset()
 
     def reset(self) -> None:
         """The next message begins."""
         self.head: Head | None = None
         self.complete = False
-        self._pieces.clear()  # of a body that nobody took: they belong to no other message
-        self.size = 0
+        if self.size:  # of a body that nobody took: it belongs to no other message
+            self.take()
         self._left = 0  # bytes of the body, or of this chunk, that are to come
-        self._step = self._read_size  # what comes next of a body in chunks
-        self._framing = FRAMING
 
     @property
     def has_begun(self) -> bool:
@@ -210,10 +222,13 @@ class Reader:
             if not raw:
                 return b""
             self.head = read_head(raw.removeprefix(b"\r\n"))  # an empty line before it is nothing: §2.2
-            self._left = self.head.length
-            self.complete = self._left == 0
-        if self.head.length >= 0:
-            at = self._read_content(data, at)
+            self._left = self.head.said.length
+            if self._left < 0:
+                self._step = self._read_size  # what comes next of a body in chunks
+                self._framing = FRAMING
+        if self.head.said.length >= 0:
+            if self._left:
+                at = self._read_content(data, at)
             self.complete = self._left == 0
         else:
             while at < len(data) and not self.complete:
@@ -233,14 +248,15 @@ class Reader:
     def _gather(self, data: bytes, at: int, end: bytes, limit: int) -> tuple[bytes, int]:
         """All up to `end`, it included; nothing while it hasn't come. Raises BadMessage."""
         known, most = len(self._partial), limit + len(end)
-        if known:
-            whole, self._partial = self._partial + data[at : at + most], b""
-            found = whole.find(end, max(known - len(end) + 1, 0))
-        else:
+        if not known:
             found = data.find(end, at, at + most)
             if found >= 0:
-                return data[at : found + len(end)], found + len(end)
+                found += len(end)
+                return data[at:found], found
             whole = data[at : at + most]
+        else:
+            whole, self._partial = self._partial + data[at : at + most], b""
+            found = whole.find(end, max(known - len(end) + 1, 0))
         if 0 <= found <= limit:
             return whole[: found + len(end)], at - known + found + len(end)
         if len(whole) >= most:

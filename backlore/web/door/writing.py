@@ -37,14 +37,20 @@ def field(header: Header) -> bytes:
     return line
 
 
+@lru_cache(1000)
+def length_line(length: int) -> bytes:
+    """How long a body is, in bytes."""
+    return b"content-length: %d\r\n" % length
+
+
 def begin(status: int, headers: Iterable[Header]) -> bytes:
     """The first line and the headers, without what frames the body. Raises ValueError."""
     return status_line(status) + b"".join(map(field, headers))
 
 
 def date_line() -> bytes:
-    """The header Date of now (RFC 9110, §6.6.1)."""
-    return b"date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()
+    """The header Date of now (RFC 9110, §6.6.1), which ends a head."""
+    return b"date: %b\r\n\r\n" % formatdate(time.time(), usegmt=True).encode()
 
 
 def chunk(data: bytes) -> bytes:
