@@ -47,6 +47,20 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; nothing of one that has just ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
+
+
+def name_of(process: psutil.Process) -> str:
+    """Of its program; nothing of one that has just ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
+
+
 class Server:
     """`backlore run` of a copy of an application in a folder of its own."""
 
@@ -99,10 +113,10 @@ class Server:
         return []
 
     def workers(self) -> list[psutil.Process]:
-        return [each for each in self.family() if "serve" in each.cmdline()]
+        return [each for each in self.family() if "serve" in words_of(each)]
 
     def engine(self) -> psutil.Process:
-        return next(each for each in self.family() if "-server" in each.name())
+        return next(each for each in self.family() if "-server" in name_of(each))
 
     def stop(self) -> int:
         """End it in order; the exit status. Nothing of it may be left."""

@@ -37,9 +37,11 @@ from tests.conftest import (
     engine_cli,
     free_port,
     mail_to,
+    name_of,
     run_in_application,
     serving,
     token_in,
+    words_of,
 )
 
 
@@ -161,7 +163,7 @@ def test_what_nobody_awaits_ends_nothing(tmp_path: Path) -> None:
     try:
         server.start()
         subprocess.run([*engine_cli(server), "set", "text", "x"], check=True, capture_output=True)
-        pids = {each.pid for each in server.family() if "backlore.process.worker" in each.cmdline()}
+        pids = {each.pid for each in server.family() if "backlore.process.worker" in words_of(each)}
         assert httpx.get(f"{server.url}/careless").status_code == 200
 
         def told(what: str) -> set[int]:
@@ -494,7 +496,7 @@ def test_external_redis(tmp_path: Path) -> None:
         try:
             server.start()
             assert User(server, "external@example.com").sign_up().get("/who").status_code == 200
-            assert not any("-server" in each.name() for each in server.family())
+            assert not any("-server" in name_of(each) for each in server.family())
             redis.process.send_signal(signal.SIGSTOP)
             assert httpx.get(f"{server.url}/health").status_code == 503
             redis.process.send_signal(signal.SIGCONT)
@@ -568,15 +570,15 @@ def test_external_redis_odd(tmp_path: Path, version: str, loading: int, said: st
 
 
 def test_tasks_process_killed(server: Server) -> None:
-    tasks = next(each for each in server.family() if "tasks" in each.cmdline())
+    tasks = next(each for each in server.family() if "tasks" in words_of(each))
     tasks.kill()
     server.wait_said("role=tasks")
-    until(lambda: any("tasks" in e.cmdline() and e.pid != tasks.pid for e in server.family()))
+    until(lambda: any("tasks" in words_of(e) and e.pid != tasks.pid for e in server.family()))
     assert healthy(server)
 
 
 def tasks_of(server: Server) -> psutil.Process:
-    return next(each for each in server.family() if "tasks" in each.cmdline())
+    return next(each for each in server.family() if "tasks" in words_of(each))
 
 
 def in_redis(server: Server, *words: str) -> str:

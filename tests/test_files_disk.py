@@ -1,6 +1,7 @@
 """Files on a disk that is full: a small one of its own, with all data on it."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -38,6 +39,13 @@ def small(tmp_path: Path) -> Iterator[Path]:
 def room(folder: Path) -> int:
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
+
+
+def fill_up(folder: Path) -> None:
+    """To the last byte."""
+    with (folder / "filler").open("ab", buffering=0) as filler, contextlib.suppress(OSError):
+        while room(folder):
+            filler.write(bytes(4096))
 
 
 def put(user: User, name: str, content: bytes) -> httpx.Response:
@@ -100,15 +108,14 @@ def test_full_to_the_last_byte(tmp_path: Path, small: Path, durability: str) -> 
         kept = fill(user)
         no_uploads(server)
         check(user, kept)
-        with (small / "filler").open("wb", buffering=0) as filler:
-            while room(small):
-                filler.write(bytes(4096))
+        fill_up(small)
         # who looks first says it: we, or an engine that can't write
         assert put(user, "one more", b"x").json()["error"] in ("disk", "unavailable")
         login = {"email": user.email, "password": PASSWORD}  # it writes
         until(lambda: httpx.post(f"{server.url}/auth/login", json=login, timeout=5).status_code == 503)
         seen = set()
         for name in kept:
+            fill_up(small)  # what is deleted, or written anew, may make room
             seen.add(user.post("/files/delete", json={"name": name, "expected": "none"}).status_code)
             seen.add(user.get(f"/files/content/{name}").status_code)
             seen.add(put(user, "one more", b"x").status_code)

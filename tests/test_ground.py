@@ -24,7 +24,7 @@ from backlore.core.config import make_secret
 from backlore.core.cpus import usable
 from backlore.core.notify import Notify
 from backlore.process.watch import Watch
-from tests.conftest import ROOT, Server, free_port, serving
+from tests.conftest import ROOT, Server, free_port, serving, words_of
 
 APPLICATION = """
 from backlore import Backend
@@ -185,7 +185,7 @@ def answers(server: Server) -> None:
 
 def reloads(master: psutil.Process) -> None:
     """It takes SIGHUP for a reload."""
-    workers = [each for each in master.children() if "serve" in each.cmdline()]
+    workers = [each for each in master.children() if "serve" in words_of(each)]
     master.send_signal(signal.SIGHUP)
     _, alive = psutil.wait_procs(workers, 20)
     assert workers and not alive and master.is_running()
@@ -258,7 +258,7 @@ def start_at_terminal(server: Server, leader: str, *, hangup: Any = signal.SIG_D
 def master_of(server: Server) -> psutil.Process:
     """The process of `backlore run`, be it the shell's child or in its place."""
     family = [psutil.Process(server.process.pid), *server.family()]
-    return next(each for each in family if "run" in each.cmdline() and "sh" not in each.cmdline()[0][-2:])
+    return next(each for each in family if "run" in words_of(each) and "sh" not in words_of(each)[0][-2:])
 
 
 @pytest.mark.parametrize("leader", ['exec "$@"', '"$@"; true'])

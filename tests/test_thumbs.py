@@ -17,7 +17,7 @@ import uvloop
 from PIL import Image
 
 from tests.bombs import bombs, gif, photo
-from tests.conftest import SHOEBOX
+from tests.conftest import SHOEBOX, words_of
 
 sys.path.append(str(SHOEBOX))
 import thumbs  # of the example
@@ -71,7 +71,7 @@ def darkrooms(pid: int = os.getpid()) -> list[psutil.Process]:
     found = []
     for each in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one, too
-            if "darkroom" in " ".join(each.cmdline()):
+            if "darkroom" in " ".join(words_of(each)):
                 found.append(each)
     return found
 
