@@ -4,6 +4,8 @@ import contextlib
 import time
 from typing import Any
 
+from backlore.web.door.connection import Connection
+from backlore.web.door.door import Bounds, Door
 from tests.doors import Opened, answer, opened, read_all, statuses
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -35,6 +37,24 @@ def test_too_many_connections_are_refused_in_words() -> None:
             end = time.monotonic() + 5
             while statuses(door.ask(GET.replace(b"Host", b"Connection: close\r\nHost"))) != [200]:
                 assert time.monotonic() < end
+
+
+def test_one_customer_is_one_address() -> None:
+    """Of IPv6 each has a /64 at least, and could come from another address of it each time."""
+    door = Door(application, Bounds(per_address=3), lambda address: address == "2001:db8::9", lambda *_: None)
+
+    def connected(address: str) -> Connection:
+        connection = Connection(door)
+        connection.client = address, 1
+        return connection
+
+    mine = [connected(f"2001:db8::{number}") for number in range(1, 5)]
+    assert [door.admit(each) for each in mine] == [True, True, True, False]
+    assert door.admit(connected("2001:db8::9")) and door.admit(connected("2001:db8:0:1::1"))
+    assert door.admit(connected("192.0.2.1")) and not door.admit(connected("2001:db8::ffff"))
+    for each in mine:
+        door.leave(each)
+    assert door.admit(connected("2001:db8::ffff"))
 
 
 def test_each_kind_of_silence_ends() -> None:

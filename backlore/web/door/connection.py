@@ -288,7 +288,7 @@ class Connection(asyncio.Protocol):
             b"%b%b%b%b%b" % (status_line(refusal.status), again, CLOSE, length_line(len(body)), self.door.date, body)
         )
         self.close()
-        self.door.tell_refused(refusal, self.client)
+        self.door.tell_refused(refusal, self.address)
 
     def close(self) -> None:
         """Send what is written, and end: when the client ends too, or has had its time for it."""
@@ -329,6 +329,11 @@ class Connection(asyncio.Protocol):
             self.refuse(BadMessage(408, "timeout"))
         else:
             self.close()
+
+    @property
+    def address(self) -> str:
+        """The client's, without its port; nothing where it has none."""
+        return self.client[0] if self.client else ""
 
     @property
     def is_idle(self) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
+from backlore.core.origins import origin_of
 from backlore.web.door.connection import Connection
 from backlore.web.door.reading import BadMessage
 from backlore.web.door.writing import date_line
@@ -22,7 +23,7 @@ class Bounds(NamedTuple):
     stall: float = 30.0  # in which a client takes nothing of what we send
     linger: float = 30.0  # in which a client that we have said goodbye to does the same
     connections: int = 20_000  # open at once in a process
-    per_address: int = 2_000  # of one address, unless it is a proxy's
+    per_address: int = 2_000  # of one address (IPv6: of its /64), unless it is a proxy's
 
 
 class Door:
@@ -45,7 +46,7 @@ class Door:
         self._is_proxy = is_proxy
         self._tell = tell
         self._slices: list[set[Connection]] = [set() for _ in range(SLICES)]
-        self._addresses: Counter[str] = Counter()
+        self._origins: Counter[str] = Counter()
         self._count = 0
         self._looks = 0
         self._unflushed: list[Connection] = []
@@ -88,22 +89,22 @@ class Door:
 
     def admit(self, connection: Connection) -> bool:
         """Whether there is room for one more."""
-        address = connection.client[0] if connection.client else ""
         self._slices[id(connection) // 64 % SLICES].add(connection)
         self._count += 1
-        self._addresses[address] += 1
+        origin = _origin_of(connection)
+        self._origins[origin] += 1
         return self._count <= self.bounds.connections and (
-            self._addresses[address] <= self.bounds.per_address or self._is_proxy(address)
+            self._origins[origin] <= self.bounds.per_address or self._is_proxy(connection.address)
         )
 
     def leave(self, connection: Connection) -> None:
         """It is over."""
-        address = connection.client[0] if connection.client else ""
         self._slices[id(connection) // 64 % SLICES].discard(connection)
         self._count -= 1
-        self._addresses[address] -= 1
-        if not self._addresses[address]:
-            del self._addresses[address]
+        origin = _origin_of(connection)
+        self._origins[origin] -= 1
+        if not self._origins[origin]:
+            del self._origins[origin]
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run what waits for something."""
@@ -121,9 +122,9 @@ class Door:
             self.loop.call_soon(self._flush)
         self._unflushed.append(connection)
 
-    def tell_refused(self, refusal: BadMessage, client: tuple[str, int] | None) -> None:
+    def tell_refused(self, refusal: BadMessage, address: str) -> None:
         """Of what the application never sees."""
-        self._tell(refusal.status, refusal.word, client[0] if client else "")
+        self._tell(refusal.status, refusal.word, address)
 
     def _flush(self) -> None:
         unflushed, self._unflushed = self._unflushed, []
@@ -139,3 +140,8 @@ class Door:
         for connection in list(self._slices[self._looks % SLICES]):
             if connection.deadline < self.now:
                 connection.expire()
+
+
+def _origin_of(connection: Connection) -> str:
+    address = connection.address
+    return origin_of(address) if ":" in address else address
