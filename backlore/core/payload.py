@@ -98,6 +98,9 @@ class Codec(Generic[T]):
         self._heavy = self._open or any(isinstance(shape, inspect.FloatType) for shape in shapes)
         self._keys = tuple({f'"{field.encode_name}"'.encode() for s in structs for field in s.fields})
         fields = structs[0].fields if structs else ()
+        # of a flat object all of whose fields are needed, so many colons are one for each; else no number of them
+        is_plain = len(structs) == 1 and shapes[0] is structs[0] and not self._open
+        self._colons = len(fields) if is_plain and all(field.required for field in fields) else -1
         self.uploads = frozenset(f.encode_name for f in fields if any(map(_is_upload, _shapes(f.type))))  # names
         self._lists = {f.encode_name for f in fields if isinstance(f.type, inspect.ListType)}
         # what nothing at all stands for, as most queries are
@@ -115,17 +118,16 @@ class Codec(Generic[T]):
             raise Invalid("", "Is nested too deeply.") from None
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             raise Malformed(str(error)) from None
-        # msgspec keeps the last of two equal keys in silence. A key can be twice only if its name is: as
-        # written, or hidden in an escape. Only then the slow and sure way is taken.
-        count = raw.count
-        if self._open or raw.find(b"\\u") >= 0:
+        if raw.count(b":") != self._colons and self._may_repeat(raw):
             _check_keys(raw)
-        else:
-            for key in self._keys:
-                if count(key) > 1:
-                    _check_keys(raw)
-                    break
         return value
+
+    def _may_repeat(self, raw: bytes) -> bool:
+        """Whether a key may be there twice, of which msgspec keeps the last in silence.
+
+        Only if its name is: as written, or hidden in an escape. Only then the slow and sure way is taken.
+        """
+        return self._open or raw.find(b"\\u") >= 0 or any(raw.count(key) > 1 for key in self._keys)
 
     def from_fields(self, fields: list[tuple[str, Any]]) -> T:
         """The value of the pairs of a query or form: texts are converted, a list takes each of its pairs."""
