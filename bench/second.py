@@ -123,7 +123,7 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
             SHOEBOX,
             CREATE,
             "    seen: list[str] = []\n    for name in body.more:\n"
-            f"        if name.lower() not in seen:\n            seen.append(name.lower())\n{CREATE}",
+            f"        if name.lower() not in map(str.lower, seen):\n            seen.append(name)\n{CREATE}",
         ),
     ],
     # What follows undoes a mend.

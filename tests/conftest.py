@@ -27,15 +27,27 @@ from tests.engines import KEPT, Engine, free_port, redis_engine
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
-# They take minutes: begun last, all other processes would wait for them.
-LONG = {"test_breaker", "test_breaker_whole", "test_tutorial", "test_vagrant"}
+# Those that take long, the longest first: begun last, all other processes would wait for them. --fast leaves them out.
+LONG = """
+breaker breaker_whole vagrant tutorial page faults files_faults fileserver pictures_page security files_bucket passkeys
+tus broken files ground files_commands door_reload redis pictures lasting new bodies engine files_disk clients tasks
+openid check accounts totp admins wire breaker_strain lines outlived files_clients door_refusals thumbs rows
+door_connection asgi lines_http door_laws pauses walks dev door_fronts door_limits turns rates
+"""
 LATEST: "deque[Server]" = deque(maxlen=3)  # those that were started last
 # The tests are many users at one address, who sign up and log in all the time.
 MANY_USERS = {"rates": dict.fromkeys(("signup", "login", "login-account", "verify", "recover", "mail"), (10000, 60))}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in LONG)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="only what takes no long time")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(LONG.split())}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    if config.getoption("--fast"):
+        items[:] = [item for item in items if item.path.stem not in places]
 
 
 @pytest.hookimpl(wrapper=True)

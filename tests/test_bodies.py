@@ -50,6 +50,17 @@ def test_a_form_ends_where_its_parts_end(kinds: Server) -> None:
         assert drip(kinds, "/form", FORM, pieces, 0.1)[0] == 400
 
 
+def test_no_body_is_told_at_once(kinds: Server) -> None:
+    """Whatever says that there is none: one that is waited for would be 408."""
+    for framing in (b"", b"content-length: 0\r\n", b"transfer-encoding: chunked\r\n"):
+        with connect(kinds) as connection:
+            connection.sendall(
+                b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" + framing + b"\r\n"
+            )
+            connection.sendall(b"0\r\n\r\n" if framing.startswith(b"transfer") else b"")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 400 "), framing
+
+
 @pytest.mark.parametrize("path", ["/auth/login", "/echo", "/count", "/form"])
 def test_no_file_where_none_belongs(kinds: Server, path: str) -> None:
     """It is refused at its head, before anything is written."""

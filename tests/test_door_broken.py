@@ -26,7 +26,7 @@ def test_a_message_that_has_turned_out_bad_stays_bad() -> None:
         while not door.seen:
             assert time.monotonic() < until
             time.sleep(0.01)
-        (connection,) = door.run(lambda: [each for part in door.door._slices for each in part])
+        (connection,) = door.run(lambda: list(door.door.connections))
         client.sendall(b"zz\r\n")
         while not connection.ended:
             assert time.monotonic() < until

@@ -88,7 +88,7 @@ def tasks(door: Opened) -> int:
 
 def wait_until_calm(door: Opened, before: int) -> None:
     end = time.monotonic() + 15
-    while door.run(lambda: door.door._count) or tasks(door) > before:
+    while door.run(lambda: len(door.door.connections)) or tasks(door) > before:
         assert time.monotonic() < end, door.run(asyncio.all_tasks)
         time.sleep(0.05)
 
@@ -206,7 +206,7 @@ def test_who_reads_nothing_ends_and_who_reads_slowly_goes_on(door: Opened, path:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
         client.sendall(b"GET /" + path + LAST + b"\r\n")
     got, end = 0, time.monotonic() + 60
-    while door.run(lambda: len(door.door._all())) > 1:  # until the one who takes nothing has lost its connection
+    while door.run(lambda: len(door.door.connections)) > 1:  # until the one who takes nothing has lost its connection
         got += len(slow.recv(16 << 10))
         time.sleep(0.02)
         assert time.monotonic() < end and got < BIG
@@ -244,7 +244,7 @@ def test_ten_thousand_requests_of_one_that_reads_nothing_are_not_taken(door: Ope
             pass
         time.sleep(0.5)
         assert len(door.seen) - seen < 5
-        taken = door.run(lambda: [len(each._unread) for part in door.door._slices for each in part])
+        taken = door.run(lambda: [len(each._unread) for each in door.door.connections])
         assert sum(taken) < 512 << 10
 
 

@@ -70,7 +70,7 @@ def test_each_kind_of_silence_ends() -> None:
                     time.sleep(0.05)
             assert statuses(read_all(client)) in ([408], [])
         end = time.monotonic() + 8
-        while door.run(lambda: door.door._count):
+        while door.run(lambda: len(door.door.connections)):
             assert time.monotonic() < end
             time.sleep(0.05)
 

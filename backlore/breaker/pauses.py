@@ -25,6 +25,7 @@ from backlore.breaker.wire import Sent, exchange
 LONGEST = 0.2  # seconds for which nobody else may wait
 TIMES = 4  # and so many times longer than without the body
 ROUNDS = 3
+TRIES = 3
 RECOVERY = 10.0  # seconds
 WATCHERS = 6  # connections
 PATIENCE = 30.0  # seconds: one that is given up would be opened anew at another worker, and see nothing of this one
@@ -106,9 +107,9 @@ def recover(breaker: Breaker, watch: Watch) -> None:
 
 def during(breaker: Breaker, watch: Watch, sent: Sent) -> float:
     """The longest that others wait while a request is answered; where it takes long and nobody waits, a worker may have
-    served it that serves none of them, and it is sent once more."""
+    served it that serves none of them: its connection is one of theirs from now on, and it is sent once more."""
     found = 0.0
-    for _ in range(2):
+    for _ in range(TRIES):
         connection = breaker.wire.open(breaker.wire.new_address(), PATIENCE)
         breaker.wire.before_sending()
         with contextlib.suppress(OSError):  # told when it is sent
@@ -117,9 +118,11 @@ def during(breaker: Breaker, watch: Watch, sent: Sent) -> float:
         thread = threading.Thread(target=exchange, args=(connection, sent), daemon=True)
         thread.start()
         found = watch.longest(lambda thread=thread: not thread.is_alive())  # type: ignore[misc]
-        connection.close()
         if found >= LONGEST or time.monotonic() - began < LONGEST:
+            connection.close()
             break
+        watch.connections.append(connection)
+    del watch.connections[: -4 * WATCHERS]
     return found
 
 

@@ -288,6 +288,11 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket for all workers. Raises ConfigError when the port can't be had."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # of its connections: a client that is gone without a word is noticed within two minutes, also where nobody sends
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, option):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     until = time.monotonic() + 1.0  # the workers of a killed master take a moment to follow it
     while True:
         try:

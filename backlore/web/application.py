@@ -83,7 +83,11 @@ class Application:
                     answer = self._refuse(request, error)
                 if answer.status >= 400 or self.tells_all:
                     self._tell(request, answer)
-                sending = self._send(request, answer, send)
+                try:
+                    sending = self._send(request, answer, send)
+                except Exception as error:
+                    self._notify("error", "reply.failed", error=error, **_about(request))
+                    raise  # the server breaks the connection, so that nobody takes a part for the whole
                 if sending:
                     await sending
             finally:
@@ -119,11 +123,7 @@ class Application:
         if self.draining:
             headers = [*headers, CLOSE]
         if request.exchange and type(answer) is Reply:  # what is all there needs no messages
-            try:
-                request.exchange.whole(answer.status, headers, answer.body)
-            except Exception as error:
-                self._notify("error", "reply.failed", error=error, **_about(request))
-                raise  # as below
+            request.exchange.whole(answer.status, headers, answer.body)
             return None
         return self._send_parts(request, answer, headers, send)
 
@@ -140,11 +140,11 @@ class Application:
         except Refused as refused:
             self._notify("info", "reply.refused", error=str(refused), **_about(request))
             if not (isinstance(answer, StreamReply) and answer.may_end):
-                raise  # as below
+                raise  # as above
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except Exception as error:
             self._notify("error", "reply.failed", error=error, **_about(request))
-            raise  # the server breaks the connection, so that nobody takes a part for the whole
+            raise  # as above
 
     def _refuse(self, request: Request, error: Exception) -> Reply:
         match error:

@@ -86,8 +86,7 @@ class Body:
         """The body as sent, read once: a second route of the same path finds it here."""
         raw: Raw | None = request.raw
         if raw is None:
-            raw = take_json(request, limits) or await receive(request, limits, self.codec.uploads)
-            request.raw = raw
+            raw = request.raw = await receive(request, limits, self.codec.uploads)
         return raw
 
 
@@ -127,16 +126,6 @@ class RawBody:
         return ""
 
 
-def take_json(request: Request, limits: Limits) -> bytes | None:
-    """A body of JSON that is all here, which most are; None for another. Raises TooLarge."""
-    if request.headers.get(b"content-type") != b"application/json":
-        return None
-    raw = request.take_body()
-    if raw is not None and len(raw) > limits.body:
-        raise TooLarge
-    return raw
-
-
 async def receive(request: Request, limits: Limits, uploads: frozenset[str]) -> Raw:
     """JSON as bytes, a form as its fields, by the content-type; files only in the fields `uploads`."""
     kind = request.headers.get(b"content-type")
@@ -162,6 +151,11 @@ async def receive(request: Request, limits: Limits, uploads: frozenset[str]) -> 
 
 async def gather(request: Request, limits: Limits) -> bytes:
     """The whole body in memory. Raises what `Incoming` raises."""
+    whole = request.take_body()
+    if whole is not None:
+        if len(whole) > limits.body:
+            raise TooLarge
+        return whole
     body, parts = Incoming(request, limits, limits.body), []
     while chunk := await body.chunk():
         parts.append(chunk)
@@ -171,7 +165,7 @@ async def gather(request: Request, limits: Limits) -> bytes:
 async def _decode(request: Request, limits: Limits, raw: Raw, codec: Codec[Any]) -> Any:
     if not isinstance(raw, bytes):
         return codec.from_fields(raw)
-    return codec.from_json(raw) if len(raw) <= LONG else await _aside(request, limits, codec.from_json, raw)
+    return await _aside(request, limits, codec.from_json, raw)
 
 
 async def _aside(request: Request, limits: Limits, decode: Callable[[bytes], T], raw: bytes) -> T:

@@ -176,6 +176,8 @@ class PartsReply(Reply):
                     os.close(handle)
                 continue
             async for piece in _pieces(part):
+                if not piece:
+                    continue
                 if left == self.length:
                     await send(start)
                 left -= len(piece)

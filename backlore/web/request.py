@@ -64,7 +64,7 @@ def become_task() -> Generator[None, None, None]:
         yield
 
 
-class Disconnected(Exception):
+class Disconnected(OSError):
     """The client went away before its request was complete: nobody is left to reply to."""
 
 
@@ -184,6 +184,8 @@ class Request:
         lasts. Raises Refused, which the application answers.
         """
         self.is_late = False
+        if self.exchange:
+            self._is_here = self.exchange.has_arrived()
         await self.route.look_again(self)
         if self._also and (refusal := await self._also()):
             raise Refused(refusal)
@@ -206,6 +208,7 @@ class Request:
     def ask_for_body(self) -> None:
         """Before the session is looked at: what has come by now was there, what comes later is late."""
         if self.exchange:
+            self._is_here = self.exchange.has_arrived()
             return
         headers = self.headers
         if self._first is None and headers.get(b"content-length", b"0") != b"0" and b"expect" not in headers:
@@ -214,7 +217,6 @@ class Request:
     def was_looked_at(self) -> None:
         """The session holds: from now on what has not come of the body is late, however long it takes to ask for it."""
         if self.exchange:
-            self._is_here = self.exchange.has_arrived()
             self.is_late = not self._is_here
         else:
             self.is_late = self._first is not None and not self._first.done()

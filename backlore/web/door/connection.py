@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from backlore.web.door.exchange import Exchange
 from backlore.web.door.reading import BadMessage, Reader
-from backlore.web.door.writing import CLOSE, length_line, status_line
+from backlore.web.door.writing import CLOSE, begin, length_line
 
 if TYPE_CHECKING:
     from backlore.web.door.door import Door
@@ -30,6 +30,9 @@ TURNS = 32  # requests that one connection has in a turn of the loop
 LINGER = 256 << 20  # bytes thrown away of a client that we have refused
 STRETCH = 4 << 20  # bytes of them for which it has its time anew: browsers read no reply before they have sent all
 NEVER = float("inf")
+REFUSAL = [
+    (b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"),
+]  # fmt: skip
 
 
 class Connection(asyncio.Protocol):
@@ -90,9 +93,8 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
             elif self._closing and before // STRETCH > self._lingers // STRETCH:  # it goes on, at a rate that will end
                 self.deadline = self.door.now + self.door.bounds.linger
-        elif self._exchange and self.reader.complete:
-            self._unread += data
-            self._pause()
+        elif self.reader.complete if self._exchange else self.full:
+            self._keep(self._unread + data)
         else:
             self._read(data)
 
@@ -149,9 +151,7 @@ class Connection(asyncio.Protocol):
                 self.deadline = self.door.now + self.door.bounds.head
             if self._exchange:
                 if reader.complete:
-                    self._unread = data
-                    if data:
-                        self._pause()
+                    self._keep(data)
                 elif reader.size > HIGH:
                     self._pause()
                 return
@@ -161,10 +161,9 @@ class Connection(asyncio.Protocol):
                 if self.ended:
                     self.close()
                 return
-            if self.full or self._size > SOON:
+            if self.full:
                 break
-        self._unread = data
-        self._pause()
+        self._keep(data)
         if not self.full:
             self.door.loop.call_soon(self._go_on)
 
@@ -182,6 +181,12 @@ class Connection(asyncio.Protocol):
         else:  # the application has it already, and hears that no more comes
             self.ended = True
             self._exchange.wake()
+
+    def _keep(self, data: bytes) -> None:
+        """For when what came before it is answered; more is not read until then."""
+        self._unread = data
+        if data:
+            self._pause()
 
     def _pause(self) -> None:
         if not self._paused:
@@ -230,17 +235,16 @@ class Connection(asyncio.Protocol):
         try:
             await self.drain()
         finally:
-            self._transport.set_write_buffer_limits()
+            if not self.gone:
+                self._transport.set_write_buffer_limits()
 
     async def wait_until_writable(self, socket: int) -> None:
         """Until the client takes more, by a duplicate of its socket."""
         loop = self.door.loop
-        self.full = loop.create_future()
-        self._blocked = self._unsent()
-        self.deadline = self.door.now + self.door.bounds.stall
+        self.pause_writing()
         loop.add_writer(socket, self._set_free)
         try:
-            await self.full
+            await self.drain()
         finally:
             loop.remove_writer(socket)
             self.full = None
@@ -255,7 +259,7 @@ class Connection(asyncio.Protocol):
         """Bytes that the client's system has not taken: ours may have megabytes of them, and says nothing for long."""
         try:
             waiting = fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, bytes(4))
-        except OSError:  # another kind of socket
+        except (OSError, ValueError):  # another kind of socket, or one that is closed
             waiting = bytes(4)
         size: int = self._transport.get_write_buffer_size()
         return size + int.from_bytes(waiting, sys.byteorder)
@@ -279,14 +283,12 @@ class Connection(asyncio.Protocol):
             if self._unread or self._paused:
                 self.door.loop.call_soon(self._go_on)
 
-    def refuse(self, refusal: BadMessage) -> None:
-        """Answer what is no request that we take."""
+    def refuse(self, refusal: BadMessage, bodiless: bool = False) -> None:
+        """Answer what is no request that we take, or `bodiless` a HEAD that came to nothing."""
         body = b'{"error":"%b"}' % refusal.word.encode()
-        again = b"retry-after: 1\r\n" if refusal.status == 503 else b""
-        self.write(
-            b"%bcontent-type: application/json\r\nx-content-type-options: nosniff\r\ncache-control: no-store\r\n"
-            b"%b%b%b%b%b" % (status_line(refusal.status), again, CLOSE, length_line(len(body)), self.door.date, body)
-        )
+        headers = [*REFUSAL, (b"retry-after", b"1")] if refusal.status == 503 else REFUSAL
+        head = begin(refusal.status, headers) + length_line(len(body)) + CLOSE + self.door.date
+        self.write(head if bodiless else head + body)
         self.close()
         self.door.tell_refused(refusal, self.address)
 
@@ -296,6 +298,7 @@ class Connection(asyncio.Protocol):
             return
         self.flush()
         self._closing = True
+        self._blocked = self._unsent()
         self.deadline = self.door.now + self.door.bounds.linger
         if self._eof:
             self._transport.close()
@@ -304,13 +307,13 @@ class Connection(asyncio.Protocol):
             self._unread = b""
             self.read_on()
 
-    def fail(self, began: bool) -> None:
-        """The application has failed: a reply that was begun breaks, another is ours."""
+    def fail(self, began: bool, bodiless: bool) -> None:
+        """The application has failed: a reply that was begun breaks, another is ours, `bodiless` to HEAD."""
         if began or self._closing:
             self.abort()
         else:
             self._exchange = None
-            self.refuse(BadMessage(500, "server"))
+            self.refuse(BadMessage(500, "server"), bodiless)
 
     def abort(self) -> None:
         """End at once, in the middle of it."""
@@ -320,7 +323,7 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline is over."""
-        if self.full and (left := self._unsent()) < self._blocked:
+        if (self.full or self._closing) and (left := self._unsent()) < self._blocked:
             self._blocked = left  # slowly, but it reads
             self.deadline = self.door.now + self.door.bounds.stall
         elif self._closing or self.full:

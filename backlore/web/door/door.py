@@ -1,6 +1,7 @@
 """The door of a worker: takes connections from a listening socket, keeps their time, bounds their number."""
 
 import asyncio
+import contextvars
 import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -11,8 +12,9 @@ from backlore.web.door.connection import Connection
 from backlore.web.door.reading import BadMessage
 from backlore.web.door.writing import date_line
 
-SLICES = 8  # the connections are looked at in so many parts, one after another
-TICK = 0.25  # seconds between two looks
+TICK = 0.25  # seconds between two looks at the clock
+BACKLOG = 4096  # connections that wait to be taken; the loop says it anew for the master's socket
+SWEEP = 8  # ticks from one look at all deadlines to the next: 20,000 take a millisecond
 
 
 class Bounds(NamedTuple):
@@ -45,10 +47,10 @@ class Door:
         self.date = b""
         self._is_proxy = is_proxy
         self._tell = tell
-        self._slices: list[set[Connection]] = [set() for _ in range(SLICES)]
+        self.connections: set[Connection] = set()
+        self.context: contextvars.Context
         self._origins: Counter[str] = Counter()
-        self._count = 0
-        self._looks = 0
+        self._ticks = 0
         self._unflushed: list[Connection] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -57,10 +59,11 @@ class Door:
     async def open(self, listening: socket.socket) -> None:
         """Begin to serve."""
         self.loop = asyncio.get_running_loop()
+        self.context = contextvars.copy_context()
         name = listening.getsockname()
         self.address = name[:2] if isinstance(name, tuple) else None
         self._look()
-        self._server = await self.loop.create_server(lambda: Connection(self), sock=listening)
+        self._server = await self.loop.create_server(lambda: Connection(self), sock=listening, backlog=BACKLOG)
 
     def shut(self) -> None:
         """Take no more connections."""
@@ -74,41 +77,36 @@ class Door:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         self._flush()
-        for connection in self._all():
+        for connection in list(self.connections):
             connection.close() if connection.is_idle else connection.abort()
         # what is answered may not have been taken yet
-        while self.loop.time() < until and any(connection.is_sending for connection in self._all()):
+        while self.loop.time() < until and any(connection.is_sending for connection in self.connections):
             await asyncio.sleep(TICK / 10)
         if self._timer:
             self._timer.cancel()
-
-    def _all(self) -> list[Connection]:
-        return [each for part in self._slices for each in part]
 
     # For connections
 
     def admit(self, connection: Connection) -> bool:
         """Whether there is room for one more."""
-        self._slices[id(connection) // 64 % SLICES].add(connection)
-        self._count += 1
+        self.connections.add(connection)
         origin = _origin_of(connection)
         self._origins[origin] += 1
-        return self._count <= self.bounds.connections and (
+        return len(self.connections) <= self.bounds.connections and (
             self._origins[origin] <= self.bounds.per_address or self._is_proxy(connection.address)
         )
 
     def leave(self, connection: Connection) -> None:
         """It is over."""
-        self._slices[id(connection) // 64 % SLICES].discard(connection)
-        self._count -= 1
+        self.connections.discard(connection)
         origin = _origin_of(connection)
         self._origins[origin] -= 1
         if not self._origins[origin]:
             del self._origins[origin]
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, None], context: contextvars.Context) -> asyncio.Task[None]:
         """Run what waits for something."""
-        task = self.loop.create_task(work)
+        task = self.loop.create_task(work, context=context)
         self._tasks.add(task)
         return task
 
@@ -136,9 +134,9 @@ class Door:
         self._timer = self.loop.call_later(TICK, self._look)
         self.now = self.loop.time()
         self.date = date_line()
-        self._looks += 1
-        for connection in list(self._slices[self._looks % SLICES]):
-            if connection.deadline < self.now:
+        self._ticks += 1
+        if self._ticks % SWEEP == 0:
+            for connection in [each for each in self.connections if each.deadline < self.now]:
                 connection.expire()
 
 

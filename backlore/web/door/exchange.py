@@ -12,13 +12,14 @@ from collections.abc import Coroutine, Generator, Iterable
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 
-from backlore.web.door.files import send_file
+from backlore.web.door.files import send_file, stretch_of
 from backlore.web.door.reading import Head
 from backlore.web.door.writing import (
     BODILESS,
     CHUNKED,
     CLOSE,
     CONTINUE,
+    FRAMING,
     KEEP_ALIVE,
     LAST_CHUNK,
     Header,
@@ -69,12 +70,13 @@ class Exchange:
             "extensions": EXTENSIONS, "exchange": self,
         }  # fmt: skip
         work = connection.door.application(scope, self.receive, self.send)
+        context = connection.door.context.copy()  # what one request sets there is no other's business
         try:
-            awaited = work.send(None)
-        except Exception:  # StopIteration, or which the application has told
+            awaited = context.run(work.send, None)
+        except (Exception, asyncio.CancelledError):  # StopIteration, or what an application has told itself
             self._break()
         else:
-            task = connection.door.spawn(work if awaited is None else _go_on(work, awaited))
+            task = connection.door.spawn(work if awaited is None else _go_on(work, awaited), context)
             task.add_done_callback(self._stop)
 
     def _stop(self, task: asyncio.Task[None]) -> None:
@@ -87,7 +89,7 @@ class Exchange:
         """Nothing more comes: if the reply is not whole, the client must see it."""
         if not self.over:
             self.over = True
-            self._connection.fail(self._began)
+            self._connection.fail(self._began, self._head.line.method == "HEAD")
 
     def wake(self) -> None:
         """More of the body is there, or the client has gone."""
@@ -97,7 +99,7 @@ class Exchange:
 
     def has_arrived(self) -> bool:
         """Whether the whole body is here."""
-        return self._connection.reader.complete
+        return not self.over and self._connection.reader.complete
 
     def take_all(self) -> bytes:
         """The body that has arrived, once."""
@@ -121,8 +123,9 @@ class Exchange:
             if self._expects:
                 self._expects = False
                 connection.write(CONTINUE)
-            self._waiter = connection.door.loop.create_future()
-            await self._waiter
+            if self._waiter is None or self._waiter.done():
+                self._waiter = connection.door.loop.create_future()
+            await asyncio.shield(self._waiter)  # others may wait too, and this one be cancelled
         return {"type": "http.disconnect"}
 
     def whole(self, status: int, headers: Iterable[Header], body: bytes) -> None:
@@ -135,6 +138,8 @@ class Exchange:
         """The head of the reply, or a part of its body. Raises Disconnected, OSError."""
         kind, connection = message["type"], self._connection
         if kind == "http.response.start":
+            if self._start or self._began:
+                raise RuntimeError("a second head")
             self._start = message
             self._expects = False  # what it would be told now stands in the middle of the reply
             return
@@ -148,13 +153,16 @@ class Exchange:
             # to HEAD nothing may be sent in place of what GET has
             self._begin(UNKNOWN if more or (not body and self._head.line.method == "HEAD") else len(body))
             self._write(body)
-        else:  # http.response.zerocopysend
-            self._begin(message["count"])
+        elif kind == "http.response.zerocopysend":
+            offset, count = stretch_of(message)
+            self._begin(UNKNOWN if more else count)
             if self._chunked:
                 raise RuntimeError("a file in a reply of unknown length")
-            if self._left:
-                await send_file(connection, message["file"], message["offset"], message["count"])
-                self._left -= message["count"]
+            if not self._bodiless:
+                self._spend(count)
+                await send_file(connection, message["file"], offset, count)
+        else:
+            raise RuntimeError(f"no message of a reply: {kind}")
         if not more:
             self._finish()
         elif connection.full:
@@ -173,9 +181,7 @@ class Exchange:
                 if not value.isdigit():
                     raise ValueError(f"no length: {value!r}")
                 length = int(value)
-            elif name == b"connection" and b"close" in value.lower():
-                self.keep = False
-        rest = [each for each in headers if each[0] not in (b"content-length", b"connection", b"transfer-encoding")]
+        rest = [each for each in headers if each[0] not in FRAMING]
         self._connection.write(self._make_head(start["status"], rest, length))
 
     def _make_head(self, status: int, headers: Iterable[Header], length: int) -> bytes:
@@ -211,11 +217,16 @@ class Exchange:
             return
         if self._chunked:
             body = chunk(body)
-        elif self._left != UNKNOWN:
-            self._left -= len(body)
-            if self._left < 0:
-                raise RuntimeError("more than the reply's content-length")
+        else:
+            self._spend(len(body))
         self._connection.write(body)
+
+    def _spend(self, count: int) -> None:
+        """So many bytes of the body are sent next."""
+        if self._left != UNKNOWN:
+            if count > self._left:
+                raise RuntimeError("more than the reply's content-length")
+            self._left -= count
 
     def _finish(self) -> None:
         if self._chunked:

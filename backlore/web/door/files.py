@@ -1,11 +1,11 @@
 """Files, sent by the kernel from the page cache to the socket: nothing of them comes here.
 
-Law: the event loop never waits for the disk. What isn't in memory is read by a thread first.
+Law: the event loop doesn't wait for the disk. A piece whose ends aren't in memory is read by a thread first.
 """
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backlore.web.delivery import read_at_once
 from backlore.web.request import Disconnected
@@ -23,6 +23,16 @@ def fetch(file: int, at: int, size: int) -> None:
         at += len(piece)
 
 
+def stretch_of(message: dict[str, Any]) -> tuple[int, int]:
+    """Where the part of a file begins that a message names, and its bytes: by default from where the file stands, and
+    to its end."""
+    file, offset = message["file"], message.get("offset")
+    if offset is None:
+        offset = os.lseek(file, 0, os.SEEK_CUR)
+    count = message.get("count")
+    return offset, max(os.fstat(file).st_size - offset, 0) if count is None else count
+
+
 async def send_file(connection: "Connection", file: int, at: int, count: int) -> None:
     """Send `count` bytes of an open file, from `at`. Raises Disconnected; OSError when the file has become shorter."""
     loop = connection.door.loop
@@ -35,6 +45,8 @@ async def send_file(connection: "Connection", file: int, at: int, count: int) ->
             size = min(PIECE, count)
             if not (read_at_once(file, 1, at) and read_at_once(file, 1, at + size - 1)):  # one isn't in memory
                 await loop.run_in_executor(None, fetch, file, at, size)
+                if connection.gone:
+                    raise Disconnected
             try:
                 sent = os.sendfile(socket, file, at, size)
             except BlockingIOError:

@@ -26,6 +26,7 @@ USUAL = 1500  # bytes of the fields of most heads,
 USUAL_LINE = 200  # and of their lines
 FRAMING = 16 << 10  # bytes that frame the chunks, beyond eight for each byte of content
 END = b"\r\n\r\n"
+BLANK = (b"", b"\r", b"\r\n")  # before a head it is nothing (§2.2)
 
 # method, target, version (§3), more strictly than llhttp: it would take two spaces, and lines of other protocols
 LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([!-~]+) HTTP/(\d\.\d)\r\n")
@@ -212,7 +213,7 @@ class Reader:
     @property
     def has_begun(self) -> bool:
         """Whether something of a head is there."""
-        return self.head is not None or bool(self._partial)
+        return self.head is not None or self._partial not in BLANK
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes, up to the end of the message at most; what is left of them. Raises BadMessage."""
@@ -221,7 +222,7 @@ class Reader:
             raw, at = self._gather(data, 0, END, HEAD_LIMIT)
             if not raw:
                 return b""
-            self.head = read_head(raw.removeprefix(b"\r\n"))  # an empty line before it is nothing: §2.2
+            self.head = read_head(raw.removeprefix(b"\r\n"))
             self._left = self.head.said.length
             if self._left < 0:
                 self._step = self._read_size  # what comes next of a body in chunks

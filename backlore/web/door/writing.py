@@ -15,6 +15,7 @@ KEEP_ALIVE = b"connection: keep-alive\r\n"  # for HTTP/1.0, which doesn't expect
 CHUNKED = b"transfer-encoding: chunked\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*\r\n")
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})  # the names of what we say ourselves
 BODILESS = frozenset({204, 304})  # replies that have none, whatever is said (RFC 9110, §6.4.1)
 
 
@@ -29,11 +30,15 @@ def status_line(status: int) -> bytes:
 def field(header: Header) -> bytes:
     """The line of a header. Most are the same in all replies; what differs each time pushes out only its like.
 
-    Raises ValueError for one that would be another, or two.
+    Of `Connection` only the end is taken: how it goes on is ours to say. Raises ValueError for a header that would be
+    another, or two, and for one that frames the body.
     """
-    line = b"%b: %b\r\n" % header
-    if not LINE.fullmatch(line):
-        raise ValueError(f"no header: {header[0]!r}")
+    name, value = header[0].lower(), header[1]
+    if name == b"connection":
+        return CLOSE if value.lower().find(b"close") >= 0 else b""
+    line = b"%b: %b\r\n" % (name, value)
+    if name in FRAMING or not LINE.fullmatch(line):
+        raise ValueError(f"no header for a reply: {name!r}")
     return line
 
 
