@@ -22,7 +22,6 @@ from backlore.web.routes import Gate, NoSuchPath, Route, Table, read_parameters
 from backlore.web.stages import Keeper
 
 HSTS: Header = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
-CLOSE: Header = (b"connection", b"close")
 UNREAD = [("connection", "close")]  # answered before the body was read: the server ends such a connection
 
 Hook = Callable[[], Awaitable[None]]
@@ -34,7 +33,7 @@ class Application:
 
     `keeper` knows sessions, None if no route needs one; `unavailable` are the exceptions of clients that mean 503,
     `refusals` those of services with their status and word; `on_start` and `on_stop` run with the server. `draining`
-    is set when the worker ends: replies then ask clients to connect anew.
+    is set when the worker ends: what would last as long as its client does ends then.
     """
 
     def __init__(
@@ -120,8 +119,6 @@ class Application:
             headers = headers + self.table.said(request)
         if self._always:
             headers = headers + self._always
-        if self.draining:
-            headers = [*headers, CLOSE]
         if request.exchange and type(answer) is Reply:  # what is all there needs no messages
             request.exchange.whole(answer.status, headers, answer.body)
             return None

@@ -50,6 +50,7 @@ class Door:
         self.connections: set[Connection] = set()
         self.context: contextvars.Context
         self._origins: Counter[str] = Counter()
+        self.is_shut = False
         self._ticks = 0
         self._unflushed: list[Connection] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,7 +67,8 @@ class Door:
         self._server = await self.loop.create_server(lambda: Connection(self), sock=listening, backlog=BACKLOG)
 
     def shut(self) -> None:
-        """Take no more connections."""
+        """Take no more connections; what is replied from now on asks its client to connect anew."""
+        self.is_shut = True
         if self._server:
             self._server.close()
 

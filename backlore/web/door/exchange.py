@@ -191,7 +191,7 @@ class Exchange:
             raise ValueError(f"the status {status} ends nothing")
         begun = begin(status, headers)
         # what the application ends, and where a body comes that nobody waits for, the connection has no other use
-        closes = begun.find(CLOSES) >= 0
+        closes = connection.door.is_shut or begun.find(CLOSES) >= 0
         keep = self.keep = self.keep and connection.reader.complete and not closes
         framing = b""
         self._bodiless = status in BODILESS or line.method == "HEAD"
@@ -205,7 +205,7 @@ class Exchange:
             framing = CHUNKED
         else:
             keep = self.keep = False
-        if not keep and not closes:
+        if not keep and begun.find(CLOSES) < 0:
             framing += CLOSE
         elif line.version == "1.0":
             framing += KEEP_ALIVE
