@@ -82,7 +82,7 @@ class Settings(Payload):
         if len(os.fsencode(inside)) < 100:  # bytes, of the 104 that macOS takes and the 108 of Linux
             return inside
         name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
-        # not TMPDIR, which can be as long, and another one for who looks from a terminal
+        # not TMPDIR, which can be as long, and another one in a terminal
         return Path("/tmp") / f"backlore-{os.getuid()}-{name}" / "engine.sock"
 
 

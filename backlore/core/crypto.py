@@ -22,7 +22,7 @@ from backlore.core.turns import Turns
 T = TypeVar("T")
 
 SIGNATURE_BYTES = 16
-TRIM_THRESHOLD = -1  # of mallopt: bytes at the end of a heap that are kept for the next who asks
+TRIM_THRESHOLD = -1  # of mallopt: bytes at the end of a heap that are kept for the next that asks
 REST = 5.0  # seconds after the last password: its memory goes back to the system then
 
 

@@ -31,9 +31,9 @@ def read_network(text: str) -> Network:
 
 
 def origin_of(address: str) -> str:
-    """Who asks, by the address he asks from, as `request.origin` gives it.
+    """The customer behind an address, as `request.origin` gives it.
 
-    IPv6 by its /64, the least that one customer has (RFC 6177) and changes his address in at will.
+    IPv6 by its /64, the least that one customer has (RFC 6177) and changes its address in at will.
     """
     found = read_address(address)
     if isinstance(found, IPv6Address):

@@ -27,7 +27,7 @@ from backlore.process.terminal import Terminal
 from backlore.process.watch import Watch
 
 BACKLOG = 4096  # connections that wait to be accepted
-SOON = 5.0  # seconds: who dies younger is started again with a growing pause
+SOON = 5.0  # seconds: a child that dies younger is started again with a growing pause
 PAUSE = 0.1, 10.0  # seconds: the first, and the longest
 START_LIMIT = 60.0  # seconds from a child's start to its `ready`
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where those are found on this machine that listen everywhere

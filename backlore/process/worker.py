@@ -85,7 +85,7 @@ class Worker:
         self.app.notify("error", event, message=context.get("message"), error=error, pid=os.getpid())
         if contained:
             return
-        self.status = 1  # who knows what state we are in: end, and be replaced
+        self.status = 1  # nobody knows what state we are in: end, and be replaced
         self.stop.set()
 
 
@@ -108,7 +108,7 @@ async def drain(app: Served, door: "Door", quiet: int) -> None:
     loop = asyncio.get_running_loop()
     app.web.draining = True
     until = loop.time() + app.settings.config.drain
-    door.shut()  # others listen; who came to us now would be sent away at once
+    door.shut()  # others listen; a client that came to us now would be sent away at once
     await wait_for_quiet(app, quiet)
     while app.web.under_way and loop.time() < until:
         await asyncio.sleep(LOOK)

@@ -111,7 +111,7 @@ class Application:
             etag = etag_of(answer.body)
             if etag_matches(request.headers.get(b"if-none-match"), etag):
                 answer, headers = Reply(304, b"", []), SECURITY
-            # what belongs to a user is kept by nobody; who holds it himself may still ask by its tag
+            # what belongs to a user is kept by nobody; their own browser may still ask by its tag
             headers = [*headers, (b"etag", etag), NO_STORE if request.session else REVALIDATE]
         elif answer.cacheable or answer.error:
             headers = [*headers, NO_STORE]

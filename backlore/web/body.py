@@ -74,7 +74,7 @@ class Body:
         try:
             content, token = self._split(await _decode(request, limits, raw, self._tokened))
         except Invalid as error:
-            content, token = error, _find_csrf(raw)  # who has no token learns nothing about the type
+            content, token = error, _find_csrf(raw)  # a client without a token learns nothing about the type
         request.content = self, content
         return token
 

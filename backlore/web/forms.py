@@ -128,7 +128,7 @@ class FormReader:
     async def _written(self) -> None:
         """Until all that was given to a thread is written. Raises OSError."""
         if self._writing:
-            await asyncio.shield(self._writing)  # who is cancelled leaves the thread its file
+            await asyncio.shield(self._writing)  # a request that is cancelled leaves the thread its file
             self._writing = None
 
     def _close(self) -> None:

@@ -7,7 +7,7 @@ Laws:
 - A client that only reads slowly holds up its own reply, and nobody else's.
 - All that one turn of the loop has for a connection leaves in one write.
 - Whatever may be silent has a deadline: a head, a pause between requests, a client that doesn't read, a close.
-- A connection that ends goes on reading for a while, and throws it away: who is still sending a body would otherwise
+- A connection that ends goes on reading for a while, and throws it away: else a client that still sends would
   lose our reply by a reset (RFC 9112, §9.6).
 """
 
