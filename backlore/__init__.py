@@ -24,8 +24,10 @@ _HOMES = {
     "length": "backlore.core.payload",
     "matching": "backlore.core.payload",
     "NEXT": "backlore.web.reply",
+    "Reply": "backlore.web.reply",
     "reply": "backlore.web.reply",
     "Request": "backlore.web.request",
+    "User": "backlore.web.request",
     "Stream": "backlore.web.body",
     "page": "backlore.web.static",
     "static": "backlore.web.static",
@@ -43,18 +45,22 @@ if TYPE_CHECKING:
     from backlore.core.turns import Turns
     from backlore.files.catalog import Changed, Exists, Gone, NoFile, Quota
     from backlore.web.body import Stream
-    from backlore.web.reply import NEXT, reply
-    from backlore.web.request import Request
+    from backlore.web.reply import NEXT, Reply, reply
+    from backlore.web.request import Request, User
     from backlore.web.stages import admin, auth, avant, private, public
     from backlore.web.static import page, static
 
     ENV: str
 
 __all__ = [
-    "ENV", "NEXT", "Backend", "Changed", "Exists", "Gone", "NoFile", "Payload", "Quota", "Request", "Stream", "Turns",
-    "Upload", "admin", "auth", "avant", "between", "key", "length", "matching", "page", "private", "public", "reply",
-    "static",
+    "ENV", "NEXT", "Backend", "Changed", "Exists", "Gone", "NoFile", "Payload", "Quota", "Reply", "Request", "Stream",
+    "Turns", "Upload", "User", "admin", "auth", "avant", "between", "key", "length", "matching", "page", "private",
+    "public", "reply", "static",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:
