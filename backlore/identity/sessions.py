@@ -142,9 +142,11 @@ class Sessions:
         entry = self._memory.get(session)
         if entry is None:
             return None
-        with contextlib.suppress(OSError):  # whoever can't read the stamp asks redis
+        try:
             if entry.until > time.monotonic() and entry.stamp == self._users.stamps.read(session):
                 return entry.user
+        except OSError:  # whoever can't read the stamp asks redis
+            pass
         del self._memory[session]
         return None
 
