@@ -38,7 +38,7 @@ class Keeper:
         self.notify = notify
 
     def has_token(self, session: str, token: bytes) -> bool:
-        """Whether this is the csrf token of the session; compared in constant time."""
+        """Whether this is the csrf token of the session, compared in constant time."""
         return hmac.compare_digest(self.token_of(session).encode(), token)
 
 

@@ -132,7 +132,7 @@ class Door:
             connection.flush()
 
     def _look(self) -> None:
-        """Keep the clock, and see whose deadline is over, in a part of the connections."""
+        """Keep the clock, and now and then see whose deadline is over."""
         self._timer = self.loop.call_later(TICK, self._look)
         self.now = self.loop.time()
         self.date = date_line()
