@@ -99,6 +99,25 @@ def test_room_that_is_to_stay_free_stays_free(tmp_path: Path, small: Path) -> No
         check(user, kept | {"more": LARGE})
 
 
+def test_a_write_that_would_take_what_is_to_stay_free_is_not_begun(tmp_path: Path, small: Path) -> None:
+    """Its size counts, not only what is free before it."""
+    free = SIZE - (4 << 20)
+
+    async def test() -> None:
+        disk = Disk(small / "files", free)
+        disk.prepare()
+        draft = await disk.draft()
+        await draft.write(LARGE[: 1 << 20])
+        for write in (draft.write(LARGE), disk.append("grown", 0, LARGE)):
+            with pytest.raises(OSError, match="stay free"):
+                await write
+        assert (draft.size, draft.path.stat().st_size) == (1 << 20, 1 << 20)
+        assert room(small) >= free
+        disk.close()
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize("durability", ["everysec", "always"])
 def test_full_to_the_last_byte(tmp_path: Path, small: Path, durability: str) -> None:
     """Also for the append-only file: redis takes no writes, clients are told so, and it heals by itself."""

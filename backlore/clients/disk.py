@@ -95,7 +95,7 @@ class Draft:
         await self._disk.run(self.drop)
 
     def _write(self, data: bytes | memoryview) -> None:
-        self._disk.need_room()
+        self._disk.need_room(len(data))
         left = memoryview(data)
         self._hash.update(left)
         self.size += len(left)
@@ -254,12 +254,12 @@ class Disk:
         self.need_room()
         return Draft(self, self._drafts / random_text(128))
 
-    def need_room(self) -> None:
-        """Raises OSError, ENOSPC, when no more should be written; for threads."""
-        need_room(self._drafts, self._free)
+    def need_room(self, size: int = 0) -> None:
+        """Raises OSError, ENOSPC, when `size` bytes more should not be written; for threads."""
+        need_room(self._drafts, self._free, size)
 
     def _append(self, name: str, at: int, data: bytes, exactly: bool) -> None:
-        self.need_room()
+        self.need_room(len(data))
         target = self.path(name)
         target.parent.mkdir(exist_ok=True)
         with open(_open_to_grow(target, at), "r+b", buffering=0) as file:

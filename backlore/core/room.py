@@ -5,8 +5,11 @@ import os
 from pathlib import Path
 
 
-def need_room(place: Path | int, free: int) -> None:
-    """See that the disk of a folder, or of an open file, has `free` bytes left. Raises OSError: ENOSPC."""
+def need_room(place: Path | int, free: int, size: int = 0) -> None:
+    """See that `size` bytes can be written to the disk of a folder, or of an open file, and `free` bytes stay.
+
+    Raises OSError: ENOSPC.
+    """
     room = os.statvfs(place)
-    if room.f_bavail * room.f_frsize < free:
+    if room.f_bavail * room.f_frsize < free + size:
         raise OSError(errno.ENOSPC, "less room than what is to stay free")

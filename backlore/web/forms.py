@@ -139,7 +139,7 @@ class FormReader:
             file.close()
 
     def _write_all(self, file: FileIO, pieces: list[bytes | bytearray]) -> None:
-        need_room(file.fileno(), self._limits.free)
+        need_room(file.fileno(), self._limits.free, sum(map(len, pieces)))
         start = file.tell()
         for piece in pieces:
             left = memoryview(piece)
