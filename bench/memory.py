@@ -23,7 +23,7 @@ from rich.table import Table
 
 SETTLE = 6  # seconds that a server is left alone before it counts as idle: longer than memory of passwords is kept
 EVERY = 0.5  # seconds between two looks
-ROLES = {"serve": "worker", "tasks": "tasks"}  # by an argument of the process
+ROLES = {"serve": "worker", "tasks": "tasks", "backlore.process.zygote": "zygote"}  # by an argument of the process
 
 
 @dataclass(frozen=True)

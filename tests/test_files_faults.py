@@ -269,7 +269,7 @@ def revive(server: Server, victim: psutil.Process) -> None:
             psutil.wait_procs(family, 10)
             server.log.write_text("")
             server.start()
-        until(lambda: [is_alive(each) for each in server.family()] == 3 * [True])
+        until(lambda: [is_alive(each) for each in server.family()] == 4 * [True])  # zygote, worker, tasks, engine
     until(lambda: healthy(server))
 
 

@@ -185,7 +185,7 @@ def answers(server: Server) -> None:
 
 def reloads(master: psutil.Process) -> None:
     """It takes SIGHUP for a reload."""
-    workers = [each for each in master.children() if "serve" in words_of(each)]
+    workers = [each for each in master.children(recursive=True) if "serve" in words_of(each)]
     master.send_signal(signal.SIGHUP)
     _, alive = psutil.wait_procs(workers, 20)
     assert workers and not alive and master.is_running()

@@ -2,6 +2,7 @@
 others might bring to harm them.
 """
 
+import contextlib
 import io
 import random
 import threading
@@ -102,7 +103,8 @@ def test_pictures_are_there_after_everything_was_killed(
         server.engine().kill()
         family = [psutil.Process(server.process.pid), *server.family()]
         for each in family:
-            each.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has followed the master by itself
+                each.kill()
         server.process.wait(10)
         psutil.wait_procs(family, 10)
         server.log.unlink()

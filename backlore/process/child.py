@@ -5,13 +5,9 @@ Law: what it says comes by its line alone, `ready` or why it can't start; the li
 
 import signal
 import socket
-import subprocess
-import sys
 import time
 
-import msgspec
-
-from backlore.core.config import Context
+from backlore.process.zygote import Zygote
 
 READY = b"ready\n"  # all that a child says on its line, unless it can't start
 
@@ -19,23 +15,16 @@ READY = b"ready\n"  # all that a child says on its line, unless it can't start
 class Child:
     """A worker or the tasks process."""
 
-    def __init__(self, role: str, context: Context, listener: socket.socket):
+    def __init__(self, role: str, zygote: Zygote, listener: socket.socket):
         self.role = role
         self.born = time.monotonic()
         self.ready = False
         self.why = ""  # it could not start, if the application is to blame
         self.ending = 0.0  # when it is killed, if it was told to end
+        self._hung_up = False
         self.line, theirs = socket.socketpair()
         self.line.setblocking(False)
-        handles = [theirs.fileno(), listener.fileno()]
-        words = [sys.executable, "-m", "backlore.process.worker", role, msgspec.json.encode(context).decode()]
-        self.process = subprocess.Popen(
-            [*words, *map(str, handles)],
-            pass_fds=handles,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the master, which lets us drain
-        )
-        theirs.close()
+        self.process = zygote.bear(role, theirs, listener)
 
     def look(self) -> bool:
         """Read what it said on its line; whether it has just become ready."""
@@ -44,12 +33,17 @@ class Child:
         except BlockingIOError:
             return False
         except ConnectionError:
-            return False
+            said = b""
+        self._hung_up = not said
         became = said == READY
         self.ready = self.ready or became
         if not became:
             self.why = self.why or said.decode(errors="replace")
         return became
+
+    def ended(self) -> bool:
+        """Whether it has. Of one that outlived its zygote the end of its line tells."""
+        return self.process.poll() is not None or (self._hung_up and self.process.zygote.gone)
 
     def end(self, seconds: float, hurry: bool = False) -> None:
         """Tell it to drain and end, soon if in a `hurry`; it is killed if it hasn't within `seconds`."""

@@ -25,6 +25,7 @@ from backlore.process.engine import Engine
 from backlore.process.program import EngineError
 from backlore.process.terminal import Terminal
 from backlore.process.watch import Watch
+from backlore.process.zygote import Zygote
 
 BACKLOG = 4096  # connections that wait to be accepted
 SOON = 5.0  # seconds: a child that dies younger is started again with a growing pause
@@ -47,6 +48,7 @@ class Master:
         self._slots: list[Child | None] = [None for _ in self._roles]
         self._pauses = [0.0 for _ in self._roles]
         self._starts = [0.0 for _ in self._roles]  # when an empty slot is filled again
+        self._zygotes: list[Zygote] = []  # the last one bears; those that are retired wait for their children
         self._leaving: list[Child] = []  # replaced, draining
         self._coming: dict[int, Child] = {}  # replacements of the slots' children, not ready yet
         self._renew: list[int] = []  # slots whose children a reload has still to replace
@@ -75,6 +77,7 @@ class Master:
                 self._probe()
             self._selector = selectors.DefaultSelector()
             self._heed_signals()
+            self._zygote()  # it gets ready while the engine does
             self._start_engine()
             while not self._stop:
                 self._turn()
@@ -88,6 +91,8 @@ class Master:
             raise
         finally:
             self._listener.close()
+            for zygote in self._zygotes:
+                zygote.end()
             if self._engine:
                 self._engine.stop()
             self.notify.flush()
@@ -142,6 +147,7 @@ class Master:
             self._stop = True
             return
         self._terminal.look()
+        self._look_at_zygotes()
         self._look_at_engine()
         if self._loading() and not self._serves:
             return  # nothing to reload, nothing to serve by
@@ -151,6 +157,8 @@ class Master:
             if self._watch and hangup:
                 self._watch.settle()
             self._renew = list(range(len(self._roles)))
+            for zygote in self._zygotes:
+                zygote.retire()  # new code may be the libraries', or ours
             self.notify("info", "master.reload")
         for slot, child in enumerate(self._slots):
             self._look_at(slot, child)
@@ -168,9 +176,30 @@ class Master:
         return self._engine is not None and self._engine.loading
 
     def _start(self, slot: int) -> Child:
-        child = Child(self._roles[slot], self._context, self._listener)
+        child = Child(self._roles[slot], self._zygote(), self._listener)
         self._selector.register(child.line, selectors.EVENT_READ)
         return child
+
+    def _zygote(self) -> Zygote:
+        """The one that bears; a new one after a reload, and when there is none."""
+        if not self._zygotes or self._zygotes[-1].retired:
+            zygote = Zygote(self._context)
+            self._selector.register(zygote.line, selectors.EVENT_READ)
+            self._zygotes.append(zygote)
+        return self._zygotes[-1]
+
+    def _look_at_zygotes(self) -> None:
+        for zygote in list(self._zygotes):
+            if zygote.look():
+                continue
+            self._selector.unregister(zygote.line)
+            zygote.end()
+            self._zygotes.remove(zygote)
+            if not zygote.retired:
+                died = {"pid": zygote.process.pid, "status": zygote.process.returncode}
+                self.notify("error", "zygote.died", **died)
+                if zygote.proven:  # else when a child is needed, with the pauses of that
+                    self._zygote()
 
     def _bury(self, child: Child) -> None:
         child.look()  # for its last word
@@ -195,16 +224,14 @@ class Master:
             self.notify("error", "engine.failed", why=str(error), starts_again_in=PAUSE[1])
 
     def _look_at(self, slot: int, child: Child | None) -> None:
-        if child is None:
-            if time.monotonic() >= self._starts[slot]:
-                self._slots[slot] = self._start(slot)
-            return
-        if child.look() and child.role == "serve" and not self._serves:
+        if child and child.look() and child.role == "serve" and not self._serves:
             self._announce()
-        if self._is_dead(child):
+        if child and self._is_dead(child):
             self._bury(child)
             self._slots[slot] = None
             self._schedule(slot, child)
+        if not (self._slots[slot] or self._stop) and time.monotonic() >= self._starts[slot]:
+            self._slots[slot] = self._start(slot)
 
     def _is_dead(self, child: Child) -> bool:
         """Whether it has ended; one that never gets ready, or does not end when told to, is ended here."""
@@ -212,7 +239,7 @@ class Master:
         late = not child.ready and now > child.born + START_LIMIT
         if late or (child.ending and now > child.ending):
             child.process.kill()
-        return child.process.poll() is not None
+        return child.ended()
 
     def _schedule(self, slot: int, child: Child) -> None:
         lived = time.monotonic() - child.born
@@ -281,6 +308,7 @@ class Master:
             child.end(self.settings.config.drain + 2)
         while self._leaving:
             self._selector.select(timeout=0.05)
+            self._look_at_zygotes()
             self._look_at_leaving()
 
 

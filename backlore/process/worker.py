@@ -1,7 +1,7 @@
 """A process of the master's: `serve` answers requests through our door, `tasks` runs the periodic tasks.
 
-Started as `python -m backlore.process.worker ROLE CONTEXT LINE [LISTENER]`. LINE is a socket to the master: we say
-`ready` on it, or what of the application is wrong, and when it ends the master is dead and so are we.
+Forked by the zygote, which has imported this module. LINE is a socket to the master: we say `ready` on it, or what of
+the application is wrong, and when it ends the master is dead and so are we.
 """
 
 import asyncio
@@ -9,24 +9,20 @@ import gc
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-import msgspec
 import uvloop
 
+from backlore.alone import Alone
+from backlore.app import Backend, application
 from backlore.core.blame import blame
 from backlore.core.config import ConfigError, Context, enter
 from backlore.core.notify import Notify, console
+from backlore.web.door.door import Bounds, Door
 
-if TYPE_CHECKING:
-    from backlore.alone import Alone
-    from backlore.app import Backend
-    from backlore.web.door.door import Door
-
-Served: TypeAlias = "Backend | Alone"
+Served: TypeAlias = Backend | Alone
 
 # A draining worker looks again and again whether it is still asked. What follows is counted in looks, not in seconds:
 # on a machine that is so busy that we come late, clients come late too.
@@ -41,9 +37,10 @@ CONTAINED = frozenset({"future", "task", "asyncgen", "transport"})
 class Worker:
     """The life of one process: start, run, end, with what went wrong told before."""
 
-    def __init__(self, app: Served, line: socket.socket):
+    def __init__(self, app: Served, line: socket.socket, listener: socket.socket):
         self.app = app
         self.line = line
+        self.listener = listener
         self.stop = asyncio.Event()
         self.quiet = QUIET
         self.status = 0
@@ -91,19 +88,17 @@ class Worker:
 
 async def serve(worker: Worker) -> None:
     """Serve until told to stop, then drain."""
-    from backlore.web.door.door import Bounds, Door  # which the tasks don't need
-
     app = worker.app
     known = app.settings.config
     web = app.web
     door = Door(web, Bounds(head=known.header_timeout), web.is_proxy, web.tell_refused)
-    await door.open(socket.socket(fileno=int(sys.argv[4])))
+    await door.open(worker.listener)
     worker.ready()
     await worker.stop.wait()
     await drain(app, door, worker.quiet)
 
 
-async def drain(app: Served, door: "Door", quiet: int) -> None:
+async def drain(app: Served, door: Door, quiet: int) -> None:
     """Ask clients to connect anew until none has asked for `quiet` looks; then let requests under way end."""
     loop = asyncio.get_running_loop()
     app.web.draining = True
@@ -138,22 +133,8 @@ async def tasks(worker: Worker) -> None:
     await asyncio.wait([running], timeout=worker.app.settings.config.drain)  # it gives back what it holds
 
 
-def application() -> "Backend":
-    """The application's own."""
-    from backlore.app import application
-
-    return application()
-
-
-def files() -> "Alone":
-    """Its file server, for which its code is not loaded."""
-    from backlore.alone import Alone
-
-    return Alone()
-
-
 ROLES = {"serve": serve, "tasks": tasks}
-SERVED: dict[str, Callable[[], Served]] = {"application": application, "files": files}
+SERVED: dict[str, Callable[[], Served]] = {"application": application, "files": Alone}
 
 
 def die_with_master(line: socket.socket) -> None:
@@ -167,27 +148,21 @@ def die_with_master(line: socket.socket) -> None:
     threading.Thread(target=wait, name="line", daemon=True).start()
 
 
-def main() -> None:
+def main(role: str, context: Context, line: socket.socket, listener: socket.socket) -> None:
     """Import the application and live. Exit status 1 after what was notified."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    line = socket.socket(fileno=int(sys.argv[3]))
     die_with_master(line)
     notify = Notify(console)
     try:
-        context = msgspec.json.decode(sys.argv[2], type=Context)
         enter(context)
         app = SERVED[context.serves]()
         notify = app.notify
-        status = uvloop.run(Worker(app, line).live(ROLES[sys.argv[1]]))
+        status = uvloop.run(Worker(app, line, listener).live(ROLES[role]))
     except ConfigError as error:
         line.sendall(str(error).encode())  # the master tells it once, for all of us
         status = 1
     except Exception as error:
-        notify("error", "worker.failed", role=sys.argv[1], pid=os.getpid(), error=error)
+        notify("error", "worker.failed", role=role, pid=os.getpid(), error=error)
         status = 1
     notify.flush()
     os._exit(status)  # threads that still hash a password must not keep us
-
-
-if __name__ == "__main__":
-    main()

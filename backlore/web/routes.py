@@ -1,11 +1,11 @@
 """The route table: every route on one screen, matched by looking up, not by trying each."""
 
-import dis
 import inspect
 import re
 import sys
 import typing
 from collections.abc import Awaitable, Callable, Sequence
+from opcode import opmap
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -207,7 +207,7 @@ class Route:
 def may_wait(function: Any) -> bool:
     """Whether a coroutine function can wait for anything: one without an `await` can't."""
     code = getattr(function, "__code__", None)
-    return code is None or any(each.opname == "SEND" for each in dis.get_instructions(code))
+    return code is None or opmap["SEND"] in code.co_code[::2]  # each is followed by its argument
 
 
 class NoSuchPath(Exception):
