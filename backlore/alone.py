@@ -5,8 +5,8 @@ import sys
 
 import msgspec
 
-from backlore.app import bucket, limits
 from backlore.clients.disk import Disk
+from backlore.connections import bucket, limits
 from backlore.core.config import load
 from backlore.core.notify import Notify, console
 from backlore.core.turns import Busy

@@ -1,19 +1,15 @@
 """Backend: the one place that wires the rooms together."""
 
 import asyncio
-import math
-import ssl
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backlore import __version__
 from backlore.clients.disk import Disk
 from backlore.clients.lease import LeaseLost
-from backlore.clients.oidc import Provider
-from backlore.clients.redis import Redis
 from backlore.clients.refusals import NOT_NOW
-from backlore.clients.s3 import S3, Unreachable
-from backlore.clients.smtp import Outbox, Smtp
+from backlore.clients.s3 import Unreachable
+from backlore.connections import bucket, connect, file_servers, limits, postman, providers
 from backlore.core.config import ConfigError, Settings, import_own, load, settle
 from backlore.core.notify import Notify, console
 from backlore.core.stamps import Stamps
@@ -35,15 +31,11 @@ from backlore.services.tasks import Function, Tasks
 from backlore.web import static
 from backlore.web.application import Application
 from backlore.web.cookie import SignedCookie
-from backlore.web.limits import Limits, Patience
 from backlore.web.openapi import describe
 from backlore.web.reply import Reply, Send, reply
 from backlore.web.request import Receive, Request, Scope
 from backlore.web.routes import Route, RouteError
 from backlore.web.stages import Keeper, public
-
-if TYPE_CHECKING:
-    from backlore.files.remote import RemoteStore
 
 # What a client of ours raises when what it stands for can't be reached: 503.
 UNAVAILABLE = (*NOT_NOW, Busy, Unreachable, Away, LeaseLost)
@@ -82,7 +74,7 @@ class Backend:
             address=self.settings.address,
             device=SignedCookie(f"{name}-device", secret, known.secure, "device"),
             openid=SignedCookie(f"{name}-openid", secret, known.secure, "openid"),
-            providers=providers(self.settings),
+            providers=providers(self.settings, BACK),
             idle=known.session_idle,
             limit=known.session_limit,
             memory=self.settings.session_memory,
@@ -207,77 +199,3 @@ def application() -> Backend:
     if not isinstance(app, Backend):
         raise ConfigError("server.py has no app: `app = Backend(CONFIG)`.")
     return app
-
-
-def connect(settings: Settings, notify: Notify | None = None) -> Redis:
-    """The client of the application's redis: the configured one, or the embedded one by its socket."""
-    limits: dict[str, Any] = {"timeout": settings.config.redis_timeout, "notify": notify}
-    known = settings.config.own_redis
-    if known is None:
-        return Redis(unix_socket_path=str(settings.engine_socket), **limits)
-    login: dict[str, Any] = {"username": known.username, "password": settings.secret.redis_password, "db": known.db}
-    if known.path:
-        return Redis(unix_socket_path=known.path, **login, **limits)
-    if known.tls:
-        login |= {"ssl": True, "ssl_ca_certs": known.ca, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
-    return Redis(host=known.host, port=known.port, **login, **limits)
-
-
-def postman(settings: Settings) -> Smtp | Outbox:
-    """What mails leave by: the configured SMTP server, or the folder outbox."""
-    known = settings.config.mail
-    if known is None:
-        return Outbox(settings.outbox)
-    password = settings.secret.smtp_password
-    return Smtp(known.host, known.port, username=known.username, password=password, tls=known.tls)
-
-
-def bucket(settings: Settings) -> S3 | None:
-    """The configured bucket."""
-    known, secret = settings.config.bucket, settings.secret
-    if known is None:
-        return None
-    return S3(
-        known.name,
-        region=known.region,
-        endpoint=known.endpoint,
-        path_style=known.path_style,
-        access_key=secret.s3_key,
-        secret_key=secret.s3_secret,
-        prefix=known.prefix,
-    )
-
-
-def file_servers(settings: Settings, behind: S3 | None, notify: Notify) -> "RemoteStore | None":
-    """The configured file servers, with the bucket behind them."""
-    known, token = settings.config.files, settings.secret.files_token
-    if not known.servers or not token:
-        return None
-    from backlore.clients.fileserver import FileServer  # aiohttp, which a disk of our own doesn't need
-    from backlore.files.remote import RemoteStore
-
-    return RemoteStore([FileServer(url, token, notify) for url in known.servers], behind, notify, known.copies)
-
-
-def providers(settings: Settings) -> list[Provider]:
-    """Those that users may sign in by. They send browsers back to the configured address, whatever a request says."""
-    back, secrets = f"{settings.address}{BACK}", settings.secret.providers
-    return [
-        Provider(id, each.name, each.issuer, each.client_id, secrets.get(id, ""), f"{back}/{id}")
-        for id, each in settings.config.providers.items()
-    ]
-
-
-def limits(settings: Settings) -> Limits:
-    """What clients may send."""
-    known = settings.config
-    return Limits(
-        folder=settings.temporary,
-        patience=Patience(known.body_timeout),
-        body=known.body_limit,
-        upload=known.upload_limit,
-        stretch=math.ceil(known.upload_rate * known.body_timeout),
-        longest=known.upload_timeout,
-        parts=known.upload_parts,
-        free=known.files.free,
-    )

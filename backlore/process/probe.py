@@ -11,7 +11,7 @@ import sys
 import msgspec
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 
-from backlore.app import connect
+from backlore.connections import connect
 from backlore.core.config import Context, Settings, enter, load
 from backlore.process.program import OLDEST, version
 

@@ -11,18 +11,20 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import uvloop
 
-from backlore.alone import Alone
-from backlore.app import Backend, application
 from backlore.core.blame import blame
 from backlore.core.config import ConfigError, Context, enter
 from backlore.core.notify import Notify, console
 from backlore.web.door.door import Bounds, Door
 
-Served: TypeAlias = Backend | Alone
+if TYPE_CHECKING:
+    from backlore.alone import Alone
+    from backlore.app import Backend
+
+Served: TypeAlias = "Backend | Alone"
 
 # A draining worker looks again and again whether it is still asked. What follows is counted in looks, not in seconds:
 # on a machine that is so busy that we come late, clients come late too.
@@ -134,7 +136,17 @@ async def tasks(worker: Worker) -> None:
 
 
 ROLES = {"serve": serve, "tasks": tasks}
-SERVED: dict[str, Callable[[], Served]] = {"application": application, "files": Alone}
+
+
+def maker(serves: str) -> Callable[[], Served]:
+    """The function that makes what is served, the `application` or its `files`; nothing of the other is imported."""
+    if serves == "files":
+        from backlore.alone import Alone
+
+        return Alone
+    from backlore.app import application
+
+    return application
 
 
 def die_with_master(line: socket.socket) -> None:
@@ -148,14 +160,14 @@ def die_with_master(line: socket.socket) -> None:
     threading.Thread(target=wait, name="line", daemon=True).start()
 
 
-def main(role: str, context: Context, line: socket.socket, listener: socket.socket) -> None:
+def main(role: str, context: Context, make: Callable[[], Served], line: socket.socket, listener: socket.socket) -> None:
     """Import the application and live. Exit status 1 after what was notified."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_master(line)
     notify = Notify(console)
     try:
         enter(context)
-        app = SERVED[context.serves]()
+        app = make()
         notify = app.notify
         status = uvloop.run(Worker(app, line, listener).live(ROLES[role]))
     except ConfigError as error:

@@ -197,8 +197,10 @@ def main() -> None:
     """Import, then bear."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     gc.disable()  # it would write to pages, and leave holes in them, that children share
-    from backlore.process import worker  # with all that a worker needs; here, for the master needs none of it
+    from backlore.process import worker  # here, for the master needs none of it
 
+    context = msgspec.json.decode(sys.argv[2], type=Context)
+    make = worker.maker(context.serves)  # which imports all that a worker needs
     gc.freeze()
     role, handles = bear(socket.socket(fileno=int(sys.argv[3])))
     os.setsid()
@@ -208,7 +210,7 @@ def main() -> None:
     for handle in handles:
         os.set_inheritable(handle, False)
     line, listener = (socket.socket(fileno=handle) for handle in handles)
-    worker.main(role, msgspec.json.decode(sys.argv[2], type=Context), line, listener)
+    worker.main(role, context, make, line, listener)
 
 
 if __name__ == "__main__":
