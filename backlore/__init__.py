@@ -14,11 +14,12 @@ _HOMES = {
     "Payload": "backlore.core.payload",
     "Upload": "backlore.core.payload",
     "Turns": "backlore.core.turns",
-    "Changed": "backlore.files.catalog",
-    "Exists": "backlore.files.catalog",
-    "NoFile": "backlore.files.catalog",
-    "Gone": "backlore.files.catalog",
-    "Quota": "backlore.files.catalog",
+    "Changed": "backlore.services.files.catalog",
+    "Exists": "backlore.services.files.catalog",
+    "NoFile": "backlore.services.files.catalog",
+    "Gone": "backlore.services.files.catalog",
+    "Quota": "backlore.services.files.catalog",
+    "Wanted": "backlore.services.lines.conditions",
     "key": "backlore.core.keys:application_key",
     "between": "backlore.core.payload",
     "length": "backlore.core.payload",
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from backlore.core.keys import application_key as key
     from backlore.core.payload import Payload, Upload, between, length, matching
     from backlore.core.turns import Turns
-    from backlore.files.catalog import Changed, Exists, Gone, NoFile, Quota
+    from backlore.services.files.catalog import Changed, Exists, Gone, NoFile, Quota
+    from backlore.services.lines.conditions import Wanted
     from backlore.web.body import Stream
     from backlore.web.reply import NEXT, Reply, reply
     from backlore.web.request import Request, User
@@ -54,8 +56,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENV", "NEXT", "Backend", "Changed", "Exists", "Gone", "NoFile", "Payload", "Quota", "Reply", "Request", "Stream",
-    "Turns", "Upload", "User", "admin", "auth", "avant", "between", "key", "length", "matching", "page", "private",
-    "public", "reply", "static",
+    "Turns", "Upload", "User", "Wanted", "admin", "auth", "avant", "between", "key", "length", "matching", "page",
+    "private", "public", "reply", "static",
 ]  # fmt: skip
 
 

@@ -10,8 +10,8 @@ from backlore.connections import bucket, limits
 from backlore.core.config import load
 from backlore.core.notify import Notify, console
 from backlore.core.turns import Busy
-from backlore.files.store import Store
-from backlore.fileserver.server import REFUSALS, FileServer
+from backlore.services.storage.server import REFUSALS, FileServer
+from backlore.services.storage.store import Store
 from backlore.services.tasks import supervise
 from backlore.web.application import Application
 from backlore.web.reply import Send

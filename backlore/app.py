@@ -6,28 +6,33 @@ from typing import Any
 
 from backlore import __version__
 from backlore.clients.disk import Disk
-from backlore.clients.lease import LeaseLost
-from backlore.clients.refusals import NOT_NOW
+from backlore.clients.redis.lease import LeaseLost
+from backlore.clients.redis.refusals import NOT_NOW
 from backlore.clients.s3 import Unreachable
 from backlore.connections import bucket, connect, file_servers, limits, postman, providers
 from backlore.core.config import ConfigError, Settings, import_own, load, settle
 from backlore.core.notify import Notify, console
-from backlore.core.stamps import Stamps
 from backlore.core.temporary import sweep
 from backlore.core.turns import Busy
-from backlore.filehttp.routes import REFUSALS, FileRoutes
-from backlore.files.catalog import File
-from backlore.files.files import Files
-from backlore.files.store import Away
-from backlore.identity.identity import Identity
-from backlore.identity.openid import BACK
 from backlore.services.developer import Developer
-from backlore.services.docs import DocsPage
+from backlore.services.docs.docs import DocsPage
+from backlore.services.files import routes as file_routes
+from backlore.services.files.catalog import File
+from backlore.services.files.files import Files
+from backlore.services.files.routes import FileRoutes
 from backlore.services.health import Health
-from backlore.services.mail import Mail
-from backlore.services.outbox import OutboxPage
+from backlore.services.identity.identity import Identity
+from backlore.services.identity.openid import BACK
+from backlore.services.lines.lines import Lines
+from backlore.services.lines.routes import LineRoutes
+from backlore.services.mail.mail import Mail
+from backlore.services.mail.outbox import OutboxPage
 from backlore.services.rates import Rates
+from backlore.services.storage.store import Away
 from backlore.services.tasks import Function, Tasks
+from backlore.services.uploads import tus
+from backlore.services.uploads.tus import Tus
+from backlore.services.uploads.uploads import Uploads
 from backlore.web import static
 from backlore.web.application import Application
 from backlore.web.cookie import SignedCookie
@@ -39,6 +44,9 @@ from backlore.web.stages import Keeper, public
 
 # What a client of ours raises when what it stands for can't be reached: 503.
 UNAVAILABLE = (*NOT_NOW, Busy, Unreachable, Away, LeaseLost)
+
+
+REFUSALS = file_routes.REFUSALS | tus.REFUSALS
 
 
 class Backend:
@@ -53,8 +61,8 @@ class Backend:
         self.redis = connect(self.settings, self.notify)
         self.tasks = Tasks(self.redis, self.notify, self.settings.data)
         known = self.settings.config
-        name, secret = known.cookie or known.name, self.settings.secret.cookie
-        cookie = SignedCookie(name, secret, known.secure)
+        secret = self.settings.secret.cookie
+        cookie = SignedCookie(self.settings.cookie, secret, known.secure)
         self.rates = Rates(self.redis, known.rates)
         self.mail = Mail(
             self.redis,
@@ -66,22 +74,7 @@ class Backend:
             templates=self.settings.folder / "mail",
         )
         self.identity = Identity(
-            self.redis,
-            self.notify,
-            self.mail,
-            self.rates,
-            name=known.name.capitalize(),
-            address=self.settings.address,
-            device=SignedCookie(f"{name}-device", secret, known.secure, "device"),
-            openid=SignedCookie(f"{name}-openid", secret, known.secure, "openid"),
-            providers=providers(self.settings, BACK),
-            idle=known.session_idle,
-            limit=known.session_limit,
-            memory=self.settings.session_memory,
-            stamps=Stamps(self.settings.data / "stamps"),
-            verify_email=self.settings.verify_email,
-            whitelist=known.whitelist,
-            admins=known.admins,
+            self.redis, self.notify, self.mail, self.rates, self.settings, providers(self.settings, BACK)
         )
         self.bucket = bucket(self.settings)
         store = file_servers(self.settings, self.bucket, self.notify)
@@ -90,24 +83,19 @@ class Backend:
             self.notify,
             Disk(self.settings.data / "files", known.files.free),
             self.bucket,
-            quota=known.files.quota,
-            kept=known.files.trash,
-            entries=known.files.entries,
-            total=known.files.total,
-            durable=known.files.durable == "s3",
-            store=store,
-            unfinished=known.files.unfinished,
-            owners=self.identity.users,
+            known.files,
+            store,
+            self.identity.users,
         )
-        self.identity.on_destroy.append(self.files.wipe)
+        self.uploads = Uploads(self.redis, self.notify, self.files, known.files.unfinished)
+        self.lines = Lines(self.files.find, self.files.spans)
+        self.identity.on_destroy += [self.uploads.wipe, self.files.wipe]
         keeper = Keeper(cookie, secret, self.identity.sessions.load, self.notify, self.identity.sessions.remembered)
         self.identity.keep(keeper)
         self.web = Application(
             keeper, self.notify, limits(self.settings), UNAVAILABLE, REFUSALS, known.proxies, known.secure
         )
-        self._file_http = FileRoutes(
-            self.files, self.notify, secret, known.files.accel, known.upload_limit, lambda: self.web.draining
-        )
+        self._whole_files = FileRoutes(self.files, self.notify, secret, known.files.accel)
         self.web.on_start.append(self.files.start)
         self.web.on_stop.append(self.redis.aclose)
         if store:
@@ -120,7 +108,7 @@ class Backend:
         self.routes(
             public.get("/openapi.json", self._openapi), *(route for service in services for route in service.routes())
         )
-        developer = Developer(name, self.settings.key)
+        developer = Developer(self.settings.cookie, self.settings.key)
         if "docs" in self.settings.pages:
             self.routes(*DocsPage(developer.refuse).routes())
         if "outbox" in self.settings.pages:
@@ -128,6 +116,7 @@ class Backend:
         self.every(3600, self.identity.users.mend)
         self.every(20, self.identity.erasure.resume)
         self.every(3600, self.files.sweep, each=True)
+        self.every(3600, self.uploads.sweep, each=True)
         self.every(3600, self._sweep_uploads, each=True)
         self.every(3600, self._recount_files)
         self.every(86400, self._check_files)
@@ -144,11 +133,13 @@ class Backend:
 
     def file_routes(self, prefix: str = "/files") -> list[Route]:
         """The routes by which users handle their files, for `routes`."""
-        return self._file_http.routes(prefix)
+        lines = LineRoutes(self.lines, lambda: self.web.draining)
+        uploads = Tus(self.uploads, self.settings.config.upload_limit)
+        return [route for part in (self._whole_files, lines, uploads) for route in part.routes(prefix)]
 
     async def send_file(self, request: Request, file: File, download: bool = False) -> Reply:
         """The reply to a GET of a file of the user's: ranges, conditions; nothing in it runs. Raises Lost, S3Error."""
-        return await self._file_http.content.send(request, request.user.id, file, download)
+        return await self._whole_files.content.send(request, request.user.id, file, download)
 
     def every(self, seconds: float, function: Function, each: bool = False, name: str = "") -> None:
         """Run a function periodically, beside the workers, on one node of all at a time; or on `each`.
@@ -163,15 +154,17 @@ class Backend:
         await self.tasks.run(mail=self.mail.run, files=self.files.run)
 
     async def _recount_files(self) -> None:
-        from backlore.filecheck.books import recount_all  # here, for who serves needs neither this nor its database
+        from backlore.services.check.books import (
+            recount_all,  # here, for who serves needs neither this nor its database
+        )
 
         await recount_all(self.redis)
 
     async def _check_files(self) -> None:
         """Tell what `backlore check` would find; it alone mends."""
-        from backlore.filecheck.check import Check
+        from backlore.services.check.check import Check
 
-        found = await Check(self.redis, self.files, self.bucket, self.identity.users.is_gone).run()
+        found = await Check(self.redis, self.files, self.uploads, self.bucket, self.identity.users.is_gone).run()
         self.notify("error" if found.left else "info", "files.check", busy=found.busy, **found.found)
 
     async def _sweep_uploads(self) -> None:

@@ -4,8 +4,8 @@ import math
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from backlore.clients.oidc import Provider
-from backlore.clients.redis import Redis
+from backlore.clients.oidc.provider import Provider
+from backlore.clients.redis.client import Redis
 from backlore.clients.s3 import S3
 from backlore.clients.smtp import Outbox, Smtp
 from backlore.core.config import Settings
@@ -13,7 +13,7 @@ from backlore.core.notify import Notify
 from backlore.web.limits import Limits, Patience
 
 if TYPE_CHECKING:
-    from backlore.files.remote import RemoteStore
+    from backlore.services.storage.remote import RemoteStore
 
 
 def connect(settings: Settings, notify: Notify | None = None) -> Redis:
@@ -61,7 +61,7 @@ def file_servers(settings: Settings, behind: S3 | None, notify: Notify) -> "Remo
     if not known.servers or not token:
         return None
     from backlore.clients.fileserver import FileServer  # aiohttp, which a disk of our own doesn't need
-    from backlore.files.remote import RemoteStore
+    from backlore.services.storage.remote import RemoteStore
 
     return RemoteStore([FileServer(url, token, notify) for url in known.servers], behind, notify, known.copies)
 

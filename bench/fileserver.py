@@ -23,11 +23,12 @@ from contest import free_port
 
 from backlore.clients.disk import Disk
 from backlore.clients.fileserver import FileServer
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.core.notify import Notify
-from backlore.files.files import Files
-from backlore.files.remote import RemoteStore
+from backlore.core.schema import FilesConfig
 from backlore.process.program import find_binary
+from backlore.services.files.files import Files
+from backlore.services.storage.remote import RemoteStore
 
 TOKEN = "a token of the benchmark alone"
 USER = "benchmark"
@@ -54,7 +55,7 @@ async def measure(socket, folder, urls, small, large):
     await redis.flushall()
     notify = Notify()
     store = RemoteStore([FileServer(url, TOKEN, notify) for url in urls], None, notify, 2) if urls else None
-    files = Files(redis, notify, Disk(folder), None, quota=1 << 40, kept=1, store=store)
+    files = Files(redis, notify, Disk(folder), None, FilesConfig(quota=1 << 40, trash=1), store)
     await files.start()
     found = {}
 

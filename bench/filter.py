@@ -25,11 +25,13 @@ import click
 import uvloop
 
 from backlore.clients.disk import Disk
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.core.notify import Notify
-from backlore.files.conditions import Wanted
-from backlore.files.files import Files
+from backlore.core.schema import FilesConfig
 from backlore.process.program import find_binary
+from backlore.services.files.files import Files
+from backlore.services.lines.conditions import Wanted
+from backlore.services.lines.lines import Lines
 
 USER, NAME = "annabcdefgh", "log.jsonl"
 RARE = "u7654321x"  # in one line, near the beginning: from the end, all is looked at
@@ -94,18 +96,18 @@ def grep(words: list[str], path: Path) -> tuple[int, Figure]:
     return int(got.stdout), Figure(clock, cpu)
 
 
-async def ours(files: Files, wanted: Wanted) -> tuple[int, Figure]:
+async def ours(lines: Lines, wanted: Wanted) -> tuple[int, Figure]:
     """The same by us."""
     since, cpu, count = time.perf_counter(), time.process_time(), 0
-    async for found in await files.lines.scan(USER, NAME, wanted, seconds=600):
+    async for found in await lines.scan(USER, NAME, wanted, seconds=600):
         count += len(found.lines)
     return count, Figure(time.perf_counter() - since, time.process_time() - cpu)
 
 
-async def first_from_the_end(files: Files) -> float:
+async def first_from_the_end(lines: Lines) -> float:
     """Seconds until the newest line with a text is there, among 1 % that have it."""
     since = time.perf_counter()
-    found = await files.lines.filter(USER, NAME, Wanted(('"error"',)), limit=1)
+    found = await lines.filter(USER, NAME, Wanted(('"error"',)), limit=1)
     assert len(found.lines) == 1
     return time.perf_counter() - since
 
@@ -121,13 +123,13 @@ async def lag_during(work: Awaitable[object]) -> list[float]:
     return sorted(lags)
 
 
-async def measure(files: Files, path: Path, rounds: int) -> None:
+async def measure(lines: Lines, path: Path, rounds: int) -> None:
     """All works in turn, and what the loop waits."""
     for work in WORKS:
         figures: dict[str, list[Figure]] = {"grep": [], "ours": []}
         for _ in range(rounds):
             wanted, by_grep = grep(work.grep, path)
-            found, by_us = await ours(files, work.wanted)
+            found, by_us = await ours(lines, work.wanted)
             assert found == wanted, f"{work.name}: {found} lines, by grep {wanted}"
             figures["grep"].append(by_grep)
             figures["ours"].append(by_us)
@@ -138,9 +140,9 @@ async def measure(files: Files, path: Path, rounds: int) -> None:
             f"{work.name:<24} {wanted:>7,} lines   grep {clock:.2f} s ({cpu:.2f} CPU)   ours {our_clock:.2f} s "
             f"({our_cpu:.2f} CPU)   ratio {our_clock / clock:.1f} (CPU {our_cpu / cpu:.1f})"
         )
-    first = [await first_from_the_end(files) for _ in range(20)]
+    first = [await first_from_the_end(lines) for _ in range(20)]
     click.echo(f"first match from the end: median {median(first) * 1e3:.1f} ms, worst {max(first) * 1e3:.1f} ms of 20")
-    for name, wait in (("nothing", asyncio.sleep(3)), *((each.name, ours(files, each.wanted)) for each in WORKS)):
+    for name, wait in (("nothing", asyncio.sleep(3)), *((each.name, ours(lines, each.wanted)) for each in WORKS)):
         lags = await lag_during(wait)
         middle, late = lags[len(lags) // 2], lags[len(lags) * 99 // 100]
         click.echo(f"event loop during {name:<24} p50 {middle * 1e3:.2f} ms   p99 {late * 1e3:.2f} ms   of {len(lags)}")
@@ -166,7 +168,7 @@ async def main_within(folder: Path, socket: str, size: int, rounds: int) -> None
     """Keep the file as a user's, and measure."""
     redis, disk = Redis(unix_socket_path=socket, timeout=5), Disk(folder / "files")
     disk.prepare()
-    files = Files(redis, Notify(lambda _: None), disk, None, quota=1 << 40, kept=3600)
+    files = Files(redis, Notify(lambda _: None), disk, None, FilesConfig(quota=1 << 40))
     source = folder / "source"
     write(source, size)
     file = await files.put(USER, NAME, source)
@@ -179,7 +181,7 @@ async def main_within(folder: Path, socket: str, size: int, rounds: int) -> None
         f"{file.size / (1 << 30):.2f} GiB; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
     try:
-        await measure(files, path, rounds)
+        await measure(Lines(files.find, files.spans), path, rounds)
     finally:
         await redis.aclose()
 

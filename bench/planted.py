@@ -22,11 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from backlore.breaker.breaker import Breaker, Finding, TimeOver
-from backlore.breaker.plan import plan
-from backlore.breaker.wire import Wire
 from backlore.cli.breaking import fetch
-from backlore.testing.server import OwnServer
+from backlore.tools.breaker.breaker import Breaker, Finding, TimeOver
+from backlore.tools.breaker.plan import plan
+from backlore.tools.breaker.wire import Wire
+from backlore.tools.testing.server import OwnServer
 
 sys.path.append(str(Path(__file__).parent))
 from second import SECOND
@@ -35,8 +35,8 @@ ROOT = Path(__file__).parent.parent
 SHOEBOX, PICTURES, STAGES = "example/server.py", "example/pictures.py", "backlore/web/stages.py"
 PAYLOAD, BODY, REPLY = "backlore/core/payload.py", "backlore/web/body.py", "backlore/web/reply.py"
 WEB, STATIC, RATES = "backlore/web/application.py", "backlore/web/static.py", "backlore/services/rates.py"
-USERS, ACCOUNTS, SESSIONS = (f"backlore/identity/{name}.py" for name in ("users", "accounts", "sessions"))
-DIRECTORY = "backlore/identity/directory.py"
+USERS, ACCOUNTS, SESSIONS = (f"backlore/services/identity/{name}.py" for name in ("users", "accounts", "sessions"))
+DIRECTORY = "backlore/services/identity/directory.py"
 
 
 class Edit(NamedTuple):
@@ -120,7 +120,9 @@ DEFECTS: dict[str, list[Edit]] = {
         Edit(REPLY, '(b"content-length", b"%d" % len(self.body))]', '(b"content-length", b"0")]')
     ],
     "one ETag for all": [Edit(REPLY, "hashlib.blake2b(body, digest_size=12).hexdigest().encode()", 'b"etag"')],
-    "token spent twice": [Edit("backlore/identity/tokens.py", "await self._redis.getdel(", "await self._redis.get(")],
+    "token spent twice": [
+        Edit("backlore/services/identity/tokens.py", "await self._redis.getdel(", "await self._redis.get(")
+    ],
     "ids given twice at once": [
         Edit(
             SHOEBOX,

@@ -18,7 +18,7 @@ import time
 import uvloop
 from redis.asyncio import Redis as StockRedis
 
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.process.program import find_binary
 
 COMMANDS = {

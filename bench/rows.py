@@ -15,8 +15,8 @@ from typing import Any
 import click
 import httpx
 
-from backlore.testing import PASSWORD, destroy, get, post, row, run, sign_up
-from backlore.testing.server import OwnServer
+from backlore.tools.testing import PASSWORD, destroy, get, post, row, run, sign_up
+from backlore.tools.testing.server import OwnServer
 
 SHOEBOX = Path(__file__).parent.parent / "example"
 Figures = tuple[float, float]  # requests a second; ms of the client's CPU each

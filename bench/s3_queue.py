@@ -30,12 +30,13 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from backlore.clients.disk import Disk
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.clients.s3 import S3
 from backlore.core.notify import Notify, console
-from backlore.files.courier import AT_ONCE
-from backlore.files.files import Files
+from backlore.core.schema import FilesConfig
 from backlore.process.program import find_binary
+from backlore.services.files.courier import AT_ONCE
+from backlore.services.files.files import Files
 from tests.buckets import BUCKET, KEYS, S3Server, s3_server
 
 SIZE = 4096  # bytes of an object
@@ -129,7 +130,7 @@ async def house_on(ground: Ground, bucket: S3Server) -> AsyncIterator[House]:
     ground.wait(process, lambda: listens(socket))
     redis = Redis(unix_socket_path=socket, timeout=5)
     s3 = S3(BUCKET, endpoint=bucket.endpoint, access_key=KEYS["s3_key"], secret_key=KEYS["s3_secret"])
-    files = Files(redis, Notify(console), Disk(ground.folder / "files"), s3, quota=1 << 40, kept=86400)
+    files = Files(redis, Notify(console), Disk(ground.folder / "files"), s3, FilesConfig(quota=1 << 40))
     await files.start()
     keys = {"aws_access_key_id": KEYS["s3_key"], "aws_secret_access_key": KEYS["s3_secret"]}
     settings = AioConfig(max_pool_connections=AT_ONCE, s3={"addressing_style": "path"})

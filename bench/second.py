@@ -146,7 +146,7 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
         )
     ],
     "a link after the reset": [  # a signed link is not bound to what a reset changes
-        ("backlore/filehttp/content.py", "(user, id, str(until), standing, name)", "(user, id, str(until), name)")
+        ("backlore/services/files/content.py", "(user, id, str(until), standing, name)", "(user, id, str(until), name)")
     ],
     "two csrf lines": [  # of several lines the last counts, for the csrf token
         (

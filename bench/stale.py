@@ -32,9 +32,9 @@ from stale_acts import BY_ROUTES, BY_SERVICES, Act, Person, Reply, Right, World
 
 from backlore.app import application
 from backlore.core.config import Context, enter
-from backlore.identity.sessions import session_key
-from backlore.identity.users import user_key
-from backlore.testing.server import OwnServer, descendants
+from backlore.services.identity.sessions import session_key
+from backlore.services.identity.users import user_key
+from backlore.tools.testing.server import OwnServer, descendants
 
 MEMORY = 5.0  # seconds for which a worker may remember
 LATE = 1.0  # more, for a machine that comes late

@@ -19,12 +19,12 @@ import pyotp
 from argon2 import PasswordHasher
 
 from backlore.app import Backend
-from backlore.identity.accounts import Recovery, Verification
-from backlore.identity.openid import Link, links_key
-from backlore.identity.passkeys import passkeys_key
-from backlore.identity.recovery import recovery_key
-from backlore.identity.sessions import public_id, session_key
-from backlore.identity.users import Account, Step, user_key
+from backlore.services.identity.accounts import Recovery, Verification
+from backlore.services.identity.openid import Link, links_key
+from backlore.services.identity.passkeys import passkeys_key
+from backlore.services.identity.recovery import recovery_key
+from backlore.services.identity.sessions import public_id, session_key
+from backlore.services.identity.users import Account, Step, user_key
 
 PASSWORDS = ("correct horse battery", "staple horse battery")
 Reply = tuple[int, Any]

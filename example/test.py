@@ -4,7 +4,7 @@ import struct
 import zlib
 from typing import Any
 
-from backlore.testing import PASSWORD, destroy, get, mail, parallel, post, request, row, sign_up, visitor
+from backlore.tools.testing import PASSWORD, destroy, get, mail, parallel, post, request, row, sign_up, visitor
 
 NEW = "another long password"
 NOTE = {"id": int, "text": str, "tags": list, "created": int, "changed": int}

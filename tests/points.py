@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backlore.clients.disk import Disk
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.clients.s3 import S3
 from backlore.core.notify import Notify
-from backlore.files.files import Files
+from backlore.core.schema import FilesConfig
+from backlore.services.files.files import Files
 from backlore.web.forms import FormReader
 from tests.buckets import BUCKET, KEYS
 
@@ -104,7 +105,7 @@ def open_files(place: Place, timeout: float = 5) -> tuple[Files, Redis, S3]:
     s3 = S3(BUCKET, endpoint=place.endpoint, **keys)
     disk = Disk(place.folder)
     disk.prepare()
-    return Files(redis, Notify(lambda _: None), disk, s3, quota=QUOTA, kept=3600), redis, s3
+    return Files(redis, Notify(lambda _: None), disk, s3, FilesConfig(quota=QUOTA, trash=3600)), redis, s3
 
 
 State = tuple[dict[str, bytes], list[bytes]]  # files by name, and what is in the trash

@@ -15,18 +15,18 @@ from typing import Any
 import httpx
 import pytest
 
-from backlore.breaker import attacks, payloads
-from backlore.breaker.breaker import Breaker, Finding
-from backlore.breaker.document import flaw
-from backlore.breaker.faults import faults
-from backlore.breaker.plan import chance
-from backlore.breaker.report import to_curl, to_rows
-from backlore.breaker.shrink import shrink
-from backlore.breaker.values import edges
-from backlore.breaker.wire import Sent, Wire
 from backlore.cli.breaking import fetch
-from backlore.testing.rows import Row
-from backlore.testing.server import OwnServer
+from backlore.tools.breaker import attacks, payloads
+from backlore.tools.breaker.breaker import Breaker, Finding
+from backlore.tools.breaker.document import flaw
+from backlore.tools.breaker.faults import faults
+from backlore.tools.breaker.plan import chance
+from backlore.tools.breaker.report import to_curl, to_rows
+from backlore.tools.breaker.shrink import shrink
+from backlore.tools.breaker.values import edges
+from backlore.tools.breaker.wire import Sent, Wire
+from backlore.tools.testing.rows import Row
+from backlore.tools.testing.server import OwnServer
 from backlore.web import promises
 from tests.conftest import ROOT, SHOEBOX, Server
 
@@ -165,9 +165,11 @@ def test_a_finding_is_small_and_its_command_shows_it(crashing: tuple[OwnServer, 
 
 def test_saved_rows_are_rows(crashing: tuple[OwnServer, list[Finding]]) -> None:
     """Each expects what should have come."""
-    from backlore.testing import rows
+    from backlore.tools.testing import rows
 
-    source = to_rows(crashing[1]).replace("from backlore.testing import", "from backlore.testing.rows import")
+    source = to_rows(crashing[1]).replace(
+        "from backlore.tools.testing import", "from backlore.tools.testing.rows import"
+    )
     names: dict[str, Any] = {}
     exec(compile(source, "found.py", "exec"), names)
     found = [each for each in names["ROWS"] if isinstance(each, Row)]

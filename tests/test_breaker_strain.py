@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from backlore.breaker.breaker import Breaker
-from backlore.breaker.judge import ANY
-from backlore.breaker.strain import strain
-from backlore.breaker.wire import Sent, Wire
+from backlore.tools.breaker.breaker import Breaker
+from backlore.tools.breaker.judge import ANY
+from backlore.tools.breaker.strain import strain
+from backlore.tools.breaker.wire import Sent, Wire
 
 BUSY = 12  # processes on the one CPU of this test
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="CPUs are chosen on Linux only")
@@ -90,7 +90,7 @@ def test_what_only_the_machine_makes_slow_is_no_finding(breaker: Breaker) -> Non
 
 
 def test_what_never_comes_is_found_on_any_machine(breaker: Breaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backlore.breaker.breaker.PATIENCE", 0.5)  # of the repetitions
+    monkeypatch.setattr("backlore.tools.breaker.breaker.PATIENCE", 0.5)  # of the repetitions
     for _ in range(50):
         attack(breaker)
     with busy():

@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from backlore import Payload, between, length, matching
-from backlore.breaker.document import flaw, settle
-from backlore.breaker.faults import faults
-from backlore.breaker.formats import FORMATS, means_the_same
-from backlore.breaker.patterns import match_of
-from backlore.breaker.values import NoValue, edges, sample
 from backlore.core.payload import Codec
+from backlore.tools.breaker.document import flaw, settle
+from backlore.tools.breaker.faults import faults
+from backlore.tools.breaker.formats import FORMATS, means_the_same
+from backlore.tools.breaker.patterns import match_of
+from backlore.tools.breaker.values import NoValue, edges, sample
 from backlore.web.openapi import describe_types
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from backlore.core.keys import key
-from backlore.filecheck import books
-from backlore.filecheck.books import recount_all
-from backlore.filecheck.check import Check
-from backlore.filecheck.findings import Findings, Problem
-from backlore.filecheck.judge import Copy
-from backlore.filecheck.restore import Restore
-from backlore.files.catalog import Blob, Exists, File, NoFile, Quota, new_id
-from backlore.files.store import Away
+from backlore.services.check import books
+from backlore.services.check.books import recount_all
+from backlore.services.check.check import Check
+from backlore.services.check.findings import Findings, Problem
+from backlore.services.check.judge import Copy
+from backlore.services.check.restore import Restore
+from backlore.services.files.catalog import Blob, Exists, File, NoFile, Quota, new_id
+from backlore.services.storage.store import Away
 from tests.buckets import S3Server
 from tests.engines import Engine
 from tests.fileservers import file_servers
@@ -62,7 +62,8 @@ class Desk:
         async def is_gone(user: str) -> bool:
             return user == GONE
 
-        return Check(self.redis, self.files, self.house.s3, **{"is_gone": is_gone, "age": 0.0, **options})
+        keepers = self.files, self.house.uploads, self.house.s3
+        return Check(self.redis, *keepers, **{"is_gone": is_gone, "age": 0.0, **options})
 
     async def is_whole(self) -> None:
         """All files have their contents, here and in S3, and nothing else is there."""
@@ -389,7 +390,7 @@ def test_orphans_have_time_and_uploads_keep_theirs(run: Run) -> None:
     async def test(desk: Desk) -> None:
         await desk.fill()
         young, older, old = [await orphan_on_disk(desk) for _ in range(3)]
-        uploads = desk.files.uploads
+        uploads = desk.house.uploads
 
         async def beginning() -> AsyncIterator[bytes]:
             yield b"the beginning of it"
@@ -689,7 +690,7 @@ def test_the_trash_that_empties_itself_frees_the_total(run: Run) -> None:
         await desk.house.settle()
         assert await desk.check() == []
 
-    run(test, kept=0.2)
+    run(test, trash=0.2)
 
 
 def test_on_file_servers(engine: Engine, tmp_path: Path, bucket: S3Server) -> None:

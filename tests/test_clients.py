@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backlore.typed import python, typescript
+from backlore.tools.typed import python, typescript
 from tests.conftest import ROOT, SHOEBOX, serving
 
 PROGRAMS = ROOT / "tests" / "clients"

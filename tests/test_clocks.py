@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from backlore.clients.disk import Disk
-from backlore.clients.redis import Redis
-from backlore.clients.script import read_clock
+from backlore.clients.redis.client import Redis
+from backlore.clients.redis.script import read_clock
 from backlore.core.notify import Notify
-from backlore.files.files import Files
-from backlore.files.transfers import Locked
-from backlore.services.mail import Mail
+from backlore.core.schema import FilesConfig
+from backlore.services.files.files import Files
+from backlore.services.mail.mail import Mail
 from backlore.services.tasks import Tasks
+from backlore.services.uploads.transfers import Locked
+from backlore.services.uploads.uploads import Uploads
 
 ANN = "annabcdefgh"
 HOURS = 5
@@ -29,7 +31,7 @@ hours, socket, folder = float(sys.argv[1]), *sys.argv[2:]
 clock, nanos = time.time, time.time_ns
 time.time, time.time_ns = lambda: clock() + hours * 3600, lambda: nanos() + int(hours * 3600e9)
 import asyncio
-from backlore.files import transfers
+from backlore.services.uploads import transfers
 from tests.test_clocks import ANN, Node
 transfers.HELD = 600_000_000  # a busy machine may take long to come to the other node
 async def main():
@@ -39,9 +41,9 @@ async def main():
     await node.files.put(ANN, "a", b"theirs")
     await node.files.put(ANN, "b", b"dead")
     await node.files.delete(ANN, "b")
-    await node.files.uploads.create(ANN, "u", 10)
-    (id,) = await node.files.uploads._transfers.of(ANN)
-    await node.files.uploads._transfers.hold(ANN, id)
+    await node.uploads.create(ANN, "u", 10)
+    (id,) = await node.uploads._transfers.of(ANN)
+    await node.uploads._transfers.hold(ANN, id)
     assert abs(await node.files.clock() - clock()) < 3600  # by which links end
     await node.redis.aclose()
 asyncio.run(main())
@@ -68,7 +70,8 @@ class Node:
         self.mail = Mail(self.redis, notify, self.post, **names)
         disk = Disk(Path(folder))
         disk.prepare()
-        self.files = Files(self.redis, notify, disk, None, quota=1 << 20, kept=KEPT, unfinished=KEPT)
+        self.files = Files(self.redis, notify, disk, None, FilesConfig(quota=1 << 20, trash=KEPT))
+        self.uploads = Uploads(self.redis, notify, self.files, KEPT)
         self.tasks = Tasks(self.redis, notify, "data")
         self.ran: list[str] = []
         self.tasks.add(86400, self._daily, False, "daily")
@@ -105,12 +108,12 @@ def test_clocks_differ(engine, tmp_path, hours) -> None:
         while await node.files.courier.turn():
             pass
         assert await node.files.trash(ANN)  # kept for as long as was said
-        (id,) = await node.files.uploads._transfers.of(ANN)
+        (id,) = await node.uploads._transfers.of(ANN)
         await node.files.sweep()
-        found = await node.files.uploads.find(ANN, id)  # nor has this one expired
+        found = await node.uploads.find(ANN, id)  # nor has this one expired
         assert before <= found.created <= after and found.expires - found.created >= (KEPT - 1) * 1_000_000
         with pytest.raises(Locked):
-            await node.files.uploads._transfers.hold(ANN, id)
+            await node.uploads._transfers.hold(ANN, id)
         await node.redis.aclose()
 
     asyncio.run(work())

@@ -20,13 +20,13 @@ import httpx
 import psutil
 import pytest
 
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.clients.smtp import Outbox
 from backlore.core.keys import key
 from backlore.core.notify import Notify
-from backlore.identity.tokens import token_key
 from backlore.process.program import find_binary
-from backlore.services.mail import Mail
+from backlore.services.identity.tokens import token_key
+from backlore.services.mail.mail import Mail
 from tests.conftest import (
     KEEPING,
     KINDS,

@@ -14,23 +14,27 @@ from typing import Any
 
 import pytest
 
-from backlore.clients import agenda
-from backlore.clients.aside import set_aside
 from backlore.clients.disk import Disk
 from backlore.clients.fileserver import FileServer
-from backlore.clients.lease import LASTS
-from backlore.clients.redis import Redis
-from backlore.clients.refusals import Unready
+from backlore.clients.redis import agenda
+from backlore.clients.redis.aside import set_aside
+from backlore.clients.redis.client import Redis
+from backlore.clients.redis.lease import LASTS
+from backlore.clients.redis.refusals import Unready
 from backlore.clients.s3 import S3, Missing, Refused, Unreachable
 from backlore.core.keys import key
 from backlore.core.notify import Notify
-from backlore.files import catalog as catalogs
-from backlore.files.catalog import EVERYBODY, Changed, Exists, File, NoFile, Quota
-from backlore.files.files import Files
-from backlore.files.kinds import BadName, clean, is_shown, sniff
-from backlore.files.remote import RemoteStore
-from backlore.files.steps import RECORD
-from backlore.files.store import Lost
+from backlore.core.schema import FilesConfig
+from backlore.services.files import catalog as catalogs
+from backlore.services.files.allowance import Owners
+from backlore.services.files.catalog import EVERYBODY, Changed, Exists, File, NoFile, Quota
+from backlore.services.files.files import Files
+from backlore.services.files.kinds import BadName, clean, is_shown, sniff
+from backlore.services.files.steps import RECORD
+from backlore.services.lines.lines import Lines
+from backlore.services.storage.remote import RemoteStore
+from backlore.services.storage.store import Lost
+from backlore.services.uploads.uploads import Uploads
 from tests import fileservers
 from tests.buckets import BUCKET, KEYS, S3Server
 from tests.engines import Engine
@@ -62,7 +66,8 @@ class House:
         servers: list[fileservers.FileServer] | None = None,
         copies: int = 2,
         token: str = TOKEN,
-        **limits: float,
+        owners: Owners | None = None,
+        **limits: Any,
     ):
         self.redis = redis
         self.s3 = s3
@@ -72,11 +77,19 @@ class House:
         self.disk = Disk(folder)
         known = [FileServer(server.url, token, self.notify) for server in self.servers]
         self.store = RemoteStore(known, s3, self.notify, copies) if servers else None
-        given = {"quota": 10 << 20, "kept": 3600, "store": self.store, **limits}
-        self.files = Files(redis, self.notify, self.disk, s3, **given)
+        config = FilesConfig(**{"quota": 10 << 20, "trash": 3600, **limits})
+        self.files = Files(redis, self.notify, self.disk, s3, config, self.store, owners)
+        self.uploads = Uploads(redis, self.notify, self.files, config.unfinished)
+        self.lines = Lines(self.files.find, self.files.spans)
         self.disk.prepare()
 
+    async def wipe(self, user: str) -> None:
+        """Of a user who goes."""
+        await self.uploads.wipe(user)
+        await self.files.wipe(user)
+
     async def close(self) -> None:
+        self.lines.close()
         if self.store:
             await self.store.close()
         self.disk.close()
@@ -127,7 +140,7 @@ Run = Callable[..., None]
 def runs(engine: Engine, folder: Path, s3: S3 | None, servers: list[fileservers.FileServer] | None = None) -> Run:
     """Runs a test's coroutine with a house of its own."""
 
-    def run(test: Callable[[House], Awaitable[None]], with_bucket: bool = True, **limits: float) -> None:
+    def run(test: Callable[[House], Awaitable[None]], with_bucket: bool = True, **limits: Any) -> None:
         async def within() -> None:
             redis = Redis(unix_socket_path=engine.path, timeout=5)
             await redis.flushall()
@@ -301,7 +314,7 @@ def test_the_trash_is_emptied_by_time_and_by_hand(run) -> None:
         assert sorted(await house.redis.keys("*")) == ["usage:{all}", "usage:{ann}abcdefgh"]
         assert await files.catalog.total() == 0
 
-    run(test, kept=0.2)
+    run(test, trash=0.2)
 
 
 def test_expected(run) -> None:
@@ -468,7 +481,7 @@ def test_durable_means_in_s3(run, bucket: S3Server) -> None:
         finally:
             bucket.start()
 
-    run(test, durable=True)
+    run(test, durable="s3")
 
 
 def test_s3_away_refuses_nothing_and_loses_nothing(run, bucket: S3Server) -> None:
@@ -545,17 +558,19 @@ def test_who_moves_a_blob_is_alone_with_it(run: Run) -> None:
 MOVER = """
 import asyncio, pathlib, sys
 from backlore.clients.disk import Disk
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.core.notify import Notify
-from backlore.files import catalog
-from backlore.files.files import Files
+from backlore.core.schema import FilesConfig
+from backlore.services.files import catalog
+from backlore.services.files.files import Files
 catalog.CLAIMED = 1_000_000
 class Stuck:
     async def put(self, name, content):
         print("began", flush=True)
         await asyncio.sleep(1000)
 socket, folder = sys.argv[1:]
-files = Files(Redis(unix_socket_path=socket), Notify(), Disk(pathlib.Path(folder)), Stuck(), quota=1, kept=1)
+disk, config = Disk(pathlib.Path(folder)), FilesConfig(quota=1, trash=1)
+files = Files(Redis(unix_socket_path=socket), Notify(), disk, Stuck(), config)
 asyncio.run(files.run())
 """
 
@@ -597,7 +612,9 @@ def test_a_slow_move_stays_claimed(run_on_disk, monkeypatch) -> None:
             done.set()
 
         monkeypatch.setattr(house.s3, "put", slow)
-        others = [Files(house.redis, house.notify, house.disk, house.s3, quota=1, kept=1) for _ in range(2)]
+        others = [
+            Files(house.redis, house.notify, house.disk, house.s3, FilesConfig(quota=1, trash=1)) for _ in range(2)
+        ]
         running = [asyncio.create_task(each.run()) for each in others]
         await done.wait()
         for each in running:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from backlore.clients import s3 as s3_module
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.clients.s3 import S3, S3Error
 from backlore.core.keys import key
-from backlore.files import courier as courier_module
-from backlore.files.store import Lost
+from backlore.services.files import courier as courier_module
+from backlore.services.storage.store import Lost
 from tests.buckets import BUCKET, KEYS, S3Server
 from tests.conftest import KEEPING, Server, User
 from tests.engines import Engine

@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 
 from backlore.clients.disk import Disk
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.core.notify import Notify
+from backlore.core.schema import FilesConfig
 from backlore.core.temporary import FOLDER
-from backlore.files.catalog import File, new_id
-from backlore.files.files import Files
+from backlore.services.files.catalog import File, new_id
+from backlore.services.files.files import Files
 from tests.conftest import KEEPING, Server, User, serving
 from tests.raw import ask, connect, form, head, listed, put, reset, sha256, upload
 from tests.test_faults import healthy, until
@@ -153,7 +154,7 @@ async def keep_many(server: Server, user: str) -> dict[str, str]:
     """MANY files of DISTINCT contents, at once in the catalog, as if each had been uploaded; hashes by name."""
     redis = Redis(unix_socket_path=str(server.data / "redis" / "engine.sock"), timeout=20)
     disk = Disk(server.data / "files")
-    files = Files(redis, Notify(lambda _: None), disk, None, quota=1 << 40, kept=3600)
+    files = Files(redis, Notify(lambda _: None), disk, None, FilesConfig(quota=1 << 40))
     try:
         kept = [await files.put(user, f"k{number}", os.urandom(PIECE)) for number in range(DISTINCT)]
         hashes = {file.name: file.hash for file in kept}

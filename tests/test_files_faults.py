@@ -23,11 +23,11 @@ import httpx
 import psutil
 import pytest
 
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.core.keys import key
 from backlore.core.temporary import FOLDER
-from backlore.files.catalog import EVERYBODY
-from backlore.files.store import FOLDERS
+from backlore.services.files.catalog import EVERYBODY
+from backlore.services.storage.store import FOLDERS
 from tests import points
 from tests.buckets import S3Server
 from tests.conftest import ROOT, Server, User, run_in_application, serving

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from backlore.core.keys import key
-from backlore.filecheck.books import recount_all
-from backlore.files.catalog import Gone, Quota
-from backlore.files.files import Files
-from backlore.files.receiver import Receiver
-from backlore.files.steps import RECORD
+from backlore.services.check.books import recount_all
+from backlore.services.files.catalog import Gone, Quota
+from backlore.services.files.steps import RECORD
+from backlore.services.uploads.receiver import Receiver
+from backlore.services.uploads.uploads import Uploads
 from tests.conftest import KEEPING, PASSWORD, User, serving
 from tests.engines import Engine
 from tests.test_files import ANN, BOB, House, Run, runs
@@ -24,13 +24,13 @@ def run(engine: Engine, tmp_path: Path) -> Run:
     return lambda test, **limits: runs(engine, tmp_path, None)(test, with_bucket=False, **limits)  # type: ignore[arg-type]
 
 
-async def bring(files: Files, user: str, id: str, data: bytes, most: int = 1 << 20) -> Receiver:
+async def bring(uploads: Uploads, user: str, id: str, data: bytes, most: int = 1 << 20) -> Receiver:
     async def chunks() -> AsyncIterator[bytes]:
         yield data
 
-    async with files.uploads.receive(user, id) as receiver:
+    async with uploads.receive(user, id) as receiver:
         await receiver.take(chunks(), most)
-        await files.uploads.finish(receiver)
+        await uploads.finish(receiver)
     return receiver
 
 
@@ -38,7 +38,7 @@ def test_entries(run: Run) -> None:
     """However empty: files, those of the trash, and uploads count."""
 
     async def test(house: House) -> None:
-        files = house.files
+        files, uploads = house.files, house.uploads
         for name in ("a", "b", "c"):
             await files.put(ANN, name, b"")
         await files.append(ANN, "log", b"")
@@ -46,7 +46,7 @@ def test_entries(run: Run) -> None:
             lambda: files.put(ANN, "e", b""),
             lambda: files.put(ANN, "a", b"other"),  # what it was goes to the trash
             lambda: files.append(ANN, "another log", b""),
-            lambda: files.uploads.create(ANN, "upload", 0),
+            lambda: uploads.create(ANN, "upload", 0),
         ]
         for refused in over:
             with pytest.raises(Quota):
@@ -57,11 +57,11 @@ def test_entries(run: Run) -> None:
             with pytest.raises(Quota):
                 await refused()
         await files.erase(ANN, [dead.id])
-        upload = await files.uploads.create(ANN, "upload", 5)
+        upload = await uploads.create(ANN, "upload", 5)
         for refused in over:
             with pytest.raises(Quota):
                 await refused()
-        await bring(files, ANN, upload.id, b"bytes")  # takes the place that it has had
+        await bring(uploads, ANN, upload.id, b"bytes")  # takes the place that it has had
         assert (await files.find(ANN, "upload")).size == 5
         assert not house.contents() or len(house.contents()) == 3
 
@@ -70,16 +70,16 @@ def test_entries(run: Run) -> None:
 
 def test_entries_take_of_the_bytes_and_unfinished_ones_too(run: Run) -> None:
     async def test(house: House) -> None:
-        files = house.files
+        files, uploads = house.files, house.uploads
         for number in range(9):
             await files.put(ANN, f"{number}", b"")
         with pytest.raises(Quota):
             await files.put(ANN, "large", bytes(RECORD + 1))
-        upload = await files.uploads.create(ANN, "upload", RECORD - 10)
+        upload = await uploads.create(ANN, "upload", RECORD - 10)
         for refused in (files.put(ANN, "x", b"x" * 11), files.append(ANN, "0", b"x" * 11)):
             with pytest.raises(Quota):
                 await refused
-        await bring(files, ANN, upload.id, bytes(RECORD - 10))
+        await bring(uploads, ANN, upload.id, bytes(RECORD - 10))
 
     run(test, quota=11 * RECORD)
 
@@ -100,31 +100,31 @@ def test_all_together_never_go_over_the_total(run: Run) -> None:
 
 def test_the_total_counts_what_is_to_come(run: Run) -> None:
     async def test(house: House) -> None:
-        files, catalog = house.files, house.files.catalog
-        declared = await files.uploads.create(ANN, "declared", 600)
-        for refused in (files.put(BOB, "b", bytes(401)), files.uploads.create(BOB, "b", 401)):
+        files, uploads, catalog = house.files, house.uploads, house.files.catalog
+        declared = await uploads.create(ANN, "declared", 600)
+        for refused in (files.put(BOB, "b", bytes(401)), uploads.create(BOB, "b", 401)):
             with pytest.raises(Quota):
                 await refused
-        later = await files.uploads.create(BOB, "later", -1)
-        await bring(files, BOB, later.id, b"1" * 300)
+        later = await uploads.create(BOB, "later", -1)
+        await bring(uploads, BOB, later.id, b"1" * 300)
         assert await catalog.total() == 900
         with pytest.raises(Quota):
-            await bring(files, BOB, later.id, b"2" * 200)
+            await bring(uploads, BOB, later.id, b"2" * 200)
         assert await catalog.total() == 900
-        await bring(files, ANN, declared.id, b"a" * 600)
+        await bring(uploads, ANN, declared.id, b"a" * 600)
         assert await catalog.total() == 900 and (await files.find(ANN, "declared")).size == 600
-        given_up = await files.uploads.create(ANN, "given up", 100)
+        given_up = await uploads.create(ANN, "given up", 100)
         await recount_all(house.redis)
         assert await catalog.total() == 1000
-        await files.uploads.end(ANN, given_up.id)
-        await files.uploads.end(BOB, later.id)
+        await uploads.end(ANN, given_up.id)
+        await uploads.end(BOB, later.id)
         assert await catalog.total() == 600
         # what the user has already takes nothing in the end, under its own name or another
         await files.put(ANN, "short", b"s" * 100)
         for name in ("short", "short too"):
-            same = await files.uploads.create(ANN, name, 100)
+            same = await uploads.create(ANN, name, 100)
             assert await catalog.total() == 800
-            await bring(files, ANN, same.id, b"s" * 100)
+            await bring(uploads, ANN, same.id, b"s" * 100)
             assert await catalog.total() == 700
         await recount_all(house.redis)
         assert await catalog.total() == 700
@@ -144,11 +144,11 @@ class Owners:
 
 def test_nothing_is_added_for_an_owner_who_has_gone(run: Run) -> None:
     async def test(house: House) -> None:
-        files, redis = house.files, house.redis
+        files, uploads, redis = house.files, house.uploads, house.redis
         await redis.hset(key("user", ANN), mapping={"email": "ann@example.com"})
         await files.put(ANN, "a", b"a")
         dead = await files.delete(ANN, "a")
-        upload = await files.uploads.create(ANN, "upload", 4)
+        upload = await uploads.create(ANN, "upload", 4)
         draft = await house.disk.draft()
         await draft.write(b"held back")
         for gone in ("destroying", ""):
@@ -161,14 +161,14 @@ def test_nothing_is_added_for_an_owner_who_has_gone(run: Run) -> None:
                 files.keep(ANN, "b", draft),
                 files.append(ANN, "c", b"c"),
                 files.undelete(ANN, dead.id),
-                files.uploads.create(ANN, "d", 5),
+                uploads.create(ANN, "d", 5),
                 files.revoke_links(ANN),
                 bring(files, ANN, upload.id, b"last" if gone else b""),
             ):
                 with pytest.raises(Gone):
                     await refused
         await draft.discard()
-        await files.wipe(ANN)
+        await house.wipe(ANN)
         await files.put(BOB, "b", b"b")  # of whom nobody knows whether they are there
         await house.settle()
         assert len(house.contents()) == 1 and await house.redis.keys("*{ann}*") == []

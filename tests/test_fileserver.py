@@ -20,14 +20,14 @@ import pytest
 from backlore.clients import fileserver
 from backlore.clients.disk import Disk
 from backlore.clients.fileserver import Unreachable
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.core.crypto import random_text
 from backlore.core.notify import Notify
-from backlore.files.allowance import Allowance
-from backlore.files.append import Appender
-from backlore.files.catalog import Catalog, Changed, File
-from backlore.files.remote import RemoteStore, order
-from backlore.files.store import Away, Lost
+from backlore.services.files.allowance import Allowance
+from backlore.services.files.append import Appender
+from backlore.services.files.catalog import Catalog, Changed, File
+from backlore.services.storage.remote import RemoteStore, order
+from backlore.services.storage.store import Away, Lost
 from tests.buckets import S3Server
 from tests.conftest import KEEPING, ROOT, Server, User
 from tests.engines import Engine
@@ -518,7 +518,7 @@ APPENDER = """
 import asyncio, json, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from tests.test_files import ANN, House
 
 class At:

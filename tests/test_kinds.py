@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from backlore.core.media import guess_kind
-from backlore.filehttp.zips import Zips
-from backlore.files.catalog import File
-from backlore.files.kinds import sniff
+from backlore.services.files.catalog import File
+from backlore.services.files.kinds import sniff
+from backlore.services.files.zips import Zips
 from backlore.web.static import _kind
 from tests.engines import Engine
 from tests.test_files import House, Run, runs

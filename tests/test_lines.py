@@ -15,15 +15,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backlore.clients.disk import Disk
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.core.notify import Notify
+from backlore.core.schema import FilesConfig
 from backlore.core.turns import Busy
-from backlore.files import lines as lines_module
-from backlore.files.catalog import Changed, File, NoFile
-from backlore.files.conditions import BadCondition, Conditions, Wanted
-from backlore.files.files import Files
-from backlore.files.lines import Found, Line, Lines, Look
-from backlore.files.windows import Piece, Stretch, Text
+from backlore.services.files.catalog import Changed, File, NoFile
+from backlore.services.files.files import Files
+from backlore.services.lines import lines as lines_module
+from backlore.services.lines.conditions import BadCondition, Conditions, Wanted
+from backlore.services.lines.lines import Found, Line, Lines, Look
+from backlore.services.lines.windows import Piece, Stretch, Text
 from backlore.web.delivery import FilePart, Part, StreamPart
 from tests.engines import Engine
 
@@ -321,20 +322,21 @@ def test_a_json_bomb_is_no_object() -> None:
 @pytest.fixture
 def run(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a test's coroutine with files of its own, whose blobs are small and which are looked at often."""
-    monkeypatch.setattr("backlore.files.append.BLOB", 1000)
+    monkeypatch.setattr("backlore.services.files.append.BLOB", 1000)
     monkeypatch.setattr(lines_module, "POLL", 0.01)
 
-    def runs(test: Callable[[Files], Awaitable[None]]) -> None:
+    def runs(test: Callable[[Files, Lines], Awaitable[None]]) -> None:
         async def within() -> None:
             redis = Redis(unix_socket_path=engine.path, timeout=5)
             await redis.flushall()
             disk = Disk(tmp_path / "files")
             disk.prepare()
-            files = Files(redis, Notify(lambda _: None), disk, None, quota=1 << 30, kept=3600)
+            files = Files(redis, Notify(lambda _: None), disk, None, FilesConfig(quota=1 << 30))
+            lines = Lines(files.find, files.spans)
             try:
-                await test(files)
+                await test(files, lines)
             finally:
-                files.lines.close()
+                lines.close()
                 disk.close()
                 await redis.aclose()
 
@@ -355,11 +357,10 @@ def numbers(found: list[Line]) -> list[int]:
 
 
 def test_tail_and_filter_of_a_file_that_was_added_to(run) -> None:
-    async def test(files: Files) -> None:
+    async def test(files: Files, lines: Lines) -> None:
         for start in range(0, 300, 10):
             file = await files.append(ANN, "log", rows(start, start + 10))
         assert len(file.blobs) > 5  # and lines lie across them
-        lines = files.lines
         found = await lines.tail(ANN, "log", 3)
         assert numbers(found.lines) == [297, 298, 299] and not found.is_all
         assert await lines.tail(ANN, "log", 1000) == Found(all_lines(rows(0, 300), 1 << 20), Stretch(0, 0))
@@ -387,12 +388,12 @@ def test_answers_go_on_where_the_last_one_ended_while_the_file_grows(
 ) -> None:
     monkeypatch.setattr(lines_module, "SLICE", 0)
 
-    async def test(files: Files) -> None:
+    async def test(files: Files, lines: Lines) -> None:
         await files.put(ANN, "log", rows(0, 20_000))
         size = (await files.find(ANN, "log")).size
         found, got = Found([], Stretch(0, size)), []
         while not found.is_all:
-            found = await files.lines.filter(
+            found = await lines.filter(
                 ANN,
                 "log",
                 Wanted(where=("n>100", "level=error")),
@@ -409,9 +410,9 @@ def test_answers_go_on_where_the_last_one_ended_while_the_file_grows(
 
 
 def test_an_answer_covers_what_was_there_when_it_was_asked(run) -> None:
-    async def test(files: Files) -> None:
+    async def test(files: Files, lines: Lines) -> None:
         await files.append(ANN, "log", rows(0, 20_000))
-        scan = await files.lines.scan(ANN, "log", newest=False)
+        scan = await lines.scan(ANN, "log", newest=False)
         got = numbers((await anext(scan)).lines)
         for _ in range(5):
             await files.append(ANN, "log", rows(90_000, 90_100))
@@ -425,13 +426,13 @@ def test_an_answer_covers_what_was_there_when_it_was_asked(run) -> None:
 def test_an_answer_is_bounded(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines_module, "ANSWER", 3 << 20)
 
-    async def test(files: Files) -> None:
+    async def test(files: Files, lines: Lines) -> None:
         await files.put(ANN, "long", (b"x" * 300_000 + b"\n") * 40)
-        found = await files.lines.filter(ANN, "long", limit=1000)
+        found = await lines.filter(ANN, "long", limit=1000)
         assert len(found.lines) < 30 and not found.is_all
         assert all(line.cut and len(line.data) == 256 << 10 for line in found.lines)
-        rest = await files.lines.filter(ANN, "long", limit=1000, stretch=found.left)
-        more = await files.lines.filter(ANN, "long", limit=1000, stretch=rest.left)
+        rest = await lines.filter(ANN, "long", limit=1000, stretch=found.left)
+        more = await lines.filter(ANN, "long", limit=1000, stretch=rest.left)
         starts = [line.at for each in (found, rest, more) for line in each.lines]
         assert starts[: len(starts)] == [n * 300_001 for n in range(39, 39 - len(starts), -1)]
 
@@ -441,14 +442,14 @@ def test_an_answer_is_bounded(run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_what_is_needed_is_asked_for(run) -> None:
     """The end of a file can be read whose beginning is lost."""
 
-    async def test(files: Files) -> None:
+    async def test(files: Files, lines: Lines) -> None:
         for start in range(0, 100_000, 10_000):
             await files.append(ANN, "log", rows(start, start + 10_000))
         file = await files.find(ANN, "log")
         files.store.disk.path(file.blobs[0][0]).unlink()
-        assert numbers((await files.lines.tail(ANN, "log", 1)).lines) == [99_999]
+        assert numbers((await lines.tail(ANN, "log", 1)).lines) == [99_999]
         with pytest.raises(Exception, match=file.blobs[0][0]):
-            await files.lines.filter(ANN, "log", Wanted(("no such text",)))
+            await lines.filter(ANN, "log", Wanted(("no such text",)))
 
     run(test)
 
@@ -462,14 +463,14 @@ def test_who_closes_it_ends_the_look(run, monkeypatch: pytest.MonkeyPatch) -> No
         reads += 1
         return real(*given)
 
-    monkeypatch.setattr("backlore.files.windows.os.pread", pread)
+    monkeypatch.setattr("backlore.services.lines.windows.os.pread", pread)
     monkeypatch.setattr(lines_module, "SLICE", 3600)
 
-    async def test(files: Files) -> None:
+    async def test(files: Files, lines: Lines) -> None:
         await files.put(ANN, "big", (b"x" * 99 + b"\n") * 3_000_000)
 
         async def search() -> None:
-            await files.lines.filter(ANN, "big", Wanted(("no such text",)), seconds=3600)
+            await lines.filter(ANN, "big", Wanted(("no such text",)), seconds=3600)
 
         task = asyncio.create_task(search())
         while reads < 300:
@@ -478,7 +479,7 @@ def test_who_closes_it_ends_the_look(run, monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(asyncio.CancelledError):
             await task
         so_far = reads
-        files.lines._threads.shutdown(wait=True)  # what was under way has ended
+        lines._threads.shutdown(wait=True)  # what was under way has ended
         assert reads < so_far + 10  # of some 2,300
 
     run(test)
@@ -494,11 +495,11 @@ async def take(stream, count: int) -> list[Line]:
 
 
 def test_follow(run) -> None:
-    async def test(files: Files) -> None:
+    async def test(files: Files, lines: Lines) -> None:
         await files.append(ANN, "log", rows(0, 100))
-        version, stream = await files.lines.follow(ANN, "log", count=3)
+        version, stream = await lines.follow(ANN, "log", count=3)
         assert numbers(await take(stream, 3)) == [97, 98, 99]
-        _, errors = await files.lines.follow(ANN, "log", Wanted(where=("level=error",)), count=1)
+        _, errors = await lines.follow(ANN, "log", Wanted(where=("level=error",)), count=1)
         assert numbers(await take(errors, 1)) == [90]
         await files.append(ANN, "log", rows(100, 140) + b'{"n": 1')  # the last one is not finished
         came = await take(stream, 40)
@@ -509,14 +510,14 @@ def test_follow(run) -> None:
         await files.append(ANN, "log", b"40}\n")
         assert numbers(await take(stream, 1)) == [140]
         # whoever was away goes on where it was; of another version it gets the end
-        _, again = await files.lines.follow(ANN, "log", version=version, at=came[-3].at)
+        _, again = await lines.follow(ANN, "log", version=version, at=came[-3].at)
         assert numbers(await take(again, 3)) == [138, 139, 140]
-        _, again = await files.lines.follow(ANN, "log", count=1, version="another", at=0)
+        _, again = await lines.follow(ANN, "log", count=1, version="another", at=0)
         assert numbers(await take(again, 1)) == [140]
         await files.put(ANN, "log", b"replaced\n")
         with pytest.raises(Changed):
             await take(stream, 1)
-        _, stream = await files.lines.follow(ANN, "log")
+        _, stream = await lines.follow(ANN, "log")
         assert (await anext(stream))[0].text == "replaced"
         await files.append(ANN, "log", b"\n\nadded\n")
         assert [line.text for line in await take(stream, 3)] == ["", "", "added"]
@@ -530,9 +531,9 @@ def test_follow(run) -> None:
 def test_many_add_while_others_follow_and_page(run) -> None:
     """Nothing is lost or told twice."""
 
-    async def test(files: Files) -> None:
+    async def test(files: Files, lines: Lines) -> None:
         await files.append(ANN, "log", rows(0, 1))
-        followers = [(await files.lines.follow(ANN, "log", count=1))[1] for _ in range(3)]
+        followers = [(await lines.follow(ANN, "log", count=1))[1] for _ in range(3)]
         taking = [asyncio.create_task(take(stream, 2001)) for stream in followers]
         for batch in range(1, 2001, 50):
             await asyncio.gather(*(files.append(ANN, "log", rows(n, n + 1)) for n in range(batch, batch + 50)))

@@ -16,12 +16,12 @@ import uvloop
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from backlore.clients.aside import set_aside
-from backlore.clients.redis import Redis
+from backlore.clients.redis.aside import set_aside
+from backlore.clients.redis.client import Redis
 from backlore.clients.smtp import Outbox, Refused, Smtp, Unreachable
 from backlore.core.notify import Notify
-from backlore.services import mail as service
-from backlore.services.mail import ATTEMPTS, DUE, LETTERS, Mail
+from backlore.services.mail import mail as service
+from backlore.services.mail.mail import ATTEMPTS, DUE, LETTERS, Mail
 from backlore.services.tasks import supervise
 from tests.engines import free_port
 
@@ -235,10 +235,10 @@ def test_given_up_when_old(office, postmaster, told, monkeypatch):
 
 DELIVERER = """
 import asyncio, sys
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.clients.smtp import Smtp
 from backlore.core.notify import Notify
-from backlore.services import mail
+from backlore.services.mail import mail
 mail.CLAIMED = 1_500_000
 path, port = sys.argv[1:]
 async def main():

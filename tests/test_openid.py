@@ -18,11 +18,11 @@ import httpx
 import pyotp
 import pytest
 
-from backlore.clients.fetch import session
+from backlore.clients.oidc.fetch import session
 from backlore.core.keys import key
 from backlore.core.payload import Codec, Invalid
 from backlore.core.schema import Config
-from backlore.identity.openid import linked_key, links_key
+from backlore.services.identity.openid import linked_key, links_key
 from tests.conftest import KINDS, MANY_USERS, PASSWORD, Server, User, engine_cli, free_port, mail_to, mails, serving
 from tests.provider import evil, real
 

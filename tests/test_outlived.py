@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from backlore.core.keys import key
-from backlore.identity.directory import email_key
+from backlore.services.identity.directory import email_key
 from tests.conftest import (
     KINDS,
     MANY_USERS,

@@ -19,7 +19,7 @@ from selenium import webdriver
 from selenium.webdriver.common.virtual_authenticator import Protocol, Transport, VirtualAuthenticatorOptions
 
 from backlore.core.keys import key
-from backlore.identity.ceremony import RelyingParty
+from backlore.services.identity.ceremony import RelyingParty
 from tests.conftest import KINDS, PASSWORD, Server, User, engine_cli, mail_to, serving
 from tests.test_page import chromium as chromium
 

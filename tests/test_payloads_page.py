@@ -12,8 +12,8 @@ import pytest
 
 from backlore import Payload, between, length, matching
 from backlore.core.payload import Codec, Invalid, Malformed
-from backlore.typed.document import Document
-from backlore.typed.typescript import LANGUAGE
+from backlore.tools.typed.document import Document
+from backlore.tools.typed.typescript import LANGUAGE
 from backlore.web.openapi import describe_types
 from tests.conftest import ROOT
 

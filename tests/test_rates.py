@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.core.addresses import normalize
 from backlore.core.origins import origin_of
 from backlore.services.rates import DEFAULTS, Rates, account_of, attempt_of, rate_key

@@ -22,12 +22,12 @@ from redis.exceptions import (
     WatchError,
 )
 
-from backlore.clients.address import Address
-from backlore.clients.failures import Interrupted, Unavailable
-from backlore.clients.node import PART, Node
-from backlore.clients.redis import Redis
-from backlore.clients.refusals import NOT_NOW, NOT_TAKEN, Unready, parse_error
-from backlore.clients.script import Script
+from backlore.clients.redis.address import Address
+from backlore.clients.redis.client import Redis
+from backlore.clients.redis.failures import Interrupted, Unavailable
+from backlore.clients.redis.node import PART, Node
+from backlore.clients.redis.refusals import NOT_NOW, NOT_TAKEN, Unready, parse_error
+from backlore.clients.redis.script import Script
 from tests.engines import redis_engine
 
 NEVER_HANGS = 3.0  # seconds

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from backlore.testing import SuiteError, check, get, mail, parallel, post, request, row, run, visitor
-from backlore.testing.client import Sent, Server
-from backlore.testing.compose import to_curl
-from backlore.testing.cookies import Cookies
-from backlore.testing.kept import fill, fill_path
-from backlore.testing.match import find
+from backlore.tools.testing import SuiteError, check, get, mail, parallel, post, request, row, run, visitor
+from backlore.tools.testing.client import Sent, Server
+from backlore.tools.testing.compose import to_curl
+from backlore.tools.testing.cookies import Cookies
+from backlore.tools.testing.kept import fill, fill_path
+from backlore.tools.testing.match import find
 from tests.conftest import SHOEBOX, free_port
 
 JSON = b"content-type: application/json\r\n"
@@ -307,8 +307,8 @@ def test_shoebox() -> None:
 
 SUITES = [
     # test.py, status, what is told
-    ("from backlore.testing import *\nROWS = [row('a', get('/none'), 200)]", 1, "status: expected 200, got 302"),
-    ("from backlore.testing import *\nROWS = [row('a', get('/none'), 99)]", 2, "the row 'a'"),
+    ("from backlore.tools.testing import *\nROWS = [row('a', get('/none'), 200)]", 1, "status: expected 200, got 302"),
+    ("from backlore.tools.testing import *\nROWS = [row('a', get('/none'), 99)]", 2, "the row 'a'"),
     ("x = 1 / 0", 2, "Error: test.py:1: ZeroDivisionError: division by zero\n"),
     ("x = [", 2, "Error: test.py:1: SyntaxError: '[' was never closed\n"),
     ("x = 1", 2, "has no ROWS"),

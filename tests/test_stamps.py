@@ -20,9 +20,9 @@ from backlore.core.notify import Notify
 from backlore.core.payload import Codec
 from backlore.core.schema import Config, Secret
 from backlore.core.stamps import EMPTY, SIZE, Stamps
-from backlore.identity.openid import Link, links_key
-from backlore.identity.sessions import Sessions, public_id, session_key
-from backlore.identity.users import Users, user_key
+from backlore.services.identity.openid import Link, links_key
+from backlore.services.identity.sessions import Sessions, public_id, session_key
+from backlore.services.identity.users import Users, user_key
 from backlore.web.cookie import SignedCookie
 from tests.conftest import (
     KINDS,

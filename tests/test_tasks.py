@@ -10,10 +10,10 @@ import pytest
 import uvloop
 from redis.exceptions import ConnectionError
 
-from backlore.clients import lease as leases
-from backlore.clients.lease import LeaseLost, lease
-from backlore.clients.redis import Redis
-from backlore.clients.refusals import Unready
+from backlore.clients.redis import lease as leases
+from backlore.clients.redis.client import Redis
+from backlore.clients.redis.lease import LeaseLost, lease
+from backlore.clients.redis.refusals import Unready
 from backlore.core.keys import key
 from backlore.core.notify import Notify
 from backlore.services import tasks as service
@@ -137,7 +137,7 @@ def test_never_twice_at_once(run, told, monkeypatch):
 
 KILLED = """
 import asyncio, sys
-from backlore.clients.redis import Redis
+from backlore.clients.redis.client import Redis
 from backlore.core.notify import Notify
 from backlore.services.tasks import Tasks
 async def work():

@@ -22,11 +22,11 @@ from tusclient import client as tuspy
 from tusclient.storage import filestorage
 
 from backlore.core.keys import key
-from backlore.filehttp.tus import ALGORITHMS
-from backlore.files.catalog import Exists, Quota
-from backlore.files.receiver import WRITE
-from backlore.files.steps import RECORD
-from backlore.files.transfers import LEASE, Locked, NoUpload
+from backlore.services.files.catalog import Exists, Quota
+from backlore.services.files.steps import RECORD
+from backlore.services.uploads.receiver import WRITE
+from backlore.services.uploads.transfers import LEASE, Locked, NoUpload
+from backlore.services.uploads.tus import ALGORITHMS
 from tests.conftest import KEEPING, PASSWORD, ROOT, Server, User, engine_cli, run_in_application, serving
 from tests.engines import Engine
 from tests.fileservers import file_servers
@@ -704,7 +704,7 @@ async def pieces(*content: bytes) -> AsyncIterator[bytes]:
 
 def run(engine: Engine, folder: Path, story) -> None:
     async def tell() -> None:
-        from backlore.clients.redis import Redis
+        from backlore.clients.redis.client import Redis
 
         async with Redis(unix_socket_path=engine.path) as redis:
             await redis.flushall()
@@ -716,7 +716,7 @@ def run(engine: Engine, folder: Path, story) -> None:
 @pytest.mark.parametrize("junk", [b"", b"evil"])
 def test_cut_before_the_file_was_kept(engine: Engine, tmp_path: Path, junk: bytes) -> None:
     async def story(house: House) -> None:
-        uploads = house.files.uploads
+        uploads = house.uploads
         made = await uploads.create(ANN, "cut", 10, "*")
         async with uploads.receive(ANN, made.id) as receiver:
             await receiver.take(pieces(b"12345", b"67890"), 10)
@@ -734,7 +734,7 @@ def test_cut_before_the_file_was_kept(engine: Engine, tmp_path: Path, junk: byte
 
 def test_cut_after_the_file_was_kept(engine: Engine, tmp_path: Path) -> None:
     async def story(house: House) -> None:
-        uploads = house.files.uploads
+        uploads = house.uploads
         made = await uploads.create(ANN, "cut", 10, "*")
         async with uploads.receive(ANN, made.id) as receiver:
             await receiver.take(pieces(b"1234567890"), 10)
@@ -755,7 +755,7 @@ def test_cut_after_the_file_was_kept(engine: Engine, tmp_path: Path) -> None:
 
 def test_ended_while_bytes_come(engine: Engine, tmp_path: Path) -> None:
     async def story(house: House) -> None:
-        uploads, append = house.files.uploads, house.files.store.append
+        uploads, append = house.uploads, house.files.store.append
 
         async def end_first(*given: object, **options: bool) -> None:
             await uploads.wipe(ANN)
@@ -779,7 +779,7 @@ def test_taken_over_just_before_it_writes(engine: Engine, tmp_path: Path) -> Non
     """It has asked, it is its own still, and then it hangs: what it writes at last must not count."""
 
     async def story(house: House) -> None:
-        uploads, append = house.files.uploads, house.files.store.append
+        uploads, append = house.uploads, house.files.store.append
         made = await uploads.create(ANN, "hangs", 10)
 
         async def hang(*given: object, **options: bool) -> None:
@@ -806,7 +806,7 @@ def test_taken_over_just_before_it_writes(engine: Engine, tmp_path: Path) -> Non
 
 def test_too_much_is_not_written(engine: Engine, tmp_path: Path) -> None:
     async def story(house: House) -> None:
-        uploads = house.files.uploads
+        uploads = house.uploads
         made = await uploads.create(ANN, "much", -1)
         for _ in range(3):
             with pytest.raises(Quota):
@@ -824,7 +824,7 @@ def test_on_file_servers(engine: Engine, tmp_path: Path) -> None:
 
     async def story() -> None:
         async with living(engine, tmp_path, None, servers, quota=100 << 20) as house:
-            uploads = house.files.uploads
+            uploads = house.uploads
             made = await uploads.create(ANN, "far away", len(content))
             for kill in range(3):
                 at = (await uploads.find(ANN, made.id)).offset
@@ -852,12 +852,12 @@ def test_on_file_servers(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_nobody_begins_too_many(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from backlore.files import transfers
+    from backlore.services.uploads import transfers
 
     monkeypatch.setattr(transfers, "MOST", 3)
 
     async def story(house: House) -> None:
-        uploads = house.files.uploads
+        uploads = house.uploads
         made = [await uploads.create(ANN, f"n{number}", 10) for number in range(3)]
         with pytest.raises(transfers.Crowd):
             await uploads.create(ANN, "n4", 10)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from backlore.files.catalog import NoFile
-from backlore.files.steps import PAGE
+from backlore.services.files.catalog import NoFile
+from backlore.services.files.steps import PAGE
 from tests.bombs import png
 from tests.conftest import KINDS, PASSWORD, SHOEBOX, User, serving
 from tests.engines import Engine
@@ -228,8 +228,8 @@ def test_lists_of_users_sessions_and_lines(tmp_path: Path) -> None:
 
 def test_lines_while_some_are_added(run: Run) -> None:
     async def test(house: House) -> None:
-        from backlore.files.conditions import Wanted
-        from backlore.files.windows import Stretch
+        from backlore.services.lines.conditions import Wanted
+        from backlore.services.lines.windows import Stretch
 
         files = house.files
         await files.append(ANN, "log", b"".join(b"stays %d\n" % n for n in range(50)))
@@ -242,7 +242,7 @@ def test_lines_while_some_are_added(run: Run) -> None:
         for newest in (True, False):
             left, seen = Stretch(0, 2**53), []
             while left.after < left.before and len(seen) < 60:
-                found = await files.lines.filter(ANN, "log", Wanted(("stays",)), newest=newest, limit=1, stretch=left)
+                found = await house.lines.filter(ANN, "log", Wanted(("stays",)), newest=newest, limit=1, stretch=left)
                 seen += [line.text for line in found.lines]
                 left = found.left
             assert sorted(seen) == sorted(f"stays {n}" for n in range(50))

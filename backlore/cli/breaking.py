@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from backlore.breaker.breaker import Breaker
-from backlore.breaker.plan import plan
-from backlore.breaker.report import to_rows, to_table, to_text
-from backlore.breaker.wire import Wire
 from backlore.cli import options
-from backlore.testing.server import NoServer, OwnServer
+from backlore.tools.breaker.breaker import Breaker
+from backlore.tools.breaker.plan import plan
+from backlore.tools.breaker.report import to_rows, to_table, to_text
+from backlore.tools.breaker.wire import Wire
+from backlore.tools.testing.server import NoServer, OwnServer
 
 
 @click.command("break")

@@ -10,7 +10,7 @@ from backlore.core.config import Context
 
 if TYPE_CHECKING:
     from backlore.app import Backend
-    from backlore.filecheck.findings import Findings, Problem
+    from backlore.services.check.findings import Findings, Problem
 
 
 @click.command()
@@ -34,14 +34,15 @@ def check(context: Context, mend: bool, deep: bool, age: float | None, insist: b
     async def work(app: "Backend") -> None:
         nonlocal found
         from backlore.clients.s3 import S3Error
-        from backlore.filecheck.check import Check
-        from backlore.files.store import Away
+        from backlore.services.check.check import Check
+        from backlore.services.storage.store import Away
 
         await app.files.start()
         with reporting(app) as (say_how_far, say):
             checking = Check(
                 app.redis,
                 app.files,
+                app.uploads,
                 app.bucket,
                 app.identity.users.is_gone,
                 mend=mend,
@@ -73,7 +74,7 @@ def summarize(findings: "Findings") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from backlore.filecheck.findings import KINDS
+    from backlore.services.check.findings import KINDS
 
     console = Console(highlight=False)
     table = Table("kind", "what it means", "found", "mended", "left", box=None)

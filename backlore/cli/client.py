@@ -8,8 +8,8 @@ from backlore import __version__
 from backlore.cli import options
 from backlore.cli.routes import is_ours, load
 from backlore.core.config import Context
-from backlore.typed import python, typescript
-from backlore.typed.document import snake
+from backlore.tools.typed import python, typescript
+from backlore.tools.typed.document import snake
 from backlore.web.openapi import describe
 from backlore.web.routes import Route
 from backlore.web.static import Files

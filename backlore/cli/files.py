@@ -17,7 +17,7 @@ from backlore.process.program import EngineError
 
 if TYPE_CHECKING:
     from backlore.app import Backend
-    from backlore.files.catalog import Excerpt, File
+    from backlore.services.files.catalog import Excerpt, File
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ def spread(env: str, folder: str, data: str | None, leaving: tuple[str, ...], tr
 async def _spread(settings: Settings, leaving: tuple[str, ...], trim: bool) -> None:
     from backlore.clients.disk import Disk  # here, for the master imports this module too and stays small
     from backlore.clients.fileserver import FileServer, FileServerError
-    from backlore.files.spread import Spreader
+    from backlore.services.storage.spread import Spreader
 
     known, token, notify = settings.config.files, settings.secret.files_token, Notify(console)
     if not known.servers or not token:
@@ -101,9 +101,9 @@ def upon(context: Context, email: str, act: Callable[["Backend", str], Awaitable
 
     async def work(app: "Backend") -> None:
         from backlore.clients.s3 import S3Error
-        from backlore.files.catalog import Exists, NoFile, Quota
-        from backlore.files.kinds import BadName
-        from backlore.files.store import Away, Lost
+        from backlore.services.files.catalog import Exists, NoFile, Quota
+        from backlore.services.files.kinds import BadName
+        from backlore.services.storage.store import Away, Lost
 
         account = await app.identity.users.find(email)
         if account is None:
@@ -161,7 +161,7 @@ def undelete(context: Context, email: str, what: str, name: str) -> None:
     """Take a file of a user out of the trash: by its id, or the last of a name."""
 
     async def act(app: "Backend", user: str) -> None:
-        from backlore.files.catalog import NoFile
+        from backlore.services.files.catalog import NoFile
 
         try:
             back = await app.files.undelete(user, what, name)
@@ -217,8 +217,8 @@ def restore(context: Context, at_once: int) -> None:
 
     async def work(app: "Backend") -> None:
         nonlocal failed
-        from backlore.filecheck.restore import Restore
-        from backlore.files.store import Away
+        from backlore.services.check.restore import Restore
+        from backlore.services.storage.store import Away
 
         await app.files.start()
         with reporting(app) as (say_how_far, _):
@@ -243,7 +243,7 @@ def restore(context: Context, at_once: int) -> None:
 
 async def last_of(app: "Backend", user: str, name: str) -> str:
     """The id of the file of a name that was deleted last. Raises NoFile."""
-    from backlore.files.catalog import NoFile
+    from backlore.services.files.catalog import NoFile
 
     async for file, _ in each(app.files.trash, user):
         if file.name == name:

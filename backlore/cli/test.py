@@ -13,9 +13,9 @@ import click
 from backlore.cli import options
 from backlore.core.blame import blame
 from backlore.core.config import real
-from backlore.testing import Report, SuiteError, run
-from backlore.testing.plan import plan
-from backlore.testing.server import NoServer, OwnServer
+from backlore.tools.testing import Report, SuiteError, run
+from backlore.tools.testing.plan import plan
+from backlore.tools.testing.server import NoServer, OwnServer
 
 
 class WrongSuite(click.ClickException):

@@ -11,7 +11,7 @@ from backlore.core.config import Context
 
 if TYPE_CHECKING:
     from backlore.app import Backend
-    from backlore.identity.users import Account
+    from backlore.services.identity.users import Account
 
 PAGE = 100
 

@@ -39,6 +39,11 @@ class Settings(Payload):
         return real(self.folder / self.config.data)
 
     @property
+    def cookie(self) -> str:
+        """The name of the session's cookie, without a prefix; names of others begin with it."""
+        return self.config.cookie or self.config.name
+
+    @property
     def temporary(self) -> Path:
         """Where files of requests are for as long as these last."""
         return self.data / FOLDER

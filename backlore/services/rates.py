@@ -18,7 +18,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from backlore.clients.script import Script
+from backlore.clients.redis.script import Script
 from backlore.core.addresses import normalize
 from backlore.core.keys import TAG, key
 from backlore.core.origins import origin_of

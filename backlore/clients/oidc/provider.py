@@ -1,0 +1,173 @@
+"""A provider of OpenID Connect, as a client of it (Core 1.0, Discovery 1.0; PKCE: RFC 7636; RFC 9207).
+
+Laws: nobody waits for a provider longer than 5 seconds. What it publishes is believed for an hour, and only when it
+names the issuer that is configured; its keys are asked for again when a token fits none of them, by its name or by its
+signature, once a minute at most. Codes and tokens stand in no message of an exception.
+
+httpx, authlib and joserfc are imported with the first sign-in: who has no provider does without their 20 MB.
+"""
+
+import asyncio
+import time
+from typing import Any, NamedTuple
+
+import msgspec
+
+WAIT = 5.0  # seconds for all that one request asks of a provider
+FRESH = 3600.0  # seconds that its metadata and keys are believed
+PAUSE = 60.0  # seconds between two times that keys are asked for because a token did not fit
+
+
+class Unreachable(Exception):
+    """The provider gives no answer in time, or none that a provider gives."""
+
+
+class Refused(Exception):
+    """The provider, or the check of what it says, refuses this sign-in."""
+
+
+class Proof(NamedTuple):
+    """Who has signed in."""
+
+    issuer: str
+    sub: str  # the user at this issuer, for ever
+    email: str  # "" unless the provider says that it is verified
+
+
+class Metadata(msgspec.Struct):
+    """What a provider publishes of itself, as far as we use it (Discovery 1.0, §3)."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    userinfo_endpoint: str | None = None
+    token_endpoint_auth_methods_supported: list[str] | None = None
+    authorization_response_iss_parameter_supported: bool | None = None
+
+
+class Provider:
+    """One provider: `id` in routes, `name` for users. `secret` is "" for a public client; `redirect` our own URL."""
+
+    def __init__(self, id: str, name: str, issuer: str, client_id: str, secret: str, redirect: str):
+        self.id = id
+        self.name = name
+        self.issuer = issuer
+        self._client_id = client_id
+        self._secret = secret
+        self._redirect = redirect
+        self._metadata: Metadata | None = None
+        self._keys: Any = None
+        self._until = 0.0  # monotonic seconds
+        self._next_look = 0.0  # likewise, at the keys because of a token
+        self._lock = asyncio.Lock()  # one request asks for metadata and keys, the others wait
+
+    async def begin(self, state: str, nonce: str, verifier: str) -> str:
+        """The URL where the user signs in. Raises Unreachable."""
+        try:
+            async with asyncio.timeout(WAIT):
+                metadata = await self._discover()
+                async with self._session() as client:
+                    url, _ = client.create_authorization_url(
+                        metadata.authorization_endpoint, state=state, code_verifier=verifier, nonce=nonce
+                    )
+                return str(url)
+        except (TimeoutError, ConnectionError) as error:
+            raise Unreachable(str(error) or "no answer in time") from None
+
+    async def redeem(self, code: str, issuer: str, verifier: str, nonce: str) -> Proof:
+        """Who came back with this code. `issuer` as the answer names it, or "". Raises Unreachable or Refused."""
+        try:
+            async with asyncio.timeout(WAIT):
+                metadata = await self._discover()
+                if issuer != self.issuer and (issuer or metadata.authorization_response_iss_parameter_supported):
+                    raise Refused("the answer is another issuer's")
+                return await self._exchange(metadata, code, verifier, nonce)
+        except (TimeoutError, ConnectionError) as error:
+            raise Unreachable(str(error) or "no answer in time") from None
+
+    def _session(self) -> Any:
+        from backlore.clients.oidc.fetch import session
+
+        offered = (self._metadata and self._metadata.token_endpoint_auth_methods_supported) or ["client_secret_basic"]
+        posts = "client_secret_basic" not in offered and "client_secret_post" in offered
+        method = ("client_secret_post" if posts else "client_secret_basic") if self._secret else "none"
+        return session(self._client_id, self._secret, method, self._redirect)
+
+    async def _discover(self) -> Metadata:
+        async with self._lock:
+            if self._metadata is None or time.monotonic() > self._until:
+                await asyncio.to_thread(_load)
+                from backlore.clients.oidc.fetch import get_json
+
+                async with self._session() as client:
+                    found = await get_json(client, f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
+                self._metadata = self._check(found)
+                self._keys = None
+                self._until = time.monotonic() + FRESH
+            return self._metadata
+
+    def _check(self, document: Any) -> Metadata:
+        """The metadata, if they are this issuer's (Discovery 1.0, §4.3) and lead nowhere without TLS."""
+        try:
+            metadata = msgspec.convert(document, Metadata)
+        except msgspec.ValidationError as error:
+            raise ConnectionError(f"the provider's metadata: {error}") from None
+        if metadata.issuer != self.issuer:
+            raise ConnectionError("the provider's metadata are of another issuer")
+        scheme = "http" if self.issuer.startswith("http:") else "https:"  # http: a configured loopback
+        places = (metadata.authorization_endpoint, metadata.token_endpoint, metadata.jwks_uri)
+        if not all(place.startswith(scheme) for place in (*places, metadata.userinfo_endpoint or scheme)):
+            raise ConnectionError("the provider's metadata lead to a place without TLS")
+        return metadata
+
+    async def _exchange(self, metadata: Metadata, code: str, verifier: str, nonce: str) -> Proof:
+        from backlore.clients.oidc.fetch import get_json, get_token
+
+        async with self._session() as client:
+            try:
+                got = await get_token(client, metadata.token_endpoint, code, verifier)
+            except ValueError as error:
+                raise Refused(str(error)) from None
+            claims = await self._verify(client, metadata, got.get("id_token"), nonce)
+            access = got.get("access_token")
+            told_all = "email" in claims and "email_verified" in claims
+            if not told_all and metadata.userinfo_endpoint and isinstance(access, str):
+                # what a provider does not put into the ID token it tells here (Core 1.0, §5.4)
+                told = await get_json(client, metadata.userinfo_endpoint, access)
+                if not isinstance(told, dict) or told.get("sub") != claims["sub"]:
+                    raise Refused("the user info is of another user")
+                claims |= told
+        return Proof(self.issuer, claims["sub"], _verified_email(claims))
+
+    async def _verify(self, client: Any, metadata: Metadata, token: Any, nonce: str) -> dict[str, Any]:
+        from backlore.clients.oidc.fetch import get_json
+        from backlore.clients.oidc.idtoken import read_keys, verify
+
+        if not isinstance(token, str):
+            raise Refused("the provider gives no ID token")
+        while True:
+            is_new = self._keys is None
+            try:
+                self._keys = self._keys or read_keys(await get_json(client, metadata.jwks_uri))
+                return verify(token, self._keys, issuer=self.issuer, client_id=self._client_id, nonce=nonce)
+            except LookupError as error:
+                if is_new or time.monotonic() < self._next_look:
+                    raise Refused(str(error)) from None
+                self._keys, self._next_look = None, time.monotonic() + PAUSE
+            except ValueError as error:
+                raise Refused(str(error)) from None
+
+
+def _load() -> None:
+    """Import what talks to providers, and the authorities that it trusts: half a second, for a thread."""
+    from backlore.clients.oidc import idtoken  # noqa: F401
+    from backlore.clients.oidc.fetch import session
+
+    session("", "", "none", "")  # of which more is imported
+
+
+def _verified_email(claims: dict[str, Any]) -> str:
+    email, verified = claims.get("email"), claims.get("email_verified")
+    # some send the word; nothing else that Python takes for true is
+    return email if isinstance(email, str) and (verified is True or verified == "true") else ""

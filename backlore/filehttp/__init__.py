@@ -1,1 +1,0 @@
-"""The routes of users' files, for applications that want them: `app.routes(*app.file_routes())`."""

@@ -1,1 +1,0 @@
-"""The file server: the contents of one machine over HTTP, for the nodes of an application."""

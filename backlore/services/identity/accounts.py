@@ -1,0 +1,332 @@
+"""The life of an account: signup, verification, recovery, changes, destruction.
+
+    signup:{r4n}…  string  JSON (email, password hash) of a signup that waits for its mail; a day
+
+Laws: a token is made when its mail leaves, and stands in no queue. Whether an address is known shows in no reply and
+in no time: who has it decides when the mail is made, beside the requests. With verification on, no account is there
+before its address is proven, and who proves it knows the password of the signup too: a stranger's signup under one's
+address comes to nothing. Who first proves an address owns it: whatever an earlier claimant has attached to the account
+(sessions, factors, sign-ins) ends, and what was asked for under another password is worthless. An account moves to
+another address only where both are: the link of the mail, and a session of the account.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from backlore.core.addresses import Email, normalize
+from backlore.core.crypto import Passwords, random_text
+from backlore.core.keys import key
+from backlore.core.payload import Invalid, Payload, length
+from backlore.services.identity.erasure import Erasure
+from backlore.services.identity.login import Given, Login, TokenText
+from backlore.services.identity.needs import Limiter, Mailer
+from backlore.services.identity.sessions import Known, Sessions, session_key
+from backlore.services.identity.strength import check_password
+from backlore.services.identity.tokens import Tokens
+from backlore.services.identity.users import Account, Step, Users, user_key
+from backlore.services.identity.whitelist import Whitelist
+from backlore.services.identity.words import now, printable
+from backlore.web.reply import Reply, reply
+from backlore.web.request import Request
+from backlore.web.routes import Route
+from backlore.web.stages import auth, private
+
+WAITING = 86_400  # seconds that a signup waits for its mail to leave
+VERIFY = 3_600
+RESET = 600
+
+Password = Annotated[str, length(8, 128)]
+
+
+class SignUp(Payload):
+    email: Email
+    password: Password
+
+
+class Verify(Payload):
+    """With the password of a signup; a change of address was asked for with it."""
+
+    token: TokenText
+    password: Given | None = None
+
+
+class Recover(Payload):
+    email: Email
+
+
+class Reset(Payload):
+    token: TokenText
+    password: Password
+
+
+class ChangePassword(Payload):
+    old: Given
+    new: Password
+
+
+class ChangeEmail(Payload):
+    email: Email
+    password: Given
+
+
+class Destroy(Payload):
+    password: Given
+
+
+class Verification(msgspec.Struct):
+    """What a token of a mail verifies: a new account's address, or an account's new one."""
+
+    email: str
+    password: str = ""
+    user: str = ""
+    version: int = 0  # that the user had when asking
+
+
+class Recovery(msgspec.Struct):
+    """Whose password a token may replace, as the user was when asking."""
+
+    user: str
+    version: int
+
+
+class Accounts:
+    """The routes of an account's life. `mail` and `rates` are the services of those names."""
+
+    def __init__(
+        self,
+        redis: Any,
+        users: Users,
+        sessions: Sessions,
+        login: Login,
+        erasure: Erasure,
+        tokens: Tokens,
+        passwords: Passwords,
+        mail: Mailer,
+        rates: Limiter,
+        *,
+        name: str,
+        address: str,
+        verify_email: bool,
+        whitelist: Whitelist,
+    ):
+        self._redis = redis
+        self._users = users
+        self._sessions = sessions
+        self._login = login
+        self._erasure = erasure
+        self._tokens = tokens
+        self._passwords = passwords
+        self._mail = mail
+        self._rates = rates
+        self._name = name
+        self._address = address
+        self._verify_email = verify_email
+        self._whitelist = whitelist
+        mail.makers |= {
+            "verify": self._make_signup,
+            "verify_email_change": self._make_change,
+            "recover": self._make_recovery,
+        }
+        sessions.on_new_place = self._tell_new_place
+
+    def routes(self) -> list[Route]:
+        """What clients call."""
+        by_origin = self._rates.by_origin
+        return [
+            auth.post("/auth/signup", self._signup, limit=by_origin("signup")),
+            auth.post("/auth/verifyEmail", self._verify, limit=by_origin("verify")),
+            auth.post("/auth/recover", self._recover, limit=by_origin("recover")),
+            auth.post("/auth/reset", self._reset, limit=by_origin("verify")),
+            private.post("/auth/changePassword", self._change_password),
+            private.post("/auth/changeEmail", self._change_email),
+            private.post("/auth/destroy", self._destroy),
+        ]
+
+    # Signup and verification
+
+    async def _signup(self, request: Request, body: SignUp) -> Reply:
+        """Make an account. 200 {}; 400 `payload` also for a common password; 403 `whitelist`, `email` (taken); 429."""
+        email, rates = normalize(body.email), self._rates
+        if not self._whitelist.admits(email):
+            return reply(403, error="whitelist")
+        by_origin, by_account = rates.of_origin("signup", request.origin), rates.of_account("mail", email)
+        if refused := await rates.refuse(by_account):
+            return refused
+        await check_password(body.password, "password", email, self._name)
+        hashed = await rates.unless_busy(self._passwords.hash(body.password, by_origin[1]), by_origin, by_account)
+        if not self._verify_email:
+            made = await self._users.create(email, hashed, verified=False)
+            return reply(200) if made else reply(403, error="email")
+        id = random_text(130)
+        waiting = Verification(email, hashed)
+        await self._redis.set(key("signup", id), msgspec.json.encode(waiting), ex=WAITING)
+        await self._login.hold_pending(email, hashed, VERIFY)
+        await self._write_to(email, "verify", {"signup": id})
+        return reply(200)
+
+    async def _write_to(self, email: str, name: str, values: dict[str, str]) -> None:
+        """Write to an address that a client has given; mail is stricter than its type."""
+        try:
+            await self._mail.send(email, name, values)
+        except ValueError:
+            raise Invalid("email", "Is no address that mail can reach.") from None
+
+    async def _make_signup(self, email: str, values: dict[str, str]) -> dict[str, str] | None:
+        """The link of a verification; the owner of a taken address gets another mail instead."""
+        waiting = await self._redis.get(key("signup", values["signup"]))
+        if waiting is None:
+            return None
+        if await self._users.find(email):
+            await self._mail.send(email, "taken", {"link": self._address})
+            return None
+        return await self._link("verify", msgspec.json.decode(waiting, type=Verification), VERIFY)
+
+    async def _link(self, kind: str, opens: msgspec.Struct, seconds: int, user: str = "") -> dict[str, str]:
+        # in the fragment, which no browser sends: a token stands in no log and no Referer
+        return {"link": f"{self._address}/#{kind}={await self._tokens.make(kind, opens, seconds, user)}"}
+
+    async def _verify(self, request: Request, body: Verify) -> Reply:
+        """Prove an address with the token of a mail. A signup needs its password, a change a session of the account.
+
+        200 {}; 403 `token`, `auth` (the password), `session` (none); 429 `rate`.
+        """
+        proven = await self._tokens.look("verify", body.token, Verification)
+        if proven is None:
+            return reply(403, error="token")
+        if proven.user:
+            return await self._verify_change(request, body.token, proven)
+        tries = self._rates.of_account("verify-account", proven.email)
+        if refused := await self._rates.refuse(tries):
+            return refused
+        checking = self._passwords.verify(proven.password, body.password or "", tries[1])
+        if not await self._rates.unless_busy(checking, tries):
+            return reply(403, error="auth")
+        await self._rates.forgive(tries)
+        taken = await self._tokens.take("verify", body.token, Verification)
+        if taken is None or not await self._users.create(proven.email, proven.password, verified=True):
+            return reply(403, error="token")
+        await self._login.drop_pending(proven.email, proven.password)
+        return reply(200)
+
+    async def _verify_change(self, request: Request, token: str, proven: Verification) -> Reply:
+        """Move an account to the address that a token proves, as its own session asks."""
+        mine = await self._sessions.of_browser(request)
+        if mine is None:
+            return reply(403, error="session")
+        session, user = mine
+        account = await self._unchanged(proven)
+        if account is None or account.id != user.id or await self._tokens.take("verify", token, Verification) is None:
+            return reply(403, error="token")
+        if not await self._users.move(account, proven.email, session_key(session)):
+            return reply(403, error="token")
+        await self._mail.send(account.email, "changed_email_old", {"email": proven.email})
+        return reply(200)
+
+    async def _unchanged(self, asked: Verification | Recovery) -> Account | None:
+        """The user whom a token is about. Who has changed since did not ask for this, or has thought better of it."""
+        account = await self._users.read(asked.user)
+        return account if account and not account.state and account.version == asked.version else None
+
+    async def claim(self, account: Account) -> Account | None:
+        """Somebody has proven the account's address. The first who does owns it, and nobody else gets in any more.
+
+        What an earlier claimant attached ends; the password, too, if it was theirs. The account as it is then; None
+        when it has changed meanwhile.
+        """
+        if account.verified:
+            return account
+        me = user_key(account.id)
+        version = await self._erasure.detach(account, ("HDEL", me, "password"), ("HSET", me, "verified", "1"), keep="")
+        proven = msgspec.structs.replace(account, password="", totp="", verified=True, version=version)
+        return proven if version else None
+
+    # Recovery
+
+    async def _recover(self, request: Request, body: Recover) -> Reply:
+        """Send a link for a new password. 200 {}, known or not; 400 `payload` also for what is no mail address; 429."""
+        if refused := await self._rates.refuse(self._rates.of_account("recover-account", body.email)):
+            return refused
+        await self._write_to(normalize(body.email), "recover", {})
+        return reply(200)
+
+    async def _make_recovery(self, email: str, values: dict[str, str]) -> dict[str, str] | None:
+        account = await self._users.find(email)
+        if account is None or account.state:
+            return None
+        return await self._link("reset", Recovery(account.id, account.version), RESET, account.id)
+
+    async def _reset(self, request: Request, body: Reset) -> Reply:
+        """Set a new password by a mail; all sessions end. 200 {}; 400 `payload`: a common one; 403 `token`; 429."""
+        recovery = await self._tokens.look("reset", body.token, Recovery)
+        account = await self._unchanged(recovery) if recovery else None
+        await check_password(body.password, "password", account.email if account else "", self._name)
+        if account is None:
+            return reply(403, error="token")
+        hashed = await self._passwords.hash(body.password, account.id)  # who is refused here, as busy, keeps the token
+        if await self._tokens.take("reset", body.token, Recovery) is None:
+            return reply(403, error="token")
+        account = await self.claim(account)
+        if account is None or not await self._users.alter(account, self._set_password(account, hashed), keep=""):
+            return reply(403, error="token")
+        await self._tell_changed(account.email, request)
+        return reply(200)
+
+    # Changes
+
+    async def _change_password(self, request: Request, body: ChangePassword) -> Reply:
+        """Another password; other sessions end. 200 {}; 400 `payload` also for a common password; 403 `auth`; 429."""
+        account = await self._login.prove(request, body.old)
+        if isinstance(account, Reply):
+            return account
+        await check_password(body.new, "new", account.email, self._name)
+        hashed = await self._passwords.hash(body.new, account.id)
+        # of two changes at once the second finds another user than was proven
+        if not await self._sessions.alter(request, account, self._set_password(account, hashed), alone=True):
+            return reply(403, error="auth")
+        await self._tell_changed(account.email, request)
+        return reply(200)
+
+    async def _change_email(self, request: Request, body: ChangeEmail) -> Reply:
+        """Another address, once its link was opened with a session of the account.
+
+        200 {}; 400 `payload` also for no mail address; 403 `auth`, `whitelist`; 429 `rate`.
+        """
+        account, email = await self._login.prove(request, body.password), normalize(body.email)
+        if isinstance(account, Reply):
+            return account
+        if not self._whitelist.admits(email):
+            return reply(403, error="whitelist")
+        if refused := await self._rates.refuse(self._rates.of_account("mail", email)):
+            return refused
+        await self._write_to(email, "verify_email_change", {"user": account.id, "version": str(account.version)})
+        return reply(200)
+
+    async def _make_change(self, email: str, values: dict[str, str]) -> dict[str, str] | None:
+        if await self._users.find(email):
+            await self._mail.send(email, "taken", {"link": self._address})
+            return None
+        opens = Verification(email, user=values["user"], version=int(values["version"]))
+        return await self._link("verify", opens, VERIFY)
+
+    @staticmethod
+    def _set_password(account: Account, hashed: str) -> Step:
+        return "HSET", user_key(account.id), "password", hashed
+
+    async def _tell_changed(self, email: str, request: Request) -> None:
+        await self._mail.send(email, "changed_password", {"when": now(), "origin": request.origin})
+
+    async def _tell_new_place(self, account: Account, known: Known) -> None:
+        values = {"when": now(), "origin": known.origin, "browser": printable(known.browser)}
+        await self._mail.send(account.email, "new_login", values)
+
+    # Destruction
+
+    async def _destroy(self, request: Request, body: Destroy) -> Reply:
+        """Erase the account and all that is kept of it. 200 {}, the cookie is deleted; 403 `auth`; 429 `rate`."""
+        account = await self._login.prove(request, body.password)
+        if isinstance(account, Reply):
+            return account
+        if not await self._erasure.destroy(account, session_key(request.session)):
+            return reply(403, error="auth")
+        return reply(200, headers=[self._sessions.keeper.cookie.take()])

@@ -1,0 +1,321 @@
+"""Signing in by a provider of OpenID Connect: the flow, and which account is whose.
+
+    linked:{x0z}HASH   string  of an issuer and its user -> the id of our user; for ever
+    links:{k3f}…       hash    of a user: id of a provider -> JSON (issuer, sub, created); for ever
+
+Laws: a user of a provider is who it says for ever (issuer, sub); an address of e-mail only leads there once, and only
+when the provider has verified it. A link holds when both its sides agree, and the user's side is what counts: it is
+written and taken off in the step that compares the user, so that a cut or a race leaves no way in. Who comes back is
+the browser that went (its cookie and the token `state` belong together), from the provider it went to (each has an
+address of its own to send browsers back to, and names itself: RFC 9207). The browser is sent to places of our own page
+alone.
+"""
+
+import hashlib
+import time
+from typing import Annotated, Any
+
+import msgspec
+
+from backlore.clients.oidc.provider import Proof, Provider, Refused, Unreachable
+from backlore.clients.redis.script import Script
+from backlore.core.addresses import Email, normalize
+from backlore.core.crypto import random_text
+from backlore.core.kept import read_all
+from backlore.core.keys import key
+from backlore.core.notify import Notify
+from backlore.core.payload import Malformed, Payload, length, parse_urlencoded
+from backlore.services.identity.accounts import Accounts
+from backlore.services.identity.login import Given, Login
+from backlore.services.identity.needs import Limiter, Mailer
+from backlore.services.identity.sessions import Sessions
+from backlore.services.identity.tokens import Tokens
+from backlore.services.identity.users import Account, Users
+from backlore.services.identity.whitelist import Whitelist
+from backlore.services.identity.words import now
+from backlore.web.cookie import SignedCookie
+from backlore.web.reply import Reply, reply
+from backlore.web.request import Request
+from backlore.web.routes import Route
+from backlore.web.stages import auth, private, public
+
+BACK = "/auth/openid/back"
+UNDER_WAY = 600  # seconds that the user may take at the provider
+# Deletes a way in. KEYS: linked. ARGV: the user it leads to.
+CLOSE = Script("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0")
+AWAY = ("server_error", "temporarily_unavailable")  # what providers answer that are so (RFC 6749, §4.1.2.1)
+
+
+def linked_key(issuer: str, sub: str) -> str:
+    """Of the way from a provider's user to ours."""
+    return key("linked", hashlib.blake2b(f"{issuer}\0{sub}".encode(), digest_size=16).hexdigest())
+
+
+def links_key(user: str) -> str:
+    """Of a user's links."""
+    return key("links", user)
+
+
+class Begin(Payload):
+    provider: Annotated[str, length(1, 50)]
+
+
+class RemoveLink(Payload):
+    provider: Annotated[str, length(1, 50)]
+    password: Given
+
+
+class SignIn(msgspec.Struct):
+    """What a `state` opens: a sign-in under way."""
+
+    provider: str
+    nonce: str
+    verifier: str  # of PKCE
+    browser: str  # hash of the cookie's value
+
+
+class Link(msgspec.Struct):
+    """A provider's user who is one of ours."""
+
+    issuer: str
+    sub: str
+    created: int  # seconds
+
+    def is_of(self, proof: Proof) -> bool:
+        """Whether it is the provider's user that was proven."""
+        return (self.issuer, self.sub) == (proof.issuer, proof.sub)
+
+
+class OpenID:
+    """The providers' routes. `cookie` binds a sign-in to the browser; `mail` and `rates` are the services."""
+
+    def __init__(
+        self,
+        redis: Any,
+        notify: Notify,
+        users: Users,
+        sessions: Sessions,
+        tokens: Tokens,
+        login: Login,
+        accounts: Accounts,
+        mail: Mailer,
+        rates: Limiter,
+        *,
+        cookie: SignedCookie,
+        providers: list[Provider],
+        whitelist: Whitelist,
+    ):
+        self._redis = redis
+        self._notify = notify
+        self._users = users
+        self._sessions = sessions
+        self._tokens = tokens
+        self._login = login
+        self._accounts = accounts
+        self._mail = mail
+        self._rates = rates
+        self._cookie = cookie
+        self._providers = {provider.id: provider for provider in providers}
+        self._whitelist = whitelist
+
+    def routes(self) -> list[Route]:
+        """What clients call, and where providers send the browser back to."""
+        return [
+            public.get("/auth/providers", self._list_providers),
+            auth.post("/auth/openid/begin", self._begin, limit=self._rates.by_origin("openid")),
+            auth.get(f"{BACK}/{{provider}}", self._back),
+            private.get("/auth/links", self._list),
+            private.post("/auth/links/remove", self._remove),
+        ]
+
+    # The flow
+
+    async def _list_providers(self, request: Request) -> Reply:
+        """What users may sign in by. 200 {"providers": [{"id", "name"}]}."""
+        return reply(200, {"providers": [{"id": each.id, "name": each.name} for each in self._providers.values()]})
+
+    async def _begin(self, request: Request, body: Begin) -> Reply:
+        """Begin a sign-in. 200 {"url": str}, the provider's page; 404 `provider`; 429 `rate`; 503 `unavailable`."""
+        provider = self._providers.get(body.provider)
+        if provider is None:
+            return reply(404, error="provider")
+        browser = random_text(130)
+        begun = SignIn(provider.id, random_text(130), random_text(260), _hash(browser))
+        state = await self._tokens.make("openid", begun, UNDER_WAY)
+        try:
+            url = await provider.begin(state, begun.nonce, begun.verifier)
+        except Unreachable as error:
+            self._notify("warning", "openid.unreachable", provider=provider.id, why=str(error))
+            return reply(503, error="unavailable", headers=[("retry-after", "10")])
+        return reply(200, {"url": url}, headers=[self._cookie.give(browser)])
+
+    async def _back(self, request: Request, provider: str) -> Reply:
+        """Where providers send the browser back to: `?code&state&iss` or `?error&state`; more is ignored.
+
+        303 to `/` with a session's cookies, to `/#second=TICKET&factors=totp,passkey`, or to `/#openid=WORD`: `auth`,
+        `denied`, `email`, `token`, `unavailable` or `whitelist`.
+        """
+        found = await self._identify(request, provider)
+        if isinstance(found, str):
+            return self._send_to(f"/#openid={found}")
+        admitted = await self._login.admit(request, found)
+        if admitted.error == "second":
+            second = msgspec.json.decode(admitted.body)
+            return self._send_to(f"/#second={second['ticket']}&factors={','.join(second['factors'])}")
+        if admitted.status != 200:
+            return self._send_to("/#openid=auth")
+        cookies = [each for each in admitted.headers if each[0] == b"set-cookie"]
+        return self._send_to("/", *((name.decode(), value.decode("latin-1")) for name, value in cookies))
+
+    def _send_to(self, place: str, *cookies: tuple[str, str]) -> Reply:
+        """To a place of our own page; the cookie of the sign-in has served."""
+        return reply(303, b"", headers=[("location", place), self._cookie.take(), *cookies])
+
+    async def _identify(self, request: Request, from_provider: str) -> Account | str:
+        """Whose browser has come back, or the word for why that is not known."""
+        answer = read_answer(request.query_string)
+        browser = self._cookie.read(request.headers.get(b"cookie"))
+        if answer is None or not isinstance(browser, str):  # a stranger's look at the address takes nothing
+            return "token"
+        begun = await self._tokens.take("openid", answer.get("state", ""), SignIn)
+        provider = self._providers.get(begun.provider) if begun else None
+        if begun is None or provider is None or begun.browser != _hash(browser):
+            return "token"
+        if begun.provider != from_provider or answer.get("iss", provider.issuer) != provider.issuer:
+            self._notify("warning", "openid.mixed_up", provider=provider.id, origin=request.origin)
+            return "auth"
+        if error := answer.get("error"):
+            return "unavailable" if error in AWAY else "denied"
+        if not answer.get("code"):
+            return "token"
+        try:
+            proof = await provider.redeem(
+                answer["code"], answer.get("iss", ""), verifier=begun.verifier, nonce=begun.nonce
+            )
+        except Unreachable as failure:
+            self._notify("warning", "openid.unreachable", provider=provider.id, why=str(failure))
+            return "unavailable"
+        except Refused as failure:
+            self._notify("warning", "openid.refused", provider=provider.id, why=str(failure), origin=request.origin)
+            return "auth"
+        return await self._account_of(request, provider, proof)
+
+    # Whose account
+
+    async def _account_of(self, request: Request, provider: Provider, proof: Proof) -> Account | str:
+        """Our user for a provider's: by link, else by a verified address, else a new one. Or the word for why not."""
+        account = await self._linked(proof)
+        if account:
+            return "auth" if account.state else account
+        email = _valid(proof.email)
+        if email is None:
+            return "email"
+        account = await self._users.find(email)
+        is_known = account is not None
+        if account is None:
+            if not self._whitelist.admits(email):
+                return "whitelist"
+            await self._users.create(email, "", verified=True)
+            account = await self._users.find(email)  # ours, or that of who was quicker
+        if account is None or account.state:
+            return "auth"
+        account = await self._accounts.claim(account)
+        if account is None:
+            return "auth"
+        linked = await self._link(account, provider, proof)
+        if linked is None:
+            return "email"
+        if is_known:
+            await self._tell(account.email, f"you can log in by {provider.name} now.", request)
+        return linked
+
+    async def _linked(self, proof: Proof) -> Account | None:
+        user = await self._redis.get(linked_key(proof.issuer, proof.sub))
+        return await self._holder(user, proof) if user else None
+
+    async def _holder(self, user: str, proof: Proof) -> Account | None:
+        """A user, if it is the provider's. The user is looked at first: what takes the link off changes it."""
+        account, links = await self._users.read(user), await self._of(user)
+        return account if any(each.is_of(proof) for each in links.values()) else None
+
+    async def _link(self, account: Account, provider: Provider, proof: Proof) -> Account | None:
+        """Link them; the account as it is then. None when the user has another one at this provider: an address that
+        was given to somebody else there does not lead into the account of who had it before."""
+        kept = await self._redis.hgetall(links_key(account.id))
+        old = read_all(kept, Link).get(provider.id)
+        if old and old.issuer == proof.issuer and old.sub != proof.sub:
+            return None
+        if not old and provider.id in kept:
+            return None  # we can't read whose it is
+        if not old or not old.is_of(proof):
+            link = msgspec.json.encode(Link(proof.issuer, proof.sub, int(time.time()))).decode()
+            if not await self._users.alter(account, ("HSET", links_key(account.id), provider.id, link)):
+                return await self._holder(account.id, proof)  # changed: perhaps by the same sign-in in another window
+        if old and not old.is_of(proof):
+            await self._close(account.id, old)
+        await self._redis.set(linked_key(proof.issuer, proof.sub), account.id)
+        linked = await self._holder(account.id, proof)  # the same sign-in in another window may have changed the user
+        if linked is None:  # taken off, or the user erased, before the way in was there
+            await self._close(account.id, proof)
+        return linked or account
+
+    async def _close(self, user: str, link: Link | Proof) -> None:
+        """Take the way in off, if it is this user's."""
+        await CLOSE(self._redis, [linked_key(link.issuer, link.sub)], user)
+
+    async def _of(self, user: str) -> dict[str, Link]:
+        return read_all(await self._redis.hgetall(links_key(user)), Link)
+
+    async def release(self, user: str) -> list[str]:
+        """Close the ways in; where a user's links lie."""
+        for link in (await self._of(user)).values():
+            await self._close(user, link)
+        return [links_key(user)]
+
+    # The user's own
+
+    async def _list(self, request: Request) -> Reply:
+        """What the user may sign in by. 200 {"links": [{"provider", "created"}]}."""
+        links = await self._of(request.user.id)
+        return reply(200, {"links": [{"provider": each, "created": link.created} for each, link in links.items()]})
+
+    async def _remove(self, request: Request, body: RemoveLink) -> Reply:
+        """Sign in by this provider no more. 200 {}; 403 `auth`, also for who has no password; 404 `provider`; 429."""
+        proven = await self._login.prove(request, body.password)
+        if isinstance(proven, Reply):
+            return proven
+        links = await self._of(request.user.id)
+        link = links.get(body.provider)
+        if link is None:
+            return reply(404, error="provider")
+        if not await self._sessions.alter(request, proven, ("HDEL", links_key(proven.id), body.provider)):
+            return reply(403, error="auth")
+        await self._close(proven.id, link)
+        provider = self._providers.get(body.provider)
+        name = provider.name if provider else body.provider
+        await self._tell(request.user.email, f"logging in by {name} is no longer possible.", request)
+        return reply(200)
+
+    async def _tell(self, email: str, what: str, request: Request) -> None:
+        await self._mail.send(email, "changed_factors", {"what": what, "when": now(), "origin": request.origin})
+
+
+def read_answer(raw: bytes) -> dict[str, str] | None:
+    """The parameters of a provider's answer; None when one that counts is given twice, or they are none at all."""
+    try:
+        pairs = parse_urlencoded(raw.decode("latin-1"))
+    except Malformed:
+        return None
+    found = [(name, value) for name, value in pairs if name in ("code", "state", "iss", "error")]
+    return dict(found) if len({name for name, _ in found}) == len(found) else None
+
+
+def _valid(email: str) -> str | None:
+    try:
+        return msgspec.convert(normalize(email), Email)
+    except msgspec.ValidationError:
+        return None
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,143 @@
+"""From a suite to what is run: every row with its path and its user, and the wrong ones refused before anything is
+sent.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from backlore.tools.testing.rows import Chapter, Default, Mail, Parallel, Row, SuiteError, Visitor
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row, where it stands and who sends it."""
+
+    path: str
+    item: Row | Mail
+    user: str | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A chapter."""
+
+    items: Sequence["Step | Visitor | Part | Fork"]
+    always: bool = False
+    made: str = ""  # the user that a chapter of `sign_up` or `destroy` is for
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Chapters that run at the same time."""
+
+    parts: Sequence[Part]
+
+
+@dataclass
+class Scope:
+    """What is known at a place of the suite."""
+
+    names: set[str] = field(default_factory=set)  # kept before
+    users: set[str] = field(default_factory=set)
+    user: str | None = None  # who sends where nothing is said
+
+    def copy(self) -> "Scope":
+        return Scope(set(self.names), set(self.users), self.user)
+
+
+def plan(suite: Any, only: str = "") -> Part:
+    """What is run; with `only` the rows whose path contains it and what they need. Raises SuiteError."""
+    whole = to_part(suite, "", Scope())
+    if not any(True for _ in steps_of(whole)):
+        raise SuiteError("the suite has no rows")
+    return select(whole, only) if only else whole
+
+
+def to_part(given: Any, path: str, scope: Scope) -> Part:
+    """A chapter of a list or a Chapter. What it keeps is known after it, its user is not."""
+    chapter = given if isinstance(given, Chapter) else None
+    if chapter is None and not isinstance(given, list | tuple):
+        raise SuiteError(f"{path or 'the suite'} should be a list of rows, not {given!r}")
+    items = list(chapter.items if chapter else given)
+    name = chapter.name if chapter else items.pop(0) if items and isinstance(items[0], str) else ""
+    place = join(path, name)
+    user = scope.user
+    made = tuple(to_item(each, place, scope) for each in items)
+    whom = ""
+    if chapter and chapter.made:
+        whom = next(each.request.user for each in chapter.items if isinstance(each, Row))  # type: ignore[assignment]
+    if not (chapter and chapter.made):
+        scope.user = user
+    return Part(made, bool(chapter and chapter.always), whom)
+
+
+def to_item(given: Any, path: str, scope: Scope) -> Step | Visitor | Part | Fork:
+    """One item of a chapter."""
+    if isinstance(given, Visitor):
+        scope.users.add(given.user)
+        scope.user = given.user
+        return given
+    if isinstance(given, Parallel):
+        return Fork(tuple(to_part(each, path, scope.copy()) for each in given.chapters))
+    if isinstance(given, Row | Mail):
+        return to_step(given, join(path, given.name), scope)
+    if isinstance(given, Chapter | list | tuple):
+        return to_part(given, path, scope)
+    raise SuiteError(f"{path or 'the suite'}: {given!r} is no row")
+
+
+def to_step(item: Row | Mail, path: str, scope: Scope) -> Step:
+    """A row in its place."""
+    user = item.request.user if isinstance(item, Row) else None
+    user = scope.user if user is Default.USER else user
+    if user is not None and user not in scope.users:
+        raise SuiteError(f"the row {path!r}: nobody called {user!r} signed up before it")
+    if unknown := item.names() - scope.names:
+        raise SuiteError(f"the row {path!r}: no row before it keeps {', '.join(sorted(unknown))}")
+    scope.names |= set(item.keep)
+    return Step(path, item, user)
+
+
+def join(path: str, name: str) -> str:
+    """The path of what is called `name` there."""
+    return f"{path} / {name}" if path and name else path or name
+
+
+def steps_of(item: Step | Visitor | Part | Fork) -> Iterator[Step]:
+    """All rows, in their order."""
+    if isinstance(item, Step):
+        yield item
+    for each in item.items if isinstance(item, Part) else item.parts if isinstance(item, Fork) else ():
+        yield from steps_of(each)
+
+
+def select(whole: Part, text: str) -> Part:
+    """The rows whose path contains `text`, those that keep what they use, and their users' chapters."""
+    chosen: set[int] = set()
+    needed: set[str] = set()
+    for step in reversed(list(steps_of(whole))):
+        if text in step.path or needed & set(step.item.keep):
+            chosen.add(id(step))
+            needed = (needed - set(step.item.keep)) | step.item.names()
+    if not chosen:
+        raise SuiteError(f"no row's path contains {text!r}")
+    return prune(whole, chosen)
+
+
+def prune(part: Part, chosen: set[int]) -> Part:
+    """The chapter without what nobody chose; `made` chapters stay."""
+    items: list[Step | Visitor | Part | Fork] = []
+    for item in part.items:
+        if isinstance(item, Fork):
+            item = Fork([prune(each, chosen) for each in item.parts if has(each, chosen)])
+        elif isinstance(item, Part) and not item.made:
+            item = prune(item, chosen)
+        if isinstance(item, Visitor) or (isinstance(item, Part) and item.made) or has(item, chosen):
+            items.append(item)
+    return replace(part, items=items)
+
+
+def has(item: Step | Visitor | Part | Fork, chosen: set[int]) -> bool:
+    """Whether something of it was chosen."""
+    return any(id(step) in chosen for step in steps_of(item))
