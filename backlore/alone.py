@@ -10,7 +10,7 @@ from backlore.connections import bucket, limits
 from backlore.core.config import load
 from backlore.core.notify import Notify, console
 from backlore.core.turns import Busy
-from backlore.services.storage.server import REFUSALS, FileServer
+from backlore.services.storage.server import REFUSALS, FileServerRoutes
 from backlore.services.storage.store import Store
 from backlore.services.tasks import supervise
 from backlore.web.application import Application
@@ -33,7 +33,7 @@ class Alone:
         store = Store(self._disk, bucket(self.settings), self.notify)
         given = msgspec.structs.replace(limits(self.settings), upload=LARGEST)
         self.web = Application(None, self.notify, given, (Busy,), REFUSALS)
-        self.web.add(*FileServer(store, self._disk, self.notify, token).routes())
+        self.web.add(*FileServerRoutes(store, self._disk, self.notify, token).routes())
         self.web.on_start.append(self._prepare)
         self.web.tells_all = self.settings.env == "dev" and sys.stderr.isatty()
 

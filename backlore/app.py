@@ -8,7 +8,7 @@ from backlore import __version__
 from backlore.clients.disk import Disk
 from backlore.clients.redis.lease import LeaseLost
 from backlore.clients.redis.refusals import NOT_NOW
-from backlore.clients.s3 import Unreachable
+from backlore.clients.s3 import S3Unreachable
 from backlore.connections import bucket, connect, file_servers, limits, postman, providers
 from backlore.core.config import ConfigError, Settings, import_own, load, settle
 from backlore.core.notify import Notify, console
@@ -43,7 +43,7 @@ from backlore.web.routes import Route, RouteError
 from backlore.web.stages import Keeper, public
 
 # What a client of ours raises when what it stands for can't be reached: 503.
-UNAVAILABLE = (*NOT_NOW, Busy, Unreachable, Away, LeaseLost)
+UNAVAILABLE = (*NOT_NOW, Busy, S3Unreachable, Away, LeaseLost)
 
 
 REFUSALS = file_routes.REFUSALS | tus.REFUSALS
@@ -124,7 +124,7 @@ class Backend:
     def routes(self, *routes: Route) -> None:
         """Add routes, in their order within each stage."""
         for route in routes:
-            if isinstance(route.handler, static.Files):
+            if isinstance(route.handler, static.StaticFiles):
                 route.handler.settle(self.settings.folder)
                 if not route.handler.is_there():
                     raise RouteError(f"{route}: there is no {route.handler}")

@@ -20,7 +20,7 @@ from argon2 import PasswordHasher
 
 from backlore.app import Backend
 from backlore.services.identity.accounts import Recovery, Verification
-from backlore.services.identity.openid import Link, links_key
+from backlore.services.identity.openid import LinkedProvider, links_key
 from backlore.services.identity.passkeys import passkeys_key
 from backlore.services.identity.recovery import recovery_key
 from backlore.services.identity.sessions import public_id, session_key
@@ -301,7 +301,7 @@ class World:
         return p.both(seen)
 
     async def http_link(self, p: Person) -> Right:
-        link = msgspec.json.encode(Link("https://issuer", p.id, 0)).decode()
+        link = msgspec.json.encode(LinkedProvider("https://issuer", p.id, 0)).decode()
         await self.app.redis.hset(links_key(p.id), "provider", link)
         seen = await self.by_hand(p)
         await self.post(p.mine, "/auth/links/remove", {"provider": "provider", "password": PASSWORDS[p.password]})

@@ -21,7 +21,7 @@ from backlore.clients.redis.aside import set_aside
 from backlore.clients.redis.client import Redis
 from backlore.clients.redis.lease import LASTS
 from backlore.clients.redis.refusals import Unready
-from backlore.clients.s3 import S3, Missing, Refused, Unreachable
+from backlore.clients.s3 import S3, S3Missing, S3Refused, S3Unreachable
 from backlore.core.keys import key
 from backlore.core.notify import Notify
 from backlore.core.schema import FilesConfig
@@ -475,7 +475,7 @@ def test_durable_means_in_s3(run, bucket: S3Server) -> None:
         assert len(await house.objects()) == 1
         bucket.stop()
         try:
-            with pytest.raises(Unreachable):
+            with pytest.raises(S3Unreachable):
                 await house.files.put(ANN, "c", b"not safe")
             assert len(await house.files.list(ANN)) == 2 and len(house.contents()) == 1
         finally:
@@ -522,7 +522,7 @@ def test_moves_cut_anywhere_are_done_at_last(run) -> None:
 
                 async def cut(*given: object, whole=whole) -> None:
                     await whole(*given)
-                    raise Unreachable("cut after it was done")
+                    raise S3Unreachable("cut after it was done")
 
                 setattr(s3, step, cut)
                 await house.files.courier.turn()
@@ -744,11 +744,11 @@ def test_full_disk(run_on_disk) -> None:
 
 def test_s3_refusals(bucket: S3Server) -> None:
     async def test() -> None:
-        with pytest.raises(Missing):
+        with pytest.raises(S3Missing):
             await reach(bucket).head("nosuch")
-        with pytest.raises(Missing):
+        with pytest.raises(S3Missing):
             [piece async for piece in reach(bucket).get("nosuch")]
-        with pytest.raises(Refused) as error:
+        with pytest.raises(S3Refused) as error:
             await reach(bucket, secret_key="a wrong secret").put("a", b"a")
         assert "a wrong secret" not in str(error.value) and "Signature" not in str(error.value)
 

@@ -19,7 +19,7 @@ import pytest
 
 from backlore.clients import fileserver
 from backlore.clients.disk import Disk
-from backlore.clients.fileserver import Unreachable
+from backlore.clients.fileserver import FileServerUnreachable
 from backlore.clients.redis.client import Redis
 from backlore.core.crypto import random_text
 from backlore.core.notify import Notify
@@ -565,7 +565,7 @@ def test_a_connection_that_breaks() -> None:
         await server.put("abcdefgh", ten, 10, "")
         assert asked == [(b"PUT", b"0123456789")] * 2
         asked.clear()
-        with pytest.raises(Unreachable):
+        with pytest.raises(FileServerUnreachable):
             await server.append("abcdefgh", 0, b"0123456789")
         assert asked == [(b"POST", b"0123456789")]
         await server.close()
@@ -598,7 +598,7 @@ class Shaky:
         self.takes = self.chance.random() > 0.1
         await asyncio.sleep(self.chance.random() * 0.003)
         if self.chance.random() < 0.1:
-            raise Unreachable(self.url)
+            raise FileServerUnreachable(self.url)
 
     async def close(self) -> None:
         self.disk.close()

@@ -18,7 +18,7 @@ from aiosmtpd.smtp import AuthResult
 
 from backlore.clients.redis.aside import set_aside
 from backlore.clients.redis.client import Redis
-from backlore.clients.smtp import Outbox, Refused, Smtp, Unreachable
+from backlore.clients.smtp import MailNotTaken, MailRefused, Outbox, Smtp
 from backlore.core.notify import Notify
 from backlore.services.mail import mail as service
 from backlore.services.mail.mail import ATTEMPTS, DUE, LETTERS, Mail
@@ -612,4 +612,4 @@ def test_certificate_is_checked(office, postmaster, monkeypatch, told):
 
 
 def test_refused_and_unreachable_are_apart():
-    assert not issubclass(Refused, Unreachable) and not issubclass(Unreachable, Refused)
+    assert not issubclass(MailRefused, MailNotTaken) and not issubclass(MailNotTaken, MailRefused)

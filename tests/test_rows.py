@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from backlore.tools.testing import SuiteError, check, get, mail, parallel, post, request, row, run, visitor
-from backlore.tools.testing.client import Sent, Server
+from backlore.tools.testing.client import Outgoing, Server
 from backlore.tools.testing.compose import to_curl
 from backlore.tools.testing.cookies import Cookies
 from backlore.tools.testing.kept import fill, fill_path
@@ -260,7 +260,7 @@ def test_curl_repeats_the_request(talker: ThreadingHTTPServer, sent: Any) -> Non
 
 
 def test_sessions_of_a_server_elsewhere_are_never_told() -> None:
-    sent = Sent("GET", "/", {"cookie": "a=secret", "authorization": "secret", "x-a": "b"}, None)
+    sent = Outgoing("GET", "/", {"cookie": "a=secret", "authorization": "secret", "x-a": "b"}, None)
     told = to_curl(sent, Server("https://shoebox.example"))
     assert "secret" not in told and "x-a: b" in told and "secret" in to_curl(sent, Server("http://127.0.0.1:1"))
 

@@ -20,7 +20,7 @@ from backlore.core.notify import Notify
 from backlore.core.payload import Codec
 from backlore.core.schema import Config, Secret
 from backlore.core.stamps import EMPTY, SIZE, Stamps
-from backlore.services.identity.openid import Link, links_key
+from backlore.services.identity.openid import LinkedProvider, links_key
 from backlore.services.identity.sessions import Sessions, public_id, session_key
 from backlore.services.identity.users import Users, user_key
 from backlore.web.cookie import SignedCookie
@@ -281,7 +281,7 @@ class Scene:
         self.other = self.user
 
     def add_link(self) -> None:
-        link = msgspec.json.encode(Link("https://issuer.example", "1", 0)).decode()
+        link = msgspec.json.encode(LinkedProvider("https://issuer.example", "1", 0)).decode()
         redis(self.server, "hset", links_key(self.id), "issuer", link)
 
 

@@ -12,7 +12,7 @@ from backlore.tools.typed import python, typescript
 from backlore.tools.typed.document import snake
 from backlore.web.openapi import describe
 from backlore.web.routes import Route
-from backlore.web.static import Files
+from backlore.web.static import StaticFiles
 
 LANGUAGES = {"ts": typescript.write, "py": python.write}
 
@@ -24,7 +24,7 @@ LANGUAGES = {"ts": typescript.write, "py": python.write}
 def client(language: str, folder: str, output: Path | None) -> None:
     """Write a client in TypeScript (ts) or Python (py)."""
     app = load(Context(folder=folder, env="dev"))
-    routes = [route for route in app.web.table.routes if not isinstance(route.handler, Files)]
+    routes = [route for route in app.web.table.routes if not isinstance(route.handler, StaticFiles)]
     document = describe(app.settings.config.name, __version__, routes, "")
     names = {(route.method, route.path.replace("...}", "}")): name(route) for route in reversed(routes)}
     text = LANGUAGES[language](document, f"backlore client {language}", names)

@@ -19,12 +19,12 @@ from backlore.core.words import amount, describe
 from backlore.web.body import Body
 from backlore.web.openapi import describe_types
 from backlore.web.routes import Route
-from backlore.web.static import Files
+from backlore.web.static import StaticFiles
 
 BEGIN, END = "<!-- routes -->", "<!-- /routes -->"
 
 
-class Field(NamedTuple):
+class GivenField(NamedTuple):
     """Something that a client gives: `place` is `path`, `query` or `body`."""
 
     place: str
@@ -32,13 +32,13 @@ class Field(NamedTuple):
     what: str  # in words
 
 
-class Row(NamedTuple):
+class RouteRow(NamedTuple):
     """A route as it is shown."""
 
     stage: str
     method: str
     path: str
-    payload: list[Field]
+    payload: list[GivenField]
     reply: str  # what the docstring says
 
 
@@ -74,26 +74,26 @@ def load(context: Context) -> Backend:
         raise click.ClickException(str(error)) from None
 
 
-def read_rows(app: Backend, with_ours: bool) -> Iterator[Row]:
+def read_rows(app: Backend, with_ours: bool) -> Iterator[RouteRow]:
     """The application's routes in the order of their stages, then ours if asked for."""
     table = app.web.table.routes
     for route in [r for r in table if not is_ours(r)] + [r for r in table if with_ours and is_ours(r)]:
-        yield Row(route.stage.name, route.method, route.path, list(read_fields(route)), read_reply(route))
+        yield RouteRow(route.stage.name, route.method, route.path, list(read_fields(route)), read_reply(route))
 
 
 def is_ours(route: Route) -> bool:
     """Whether Backlore brings the route. Files are served for the application."""
     function = route.handler if inspect.isroutine(route.handler) else type(route.handler)
     known = str(getattr(function, "__module__", "")).startswith("backlore.")
-    return known and route.mounted is None and not isinstance(route.handler, Files)
+    return known and route.mounted is None and not isinstance(route.handler, StaticFiles)
 
 
-def read_fields(route: Route) -> Iterator[Field]:
+def read_fields(route: Route) -> Iterator[GivenField]:
     """What a client gives, in the order of a request."""
     for name in route.names:
         if name in route.parameters:
             (schema,), types = describe_types([route.parameters[name].type])
-            yield Field("path", name, describe(schema, types))
+            yield GivenField("path", name, describe(schema, types))
     if route.query:
         yield from read_struct("query", route.query.type)
     # a handler that takes no body has an empty one
@@ -101,7 +101,7 @@ def read_fields(route: Route) -> Iterator[Field]:
         yield from read_struct("body", route.body.payload)
 
 
-def read_struct(place: str, kind: Any) -> Iterator[Field]:
+def read_struct(place: str, kind: Any) -> Iterator[GivenField]:
     """The fields of a payload type."""
     (schema,), types = describe_types([kind])
     shape = types[schema["$ref"].rpartition("/")[2]]
@@ -111,19 +111,19 @@ def read_struct(place: str, kind: Any) -> Iterator[Field]:
             what = what.removesuffix(" or null")  # leaving it out says the same
         if name not in shape["required"]:
             what += ", optional" if default in (None, "", [], {}) else f", by default {amount(default)}"
-        yield Field(place, name, what)
+        yield GivenField(place, name, what)
 
 
 def read_reply(route: Route) -> str:
     """The handler's docstring, as one line."""
     if route.mounted is not None:
         return "Another application answers."
-    if isinstance(route.handler, Files):
+    if isinstance(route.handler, StaticFiles):
         return "Files." if route.names else "A file."
     return " ".join((inspect.getdoc(route.handler) or "").split())
 
 
-def to_terminal(rows: list[Row]) -> str:
+def to_terminal(rows: list[RouteRow]) -> str:
     """A block of lines for each route."""
     width = max((len(row.stage) for row in rows), default=0)
     blocks = []
@@ -135,7 +135,7 @@ def to_terminal(rows: list[Row]) -> str:
     return "\n\n".join(blocks)
 
 
-def to_markdown(rows: list[Row]) -> str:
+def to_markdown(rows: list[RouteRow]) -> str:
     """A table."""
     lines = ["| stage | route | payload | reply |", "| --- | --- | --- | --- |"]
     for row in rows:
@@ -145,13 +145,13 @@ def to_markdown(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def to_json(rows: list[Row]) -> str:
+def to_json(rows: list[RouteRow]) -> str:
     """A list of objects."""
     found = [row._asdict() | {"payload": [field._asdict() for field in row.payload]} for row in rows]
     return json.dumps(found, indent=2, ensure_ascii=False)
 
 
-def prefix(field: Field) -> str:
+def prefix(field: GivenField) -> str:
     """What tells a field of a query from one of a body: `?`."""
     return "?" if field.place == "query" else ""
 

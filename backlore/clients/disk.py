@@ -39,7 +39,7 @@ DRAFTS_LIVE = 86400.0  # seconds
 SEALED = 0o444  # the mode of a content that came whole
 
 
-class Gone(Exception):
+class ContentGone(Exception):
     """No such content is here."""
 
 
@@ -47,7 +47,7 @@ class Misplaced(Exception):
     """What is to be added doesn't belong behind that byte: the content ends elsewhere, is sealed, or is not here."""
 
 
-class Kept(NamedTuple):
+class KeptContent(NamedTuple):
     """A content that is here: bytes, and seconds since its last change."""
 
     name: str
@@ -147,7 +147,7 @@ class Disk:
     async def adopt_grown(self, name: str, size: int) -> Draft:
         """A draft of a content that was added to and shall be no more, read once for its hash.
 
-        Raises Misplaced when it has not just so many bytes; Gone, OSError.
+        Raises Misplaced when it has not just so many bytes; ContentGone, OSError.
         """
         return await self._make(self._adopt_grown, name, size)
 
@@ -167,11 +167,11 @@ class Disk:
         return self._contents / name[:2] / name
 
     async def size(self, name: str) -> int:
-        """Bytes of a content. Raises Gone."""
+        """Bytes of a content. Raises ContentGone."""
         try:
             return (await self.run(os.stat, self.path(name))).st_size
         except FileNotFoundError:
-            raise Gone(name) from None
+            raise ContentGone(name) from None
 
     def find(self, name: str, size: int) -> str:
         """The path of a content of at least so many bytes, "" if there is none.
@@ -198,15 +198,15 @@ class Disk:
         """Delete a content, if it is there."""
         await self.run(self._delete, name)
 
-    async def names(self) -> list[Kept]:
+    async def names(self) -> list[KeptContent]:
         """All contents."""
         return await self.run(lambda: list(self._names("")))
 
     async def hash(self, name: str, size: int) -> str:
-        """The SHA-256 of the first `size` bytes of a content, as hex. Raises Gone, OSError."""
+        """The SHA-256 of the first `size` bytes of a content, as hex. Raises ContentGone, OSError."""
         return await self.run(self._sha256, name, size)
 
-    async def page(self, after: str, limit: int) -> list[Kept]:
+    async def page(self, after: str, limit: int) -> list[KeptContent]:
         """The contents whose names come next behind one, in the order of names."""
         return await self.run(lambda: list(itertools.islice(self._names(after), limit)))
 
@@ -282,7 +282,7 @@ class Disk:
         try:
             os.link(self.path(name), target)
         except FileNotFoundError:
-            raise Gone(name) from None
+            raise ContentGone(name) from None
         try:
             with target.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # whoever adds to it just now ends first
@@ -305,10 +305,10 @@ class Disk:
                     digest.update(piece)
                     size -= len(piece)
         except FileNotFoundError:
-            raise Gone(name) from None
+            raise ContentGone(name) from None
         return digest.hexdigest()
 
-    def _names(self, after: str) -> Iterator[Kept]:
+    def _names(self, after: str) -> Iterator[KeptContent]:
         now = time.time()
         folders = (each.name for each in os.scandir(self._contents) if each.is_dir(follow_symlinks=False))
         for folder in sorted(name for name in folders if name >= after[:2]):
@@ -316,7 +316,7 @@ class Disk:
                 if each.name > after:
                     with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                         status = each.stat(follow_symlinks=False)
-                        yield Kept(each.name, status.st_size, now - status.st_mtime)
+                        yield KeptContent(each.name, status.st_size, now - status.st_mtime)
 
     def _sweep(self) -> int:
         count = 0

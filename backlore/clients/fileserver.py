@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
 
-from backlore.clients.disk import Kept, Misplaced
+from backlore.clients.disk import KeptContent, Misplaced
 from backlore.core.notify import Notify
 
 CONNECT = 1.0  # seconds
@@ -37,7 +37,7 @@ class FileServerError(Exception):
     """What a file server did not do."""
 
 
-class Unreachable(FileServerError):
+class FileServerUnreachable(FileServerError):
     """It does not answer, or answers that it can't."""
 
 
@@ -49,7 +49,7 @@ class Full(FileServerError):
     """Its disk is full."""
 
 
-class Refused(FileServerError):
+class TokenRefused(FileServerError):
     """It does not know our token."""
 
 
@@ -57,10 +57,10 @@ class Behind(FileServerError):
     """S3, behind it, did not do it."""
 
 
-REFUSALS: dict[int, type[Exception]] = {403: Refused, 404: Absent, 409: Misplaced, 502: Behind, 507: Full}
+REFUSALS: dict[int, type[Exception]] = {403: TokenRefused, 404: Absent, 409: Misplaced, 502: Behind, 507: Full}
 
 
-class Content(aiohttp.payload.Payload):
+class SentContent(aiohttp.payload.Payload):
     """What `read` gives, anew each time it is sent."""
 
     def __init__(self, read: Callable[[], AsyncIterator[bytes]], size: int):
@@ -96,7 +96,7 @@ class FileServer:
 
     async def put(self, name: str, read: Callable[[], AsyncIterator[bytes]], size: int, hash: str) -> None:
         """Keep a content, which `read` gives anew each time. It is whole and fsynced there, or not there."""
-        content, patience = Content(read, size), WRITTEN + size / SLOWEST
+        content, patience = SentContent(read, size), WRITTEN + size / SLOWEST
         await self._ask("PUT", _path(name), {"size": size, "hash": hash}, content, patience=patience)
 
     async def append(self, name: str, at: int, data: bytes) -> None:
@@ -126,13 +126,13 @@ class FileServer:
         """Delete a content, if it is there."""
         await self._ask("DELETE", _path(name), {})
 
-    async def names(self) -> AsyncIterator[Kept]:
+    async def names(self) -> AsyncIterator[KeptContent]:
         """All contents, in the order of names."""
         after = ""
         while True:
             page = msgspec.json.decode(await self._ask("GET", "contents", {"after": after}))["contents"]
             for name, size, age in page:
-                yield Kept(name, size, age)
+                yield KeptContent(name, size, age)
             if not page:
                 return
             after = page[-1][0]
@@ -153,7 +153,7 @@ class FileServer:
         method: str,
         path: str,
         query: dict[str, Any],
-        content: bytes | Content | None = None,
+        content: bytes | SentContent | None = None,
         tries: int = TRIES,
         **options: Any,
     ) -> bytes:
@@ -161,7 +161,7 @@ class FileServer:
             try:
                 async with self._answer(method, path, query, data=content, **options) as got:
                     return await got.read()
-            except Unreachable:
+            except FileServerUnreachable:
                 if attempt == tries or self.away:
                     raise
                 await asyncio.sleep(random.uniform(*PAUSE))
@@ -184,10 +184,10 @@ class FileServer:
                 yield got
         except (TimeoutError, aiohttp.ClientConnectorError) as error:
             self._lost(type(error).__name__)
-            raise Unreachable(f"{self.url}: {type(error).__name__}") from None
+            raise FileServerUnreachable(f"{self.url}: {type(error).__name__}") from None
         except aiohttp.ClientError as error:
             self._notify("warning", "fileserver.broken", server=self.url, why=type(error).__name__)
-            raise Unreachable(f"{self.url}: {type(error).__name__}") from None
+            raise FileServerUnreachable(f"{self.url}: {type(error).__name__}") from None
 
     def _connect(self) -> aiohttp.ClientSession:
         """The session, which wants to be made where it is used."""
@@ -205,7 +205,7 @@ class FileServer:
     def _refusal(self, status: int) -> Exception:
         if status not in REFUSALS:
             self._notify("error", "fileserver.failed", server=self.url, status=status)
-        return REFUSALS.get(status, Unreachable)(f"{self.url}: {status}")
+        return REFUSALS.get(status, FileServerUnreachable)(f"{self.url}: {status}")
 
     def _learn(self, status: int) -> None:
         if status == 403:

@@ -34,19 +34,19 @@ class S3Error(Exception):
     """What S3 did not do."""
 
 
-class Missing(S3Error):
+class S3Missing(S3Error):
     """No such object, or no such bucket."""
 
 
-class Refused(S3Error):
+class S3Refused(S3Error):
     """S3 doesn't let us: the credentials, the bucket's policy, a name."""
 
 
-class Unreachable(S3Error):
+class S3Unreachable(S3Error):
     """S3 does not answer, or answers that it can't; later it may."""
 
 
-class Found(NamedTuple):
+class S3Object(NamedTuple):
     """An object. `size` in bytes, `modified` in seconds since the epoch."""
 
     name: str
@@ -106,7 +106,7 @@ class S3:
                     at += len(piece)
                     yield piece
                 return
-            except Unreachable:
+            except S3Unreachable:
                 if at == began:
                     raise
 
@@ -117,7 +117,7 @@ class S3:
             async for piece in got.stream(min_chunk_size=PIECE):
                 yield bytes(piece)
 
-    async def head(self, name: str) -> Found:
+    async def head(self, name: str) -> S3Object:
         """Size and age of an object. Raises S3Error."""
         with translated(name):
             return _found(await obstore.head_async(self._store, name))
@@ -132,7 +132,7 @@ class S3:
         with translated(f"{len(names)} objects"):
             await obstore.delete_async(self._store, names)
 
-    async def list(self, prefix: str = "") -> AsyncIterator[Found]:
+    async def list(self, prefix: str = "") -> AsyncIterator[S3Object]:
         """All objects whose name begins with `prefix`, a whole folder of names. Raises S3Error."""
         with translated(prefix):
             async for page in obstore.list(self._store, prefix or None):
@@ -140,8 +140,8 @@ class S3:
                     yield _found(each)
 
 
-def _found(meta: Any) -> Found:
-    return Found(meta["path"], meta["size"], meta["last_modified"].timestamp())
+def _found(meta: Any) -> S3Object:
+    return S3Object(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
 
 @contextmanager
@@ -150,14 +150,14 @@ def translated(name: str) -> Any:
     try:
         yield
     except NotFoundError as error:
-        raise Missing(name) from error
+        raise S3Missing(name) from error
     except FileNotFoundError as error:
         # obstore says so of an object as well as of the local file
-        raise Missing(name) from error
+        raise S3Missing(name) from error
     except (PermissionDeniedError, UnauthenticatedError, InvalidPathError) as error:
-        _raise(Refused, name, error)
+        _raise(S3Refused, name, error)
     except BaseError as error:
-        _raise(Unreachable, name, error)
+        _raise(S3Unreachable, name, error)
 
 
 def _raise(kind: type[S3Error], name: str, error: Exception) -> NoReturn:

@@ -1,7 +1,7 @@
 """Hands a mail to an SMTP server (RFC 5321), or to a folder where there is none.
 
-Laws: `Refused` is the server's last word on this mail; whatever may pass, or be mended by whoever runs the server,
-is `Unreachable`. Passwords and mails go only over what `tls` asks for: a server that offers less gets nothing.
+Laws: `MailRefused` is the server's last word on this mail; whatever may pass, or be mended by whoever runs the server,
+is `MailNotTaken`. Passwords and mails go only over what `tls` asks for: a server that offers less gets nothing.
 Once the server has accepted a mail, nothing that happens later makes a failure of it.
 """
 
@@ -22,11 +22,11 @@ ABOUT_US = frozenset({530, 534, 535, 538})  # "authenticate first" and its kin (
 FAREWELL = 1.0  # seconds that QUIT may take
 
 
-class Refused(Exception):
+class MailRefused(Exception):
     """The server never takes this mail: a reply 5xx to its recipient or content, or an address it can't carry."""
 
 
-class Unreachable(Exception):
+class MailNotTaken(Exception):
     """The mail was not taken, and may be later: no connection, no reply in time, 4xx, a login that failed."""
 
 
@@ -56,7 +56,7 @@ class Smtp:
         self._context = None if tls == "none" else ssl.create_default_context()
 
     async def send(self, message: EmailMessage) -> None:
-        """Return when the server has accepted the mail. Raises Refused or Unreachable."""
+        """Return when the server has accepted the mail. Raises MailRefused or MailNotTaken."""
         client = SMTP(
             hostname=self._host,
             port=self._port,
@@ -79,7 +79,7 @@ class Smtp:
         try:
             await client.connect()
         except (SMTPException, OSError) as error:  # a TimeoutError is an OSError, so is a certificate that fails
-            raise Unreachable(f"{self._host}:{self._port}: {error}") from error
+            raise MailNotTaken(f"{self._host}:{self._port}: {error}") from error
 
     async def _hand_over(self, client: SMTP, message: EmailMessage) -> None:
         (sender,) = message["From"].addresses
@@ -87,19 +87,19 @@ class Smtp:
         try:
             await client.send_message(message, sender=sender.addr_spec, recipients=recipients)
         except aiosmtplib.SMTPNotSupported as error:  # SMTPUTF8 (RFC 6531) is all that can be missing here
-            raise Refused(str(error)) from error
+            raise MailRefused(str(error)) from error
         except aiosmtplib.SMTPRecipientsRefused as error:
             raise _judge(error.recipients[0]) from error
         except aiosmtplib.SMTPDataError as error:
             raise _judge(error) from error
         except (SMTPException, OSError) as error:
-            raise Unreachable(f"{self._host}:{self._port}: {error}") from error
+            raise MailNotTaken(f"{self._host}:{self._port}: {error}") from error
 
 
-def _judge(error: aiosmtplib.SMTPResponseException) -> Refused | Unreachable:
+def _judge(error: aiosmtplib.SMTPResponseException) -> MailRefused | MailNotTaken:
     """What a reply to a recipient or to the content means."""
     final = error.code >= 500 and error.code not in ABOUT_US
-    return (Refused if final else Unreachable)(f"{error.code} {error.message}")
+    return (MailRefused if final else MailNotTaken)(f"{error.code} {error.message}")
 
 
 class Outbox:
@@ -112,11 +112,11 @@ class Outbox:
         self._folder = folder
 
     async def send(self, message: EmailMessage) -> None:
-        """Return when the file is there. Raises Unreachable when it can't be written."""
+        """Return when the file is there. Raises MailNotTaken when it can't be written."""
         try:
             await asyncio.to_thread(self._write, message.as_bytes())
         except OSError as error:
-            raise Unreachable(f"{self._folder}: {error}") from error
+            raise MailNotTaken(f"{self._folder}: {error}") from error
 
     def _write(self, content: bytes) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from backlore.core.payload import Upload
 from backlore.web.body import Body, RawBody
 from backlore.web.promises import Promise, read
 from backlore.web.routes import SAFE, Route
-from backlore.web.static import Files
+from backlore.web.static import StaticFiles
 
 ERROR = {
     "type": "object",
@@ -168,7 +168,7 @@ def _parameters(route: Route, schemas: dict[Any, Any], components: dict[str, Any
 
 def _responses(route: Route, promises: dict[int, Promise]) -> dict[str, Any]:
     """The replies of a route: what its docstring promises, and what its stage and the decoding may say before it."""
-    found = _file_replies(route.handler) if isinstance(route.handler, Files) else _good(route, promises)
+    found = _file_replies(route.handler) if isinstance(route.handler, StaticFiles) else _good(route, promises)
     words = _words(route)
     keys: dict[str, tuple[str, ...]] = {}
     for status, promise in promises.items():
@@ -197,7 +197,7 @@ def _good(route: Route, promises: dict[int, Promise]) -> dict[str, Any]:
     return found
 
 
-def _file_replies(files: Files) -> dict[str, Any]:
+def _file_replies(files: StaticFiles) -> dict[str, Any]:
     content = {files.media: {"schema": {"type": "string"}}}
     parts = {code: {"description": TEXTS[code], "content": content} for code in ("200", "206")}
     errors = {"412": _error("412", ["changed"], ()), "416": _error("416", ["range"], ())}
@@ -211,7 +211,7 @@ def _words(route: Route) -> dict[str, list[str]]:
         found["400"] += ["json", "payload"]
     if route.body:
         found |= {"408": ["timeout"], "413": ["size"]} | ({"415": ["type"]} if isinstance(route.body, Body) else {})
-    if route.names or isinstance(route.handler, Files):
+    if route.names or isinstance(route.handler, StaticFiles):
         found["404"] = ["route"]
     refusals = [] if route.method in SAFE or not route.stage.gates else ["csrf"]
     refusals += HELD if route.stage.has_session else ()

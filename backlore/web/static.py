@@ -17,7 +17,7 @@ POLICY: Header = (
 )
 
 
-class Files:
+class StaticFiles:
     """The handler that serves one file, or a folder's files by `{path...}`.
 
     Nothing outside of the folder is reached, by no `..` and no link, nor anything whose name begins with a dot.
@@ -81,11 +81,11 @@ def _headers(path: Path) -> list[Header]:
     return [(b"content-type", kind.encode()), *SECURITY, REVALIDATE, *page]
 
 
-def page(file: str) -> Files:
+def page(file: str) -> StaticFiles:
     """A handler that serves one file of the application: `public.get("/", page("client/index.html"))`."""
-    return Files(file, only=True)
+    return StaticFiles(file, only=True)
 
 
-def static(folder: str) -> Files:
+def static(folder: str) -> StaticFiles:
     """A handler that serves a folder: `public.get("/client/{path...}", static("client"))`."""
-    return Files(folder, only=False)
+    return StaticFiles(folder, only=False)

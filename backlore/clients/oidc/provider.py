@@ -18,15 +18,15 @@ FRESH = 3600.0  # seconds that its metadata and keys are believed
 PAUSE = 60.0  # seconds between two times that keys are asked for because a token did not fit
 
 
-class Unreachable(Exception):
+class ProviderUnreachable(Exception):
     """The provider gives no answer in time, or none that a provider gives."""
 
 
-class Refused(Exception):
+class ProviderRefused(Exception):
     """The provider, or the check of what it says, refuses this sign-in."""
 
 
-class Proof(NamedTuple):
+class SignedIn(NamedTuple):
     """Who has signed in."""
 
     issuer: str
@@ -63,7 +63,7 @@ class Provider:
         self._lock = asyncio.Lock()  # one request asks for metadata and keys, the others wait
 
     async def begin(self, state: str, nonce: str, verifier: str) -> str:
-        """The URL where the user signs in. Raises Unreachable."""
+        """The URL where the user signs in. Raises ProviderUnreachable."""
         try:
             async with asyncio.timeout(WAIT):
                 metadata = await self._discover()
@@ -73,18 +73,19 @@ class Provider:
                     )
                 return str(url)
         except (TimeoutError, ConnectionError) as error:
-            raise Unreachable(str(error) or "no answer in time") from None
+            raise ProviderUnreachable(str(error) or "no answer in time") from None
 
-    async def redeem(self, code: str, issuer: str, verifier: str, nonce: str) -> Proof:
-        """Who came back with this code. `issuer` as the answer names it, or "". Raises Unreachable or Refused."""
+    async def redeem(self, code: str, issuer: str, verifier: str, nonce: str) -> SignedIn:
+        """Who came back with this code. `issuer` as the answer names it, or "". Raises ProviderUnreachable,
+        ProviderRefused."""
         try:
             async with asyncio.timeout(WAIT):
                 metadata = await self._discover()
                 if issuer != self.issuer and (issuer or metadata.authorization_response_iss_parameter_supported):
-                    raise Refused("the answer is another issuer's")
+                    raise ProviderRefused("the answer is another issuer's")
                 return await self._exchange(metadata, code, verifier, nonce)
         except (TimeoutError, ConnectionError) as error:
-            raise Unreachable(str(error) or "no answer in time") from None
+            raise ProviderUnreachable(str(error) or "no answer in time") from None
 
     def _session(self) -> Any:
         from backlore.clients.oidc.fetch import session
@@ -121,14 +122,14 @@ class Provider:
             raise ConnectionError("the provider's metadata lead to a place without TLS")
         return metadata
 
-    async def _exchange(self, metadata: Metadata, code: str, verifier: str, nonce: str) -> Proof:
+    async def _exchange(self, metadata: Metadata, code: str, verifier: str, nonce: str) -> SignedIn:
         from backlore.clients.oidc.fetch import get_json, get_token
 
         async with self._session() as client:
             try:
                 got = await get_token(client, metadata.token_endpoint, code, verifier)
             except ValueError as error:
-                raise Refused(str(error)) from None
+                raise ProviderRefused(str(error)) from None
             claims = await self._verify(client, metadata, got.get("id_token"), nonce)
             access = got.get("access_token")
             told_all = "email" in claims and "email_verified" in claims
@@ -136,16 +137,16 @@ class Provider:
                 # what a provider does not put into the ID token it tells here (Core 1.0, §5.4)
                 told = await get_json(client, metadata.userinfo_endpoint, access)
                 if not isinstance(told, dict) or told.get("sub") != claims["sub"]:
-                    raise Refused("the user info is of another user")
+                    raise ProviderRefused("the user info is of another user")
                 claims |= told
-        return Proof(self.issuer, claims["sub"], _verified_email(claims))
+        return SignedIn(self.issuer, claims["sub"], _verified_email(claims))
 
     async def _verify(self, client: Any, metadata: Metadata, token: Any, nonce: str) -> dict[str, Any]:
         from backlore.clients.oidc.fetch import get_json
         from backlore.clients.oidc.idtoken import read_keys, verify
 
         if not isinstance(token, str):
-            raise Refused("the provider gives no ID token")
+            raise ProviderRefused("the provider gives no ID token")
         while True:
             is_new = self._keys is None
             try:
@@ -153,10 +154,10 @@ class Provider:
                 return verify(token, self._keys, issuer=self.issuer, client_id=self._client_id, nonce=nonce)
             except LookupError as error:
                 if is_new or time.monotonic() < self._next_look:
-                    raise Refused(str(error)) from None
+                    raise ProviderRefused(str(error)) from None
                 self._keys, self._next_look = None, time.monotonic() + PAUSE
             except ValueError as error:
-                raise Refused(str(error)) from None
+                raise ProviderRefused(str(error)) from None
 
 
 def _load() -> None:

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
-from backlore.clients.disk import NAME, Gone
+from backlore.clients.disk import NAME, ContentGone
 from backlore.clients.redis.aside import set_aside
 from backlore.clients.redis.script import read_clock
-from backlore.clients.s3 import S3, Missing, S3Error
+from backlore.clients.s3 import S3, S3Error, S3Missing
 from backlore.core.keys import key
 from backlore.services.check.books import PAGE, Books, Progress
 from backlore.services.check.findings import Findings, Problem, are_most
@@ -191,7 +191,7 @@ class Check:
         if self._deep and blob.hash and here and here.size == blob.size:
             try:
                 here = Copy(here.size, await self._shelf.hash(user, blob) == blob.hash)
-            except Gone:
+            except ContentGone:
                 here = None
         for folder in FOLDERS if self._bucket else ():
             assert self._bucket is not None
@@ -201,7 +201,7 @@ class Check:
                 if self._deep and blob.hash and copy.size == blob.size:
                     copy = Copy(copy.size, await sha256(self._bucket.get(name)) == blob.hash)
                 there[folder] = copy
-            except Missing:
+            except S3Missing:
                 pass
         return here, there
 
@@ -211,7 +211,7 @@ class Check:
         try:
             there = await sha256(self._bucket.get(object_name(blob.belongs, user, blob.id), length=blob.size))
             here = await self._shelf.hash(user, blob)
-        except (Missing, Gone):
+        except (S3Missing, ContentGone):
             return  # deleted meanwhile
         if here != there and (await self._state(user, blob.id)) == (blob, False):
             for _, _, name in self._spool.refs_of(user, blob.id):
@@ -263,7 +263,7 @@ class Check:
         """Whether an object is still there, and the catalog doesn't know it now either."""
         try:
             await bucket.head(name)
-        except Missing:
+        except S3Missing:
             return False
         return not await self._redis.exists(key("blob", user, blob))
 

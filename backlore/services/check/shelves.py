@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Protocol
 
-from backlore.clients.disk import Disk, Gone, Kept
+from backlore.clients.disk import ContentGone, Disk, KeptContent
 from backlore.services.check.judge import Copy
 from backlore.services.files.catalog import Blob
 from backlore.services.files.files import Files
@@ -19,7 +19,7 @@ PAGE = 500
 class Shelf(Protocol):
     """Methods raise OSError, Away, and S3Error when they fetch."""
 
-    def pages(self) -> AsyncIterator[list[Kept]]:
+    def pages(self) -> AsyncIterator[list[KeptContent]]:
         """All contents, some more than once."""
 
     async def look(self, blob: Blob) -> Copy | None:
@@ -29,7 +29,7 @@ class Shelf(Protocol):
         """Whether there is anything of this name."""
 
     async def hash(self, user: str, blob: Blob) -> str:
-        """The SHA-256 of the bytes that were acknowledged, by reading them. Raises Gone."""
+        """The SHA-256 of the bytes that were acknowledged, by reading them. Raises ContentGone."""
 
     async def fetch(self, user: str, blob: Blob) -> None:
         """Bring a content from S3, whole, in place of what is there. Raises Lost."""
@@ -45,7 +45,7 @@ class DiskShelf:
         self._store = store
         self._disk: Disk = store.disk
 
-    async def pages(self) -> AsyncIterator[list[Kept]]:
+    async def pages(self) -> AsyncIterator[list[KeptContent]]:
         """See `Shelf`, here and below."""
         after = ""
         while page := await self._disk.page(after, PAGE):
@@ -56,7 +56,7 @@ class DiskShelf:
         """With its bytes."""
         try:
             return Copy(await self._disk.size(blob.id))
-        except Gone:
+        except ContentGone:
             return None
 
     async def is_there(self, name: str) -> bool:
@@ -83,7 +83,7 @@ class ServerShelf:
     def __init__(self, store: "RemoteStore"):
         self._store = store
 
-    async def pages(self) -> AsyncIterator[list[Kept]]:
+    async def pages(self) -> AsyncIterator[list[KeptContent]]:
         """Server by server."""
         for server in self._store.servers:
             page = []
@@ -105,7 +105,7 @@ class ServerShelf:
     async def hash(self, user: str, blob: Blob) -> str:
         """Of the copy that users get."""
         if not await self._has(blob.id, blob.size):
-            raise Gone(blob.id)
+            raise ContentGone(blob.id)
         part = await self._store.part(user, blob.id, blob.size, blob.hash, 0, blob.size)
         return await sha256(part.pieces())
 
@@ -125,7 +125,7 @@ class ServerShelf:
             raise Away("not all file servers answer")
         return await self._store.has(name, size)
 
-    async def _names(self, names: AsyncIterator[Kept]) -> AsyncIterator[Kept]:
+    async def _names(self, names: AsyncIterator[KeptContent]) -> AsyncIterator[KeptContent]:
         from backlore.clients.fileserver import FileServerError
 
         try:

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
-from backlore.clients.disk import Kept
+from backlore.clients.disk import KeptContent
 from backlore.services.files.catalog import Blob, File
 
 TABLES = """
@@ -88,7 +88,7 @@ class Spool:
         """What uploads have that are under way."""
         self._many("INSERT OR IGNORE INTO held VALUES (?)", ((blob,) for blob in blobs))
 
-    def add_disk(self, contents: Iterable[Kept]) -> None:
+    def add_disk(self, contents: Iterable[KeptContent]) -> None:
         """What is on the disk; of more than one copy the longest counts, and the youngest."""
         text = (
             "INSERT INTO disk VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE "

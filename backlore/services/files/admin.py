@@ -5,7 +5,7 @@ Law: an admin never gets at a content. Each look and each act is told to notify,
 
 from backlore.core.notify import Notify
 from backlore.services.files.files import Files
-from backlore.services.files.folder import DeadFile, Page, page_of_files, page_of_trash, show
+from backlore.services.files.folder import DeadFile, FilesAsked, page_of_files, page_of_trash, show
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
 from backlore.web.routes import Route
@@ -27,7 +27,7 @@ class FileAdmins:
             admin.post(f"/admin{prefix}/{{user}}/undelete", self._undelete),
         ]
 
-    async def _list(self, request: Request, user: str, query: Page) -> Reply:
+    async def _list(self, request: Request, user: str, query: FilesAsked) -> Reply:
         """The newest files of a user, none of one who isn't there; `before` leads to the next page.
 
         200 {"files": [{name, id, type, size, hash, created, changed}], "before": int}.
@@ -35,7 +35,7 @@ class FileAdmins:
         self._notify("info", "admin.files", admin=request.user.id, user=user, origin=request.origin)
         return await page_of_files(self._files, user, query)
 
-    async def _trash(self, request: Request, user: str, query: Page) -> Reply:
+    async def _trash(self, request: Request, user: str, query: FilesAsked) -> Reply:
         """What a user has last deleted or overwritten, and when.
 
         200 {"files": [{name, id, type, size, hash, created, changed, deleted}], "before": int}.

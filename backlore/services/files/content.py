@@ -43,7 +43,7 @@ class NewLink(Payload):
     seconds: Annotated[int, between(1, LONGEST)] = 3600
 
 
-class Content:
+class ContentRoutes:
     """The routes. `accel` is nginx's internal location for the contents on the disk, if it shall send them."""
 
     def __init__(self, files: Files, secret: str, accel: str | None):

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from backlore.clients.redis.aside import Aside
 from backlore.clients.redis.lease import LeaseLost
 from backlore.clients.redis.refusals import NOT_NOW
-from backlore.clients.s3 import Missing, S3Error
+from backlore.clients.s3 import S3Error, S3Missing
 from backlore.core.notify import Notify
 from backlore.services.files.catalog import Blob, Catalog
 from backlore.services.storage.store import FOLDERS, Away, Bucket, Lost, Storage, object_name
@@ -119,7 +119,7 @@ class Courier:
         old, new = (object_name(folder, user, blob.id) for folder in (blob.where, blob.belongs))
         try:
             await bucket.copy(old, new)
-        except Missing:
+        except S3Missing:
             # carried already and cut before that was written down, or gone: what we have here is as good
             await self._push(bucket, user, blob)
         await bucket.delete([old])

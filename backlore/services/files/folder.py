@@ -18,7 +18,7 @@ Id = Annotated[str, length(1, 64)]
 Moment = Annotated[int, between(0, 2**53)]  # µs since the epoch
 
 
-class Page(Payload):
+class FilesAsked(Payload):
     """Files that changed before a time, which a page's `before` says; 0: the newest."""
 
     before: Moment = 0
@@ -65,7 +65,7 @@ class Folder:
             private.post(f"{prefix}/erase", self._erase),
         ]
 
-    async def _list(self, request: Request, query: Page) -> Reply:
+    async def _list(self, request: Request, query: FilesAsked) -> Reply:
         """The newest files; `before` leads to the next page.
 
         200 {"files": [{name, id, type, size, hash, created, changed}], "before": int}.
@@ -83,7 +83,7 @@ class Folder:
         size, count = await self._files.catalog.usage(request.user.id)
         return reply(200, {"bytes": size, "files": count, "quota": self._files.quota})
 
-    async def _trash(self, request: Request, query: Page) -> Reply:
+    async def _trash(self, request: Request, query: FilesAsked) -> Reply:
         """What was last deleted or overwritten, and when.
 
         200 {"files": [{name, id, type, size, hash, created, changed, deleted}], "before": int}.
@@ -103,13 +103,13 @@ class Folder:
         return reply(200, {"erased": await self._files.erase(request.user.id, body.ids)})
 
 
-async def page_of_files(files: Files, user: str, query: Page) -> Reply:
+async def page_of_files(files: Files, user: str, query: FilesAsked) -> Reply:
     """The reply with a page of a user's files."""
     found = await files.list(user, query.before, query.limit)
     return reply(200, {"files": [show(file) for file in found], "before": found.before})
 
 
-async def page_of_trash(files: Files, user: str, query: Page) -> Reply:
+async def page_of_trash(files: Files, user: str, query: FilesAsked) -> Reply:
     """The reply with a page of what a user has deleted, and when."""
     found = await files.trash(user, query.before, query.limit)
     return reply(200, {"files": [show(file) | {"deleted": when} for file, when in found], "before": found.before})

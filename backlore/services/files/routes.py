@@ -3,7 +3,7 @@
 from backlore.core.notify import Notify
 from backlore.services.files.admin import FileAdmins
 from backlore.services.files.catalog import Changed, Exists, Gone, NoFile, Quota
-from backlore.services.files.content import Content
+from backlore.services.files.content import ContentRoutes
 from backlore.services.files.files import Files
 from backlore.services.files.folder import Folder
 from backlore.services.files.zips import Zips
@@ -20,10 +20,10 @@ REFUSALS: dict[type[Exception], tuple[int, str]] = {
 
 
 class FileRoutes:
-    """What clients can do with whole files. `secret` signs links; `accel`: see `Content`."""
+    """What clients can do with whole files. `secret` signs links; `accel`: see `ContentRoutes`."""
 
     def __init__(self, files: Files, notify: Notify, secret: str, accel: str | None):
-        self.content = Content(files, secret, accel)
+        self.content = ContentRoutes(files, secret, accel)
         self._parts = (Folder(files), self.content, Zips(files), FileAdmins(files, notify))
 
     def routes(self, prefix: str) -> list[Route]:

@@ -38,7 +38,7 @@ class Flag(Payload):
     admin: bool
 
 
-class Shown(msgspec.Struct):
+class UserShown(msgspec.Struct):
     """A user as admins see it."""
 
     id: str
@@ -86,9 +86,9 @@ class Admins:
 
     # The acts
 
-    async def show(self, account: Account) -> Shown:
+    async def show(self, account: Account) -> UserShown:
         """What an admin may know of a user."""
-        return Shown(
+        return UserShown(
             id=account.id,
             email=account.email,
             created=account.created,

@@ -93,7 +93,7 @@ class Made(msgspec.Struct):
     backed_up: bool
 
 
-class Shown(msgspec.Struct):
+class VerifiedAssertion(msgspec.Struct):
     """An assertion that verified."""
 
     count: int
@@ -151,7 +151,9 @@ class RelyingParty:
         except Exception:  # whatever it is that a stranger's bytes make of us and of three libraries
             return None
 
-    def verify_known(self, credential: KnownCredential, challenge: str, key: bytes, with_user: bool) -> Shown | None:
+    def verify_known(
+        self, credential: KnownCredential, challenge: str, key: bytes, with_user: bool
+    ) -> VerifiedAssertion | None:
         """What an assertion shows, by the public key; None when it does not verify, the user too if `with_user`.
 
         The count is for the caller to compare, where it is kept.
@@ -181,7 +183,9 @@ class RelyingParty:
             raise ValueError("another credential than it says")
         return Made(found.credential_public_key, found.sign_count, found.credential_backed_up)
 
-    def _verify_known(self, credential: KnownCredential, challenge: str, key: bytes, with_user: bool) -> Shown:
+    def _verify_known(
+        self, credential: KnownCredential, challenge: str, key: bytes, with_user: bool
+    ) -> VerifiedAssertion:
         from webauthn import verify_authentication_response
 
         found = verify_authentication_response(
@@ -193,7 +197,7 @@ class RelyingParty:
             credential_current_sign_count=0,
             require_user_verification=with_user,
         )
-        return Shown(found.new_sign_count, found.credential_backed_up)
+        return VerifiedAssertion(found.new_sign_count, found.credential_backed_up)
 
 
 def read(kind: type[C], raw: dict[str, Any]) -> C | None:

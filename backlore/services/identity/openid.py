@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from backlore.clients.oidc.provider import Proof, Provider, Refused, Unreachable
+from backlore.clients.oidc.provider import Provider, ProviderRefused, ProviderUnreachable, SignedIn
 from backlore.clients.redis.script import Script
 from backlore.core.addresses import Email, normalize
 from backlore.core.crypto import random_text
@@ -56,7 +56,7 @@ def links_key(user: str) -> str:
     return key("links", user)
 
 
-class Begin(Payload):
+class BeginOpenID(Payload):
     provider: Annotated[str, length(1, 50)]
 
 
@@ -74,14 +74,14 @@ class SignIn(msgspec.Struct):
     browser: str  # hash of the cookie's value
 
 
-class Link(msgspec.Struct):
+class LinkedProvider(msgspec.Struct):
     """A provider's user who is one of ours."""
 
     issuer: str
     sub: str
     created: int  # seconds
 
-    def is_of(self, proof: Proof) -> bool:
+    def is_of(self, proof: SignedIn) -> bool:
         """Whether it is the provider's user that was proven."""
         return (self.issuer, self.sub) == (proof.issuer, proof.sub)
 
@@ -134,7 +134,7 @@ class OpenID:
         """What users may sign in by. 200 {"providers": [{"id", "name"}]}."""
         return reply(200, {"providers": [{"id": each.id, "name": each.name} for each in self._providers.values()]})
 
-    async def _begin(self, request: Request, body: Begin) -> Reply:
+    async def _begin(self, request: Request, body: BeginOpenID) -> Reply:
         """Begin a sign-in. 200 {"url": str}, the provider's page; 404 `provider`; 429 `rate`; 503 `unavailable`."""
         provider = self._providers.get(body.provider)
         if provider is None:
@@ -144,7 +144,7 @@ class OpenID:
         state = await self._tokens.make("openid", begun, UNDER_WAY)
         try:
             url = await provider.begin(state, begun.nonce, begun.verifier)
-        except Unreachable as error:
+        except ProviderUnreachable as error:
             self._notify("warning", "openid.unreachable", provider=provider.id, why=str(error))
             return reply(503, error="unavailable", headers=[("retry-after", "10")])
         return reply(200, {"url": url}, headers=[self._cookie.give(browser)])
@@ -192,17 +192,17 @@ class OpenID:
             proof = await provider.redeem(
                 answer["code"], answer.get("iss", ""), verifier=begun.verifier, nonce=begun.nonce
             )
-        except Unreachable as failure:
+        except ProviderUnreachable as failure:
             self._notify("warning", "openid.unreachable", provider=provider.id, why=str(failure))
             return "unavailable"
-        except Refused as failure:
+        except ProviderRefused as failure:
             self._notify("warning", "openid.refused", provider=provider.id, why=str(failure), origin=request.origin)
             return "auth"
         return await self._account_of(request, provider, proof)
 
     # Whose account
 
-    async def _account_of(self, request: Request, provider: Provider, proof: Proof) -> Account | str:
+    async def _account_of(self, request: Request, provider: Provider, proof: SignedIn) -> Account | str:
         """Our user for a provider's: by link, else by a verified address, else a new one. Or the word for why not."""
         account = await self._linked(proof)
         if account:
@@ -229,26 +229,26 @@ class OpenID:
             await self._tell(account.email, f"you can log in by {provider.name} now.", request)
         return linked
 
-    async def _linked(self, proof: Proof) -> Account | None:
+    async def _linked(self, proof: SignedIn) -> Account | None:
         user = await self._redis.get(linked_key(proof.issuer, proof.sub))
         return await self._holder(user, proof) if user else None
 
-    async def _holder(self, user: str, proof: Proof) -> Account | None:
+    async def _holder(self, user: str, proof: SignedIn) -> Account | None:
         """A user, if it is the provider's. The user is looked at first: what takes the link off changes it."""
         account, links = await self._users.read(user), await self._of(user)
         return account if any(each.is_of(proof) for each in links.values()) else None
 
-    async def _link(self, account: Account, provider: Provider, proof: Proof) -> Account | None:
+    async def _link(self, account: Account, provider: Provider, proof: SignedIn) -> Account | None:
         """Link them; the account as it is then. None when the user has another one at this provider: an address that
         was given to somebody else there does not lead into the account of who had it before."""
         kept = await self._redis.hgetall(links_key(account.id))
-        old = read_all(kept, Link).get(provider.id)
+        old = read_all(kept, LinkedProvider).get(provider.id)
         if old and old.issuer == proof.issuer and old.sub != proof.sub:
             return None
         if not old and provider.id in kept:
             return None  # we can't read whose it is
         if not old or not old.is_of(proof):
-            link = msgspec.json.encode(Link(proof.issuer, proof.sub, int(time.time()))).decode()
+            link = msgspec.json.encode(LinkedProvider(proof.issuer, proof.sub, int(time.time()))).decode()
             if not await self._users.alter(account, ("HSET", links_key(account.id), provider.id, link)):
                 return await self._holder(account.id, proof)  # changed: perhaps by the same sign-in in another window
         if old and not old.is_of(proof):
@@ -259,12 +259,12 @@ class OpenID:
             await self._close(account.id, proof)
         return linked or account
 
-    async def _close(self, user: str, link: Link | Proof) -> None:
+    async def _close(self, user: str, link: LinkedProvider | SignedIn) -> None:
         """Take the way in off, if it is this user's."""
         await CLOSE(self._redis, [linked_key(link.issuer, link.sub)], user)
 
-    async def _of(self, user: str) -> dict[str, Link]:
-        return read_all(await self._redis.hgetall(links_key(user)), Link)
+    async def _of(self, user: str) -> dict[str, LinkedProvider]:
+        return read_all(await self._redis.hgetall(links_key(user)), LinkedProvider)
 
     async def release(self, user: str) -> list[str]:
         """Close the ways in; where a user's links lie."""

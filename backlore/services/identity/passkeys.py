@@ -81,7 +81,7 @@ class Answer(Payload):
     ticket: TokenText | None = None
 
 
-class Begin(Payload):
+class BeginPasskey(Payload):
     password: Given
 
 
@@ -217,7 +217,7 @@ class Passkeys:
         shown = [{"id": id, "name": each.name, "created": each.created, "used": each.used} for id, each in known]
         return reply(200, {"passkeys": shown})
 
-    async def _begin(self, request: Request, body: Begin) -> Reply:
+    async def _begin(self, request: Request, body: BeginPasskey) -> Reply:
         """For navigator.credentials.create(). 200 {"options"}; 403 `auth`; 409 `passkeys` at the most; 429 `rate`."""
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):

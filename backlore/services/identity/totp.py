@@ -48,7 +48,7 @@ def served_key(user: str, step: int) -> str:
     return key("served", user, step)
 
 
-class Proof(Payload):
+class PasswordAgain(Payload):
     """The password again."""
 
     password: Given
@@ -130,7 +130,7 @@ class Totp:
         left = await self._recovery.left(account.id)
         return reply(200, {"password": bool(account.password), "totp": await self.has(account), "recoveryCodes": left})
 
-    async def _begin(self, request: Request, body: Proof) -> Reply:
+    async def _begin(self, request: Request, body: PasswordAgain) -> Reply:
         """A new secret, not yet active: base32, otpauth, SVG. 200 {"secret", "uri", "qr"}; 403 `auth`; 429 `rate`."""
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
@@ -170,7 +170,7 @@ class Totp:
         await self._tell(account, request, "an authenticator app was set up as your second factor.")
         return reply(200, {"recoveryCodes": codes})
 
-    async def _remove(self, request: Request, body: Proof) -> Reply:
+    async def _remove(self, request: Request, body: PasswordAgain) -> Reply:
         """Log in without the authenticator again. 200 {}; 403 `auth`; 429 `rate`."""
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
@@ -185,7 +185,7 @@ class Totp:
             await self._tell(proven, request, "your authenticator app was removed.")
         return reply(200)
 
-    async def _renew_codes(self, request: Request, body: Proof) -> Reply:
+    async def _renew_codes(self, request: Request, body: PasswordAgain) -> Reply:
         """New recovery codes; the old ones are worthless. 200 {"recoveryCodes": [...]}; 403 `auth` or `factor`; 429."""
         account = await self._login.prove(request, body.password)
         if isinstance(account, Reply):

@@ -107,7 +107,7 @@ class Account(msgspec.Struct, frozen=True):
     version: int
 
 
-class Page(NamedTuple):
+class PageOfUsers(NamedTuple):
     """Some of the users, in order."""
 
     users: list[Account]
@@ -268,7 +268,7 @@ class Users:
         """How many there are."""
         return await self._directory.count()
 
-    async def list(self, sort: str, search: str, after: str, limit: int) -> Page:
+    async def list(self, sort: str, search: str, after: str, limit: int) -> PageOfUsers:
         """A page of users in the order `sort`, "email" or "created" (newest first), behind `after`.
 
         `search` is a part of the address. An entry of the index whose user has gone is dropped on the way.
@@ -292,7 +292,7 @@ class Users:
                     await self._directory.drop(sort, row)
                 else:
                     users.append(account)
-        return Page(users, rows[limit - 1] if len(rows) > limit else "")
+        return PageOfUsers(users, rows[limit - 1] if len(rows) > limit else "")
 
     async def mend(self) -> None:
         """The consistency check: every user is found by its address, and in the index of all.

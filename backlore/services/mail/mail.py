@@ -24,7 +24,7 @@ from backlore.clients.redis.agenda import CLAIMED, Agenda
 from backlore.clients.redis.aside import AGAIN, Aside
 from backlore.clients.redis.lease import LeaseLost
 from backlore.clients.redis.script import CLOCK, Script
-from backlore.clients.smtp import Refused, Unreachable
+from backlore.clients.smtp import MailNotTaken, MailRefused
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
 from backlore.core.letters import Templates, parse_recipient
@@ -87,10 +87,10 @@ class Post(Protocol):
     """What takes a mail away: `Smtp` or `Outbox`."""
 
     async def send(self, message: EmailMessage) -> None:
-        """Raises Refused or Unreachable."""
+        """Raises MailRefused or MailNotTaken."""
 
 
-class Kept(msgspec.Struct):
+class KeptLetter(msgspec.Struct):
     """A letter as redis has it."""
 
     created: float  # seconds since the epoch, which redis gives
@@ -152,7 +152,7 @@ class Mail:
         given = dict(values or {})
         if name not in self.makers:
             self._templates.render(name, given)  # what can't be rendered is refused while its caller listens
-        letter = msgspec.json.encode(Kept(0, to, name, given)).decode()
+        letter = msgspec.json.encode(KeptLetter(0, to, name, given)).decode()
         await SEND(self._redis, [DUE, LETTERS], random_text(100), letter)
 
     async def run(self) -> None:
@@ -174,7 +174,7 @@ class Mail:
 
     async def _serve(self, until: str, now: int, id: str, text: str, attempt: int) -> None:
         try:
-            kept = msgspec.json.decode(text, type=Kept)
+            kept = msgspec.json.decode(text, type=KeptLetter)
         except ValueError:
             await self._aside.add("mail", id)
             await self._release(id, attempt, AGAIN)
@@ -199,9 +199,9 @@ class Mail:
                 if message is not None:
                     await self._post.send(message)
                     self._reached(True)
-        except Refused as error:
+        except MailRefused as error:
             self._tell_given_up(letter, error)
-        except (Unreachable, TimeoutError) as error:
+        except (MailNotTaken, TimeoutError) as error:
             self._reached(False, error)
             return error
         except Exception as error:

@@ -63,7 +63,7 @@ HEADERS = "<dl>\n{}\n</dl>"
 BROKEN = '<p class="warning">This file is no whole mail. Here is what stands in it.</p>'
 
 
-class Mail(NamedTuple):
+class SavedMail(NamedTuple):
     """A file of the outbox, read."""
 
     name: str
@@ -120,13 +120,13 @@ class OutboxPage:
         return Reply(200, self._style, [(b"content-type", b"text/css; charset=utf-8"), *SECURITY, NO_STORE])
 
 
-def read_newest(folder: Path) -> list[Mail]:
+def read_newest(folder: Path) -> list[SavedMail]:
     """The newest mails of the folder, newest first: their names sort by time. Blocks."""
     files = sorted(find_files(folder), key=lambda each: each.name, reverse=True)
     return [read(file) for file in files[:NEWEST]]
 
 
-def read_named(folder: Path, name: str) -> Mail | None:
+def read_named(folder: Path, name: str) -> SavedMail | None:
     """The mail of that file name, when the folder has it. The name is compared, never made a path. Blocks."""
     return next((read(file) for file in find_files(folder) if file.name == name), None)
 
@@ -147,7 +147,7 @@ def find_files(folder: Path) -> list["os.DirEntry[str]"]:
         return []
 
 
-def read(file: "os.DirEntry[str]") -> Mail:
+def read(file: "os.DirEntry[str]") -> SavedMail:
     """A file as a mail, whatever stands in it. Blocks."""
     written, content = 0.0, b""
     try:
@@ -155,9 +155,9 @@ def read(file: "os.DirEntry[str]") -> Mail:
         with open(file.path, "rb") as opened:
             content = opened.read(LARGEST)
         headers, text = parse(content)
-        return Mail(file.name, written, headers, text, broken=False)
+        return SavedMail(file.name, written, headers, text, broken=False)
     except Exception:  # email's parser raises anything, as late as when a header is read
-        return Mail(file.name, written, [], content.decode("utf-8", "replace"), broken=True)
+        return SavedMail(file.name, written, [], content.decode("utf-8", "replace"), broken=True)
 
 
 def parse(content: bytes) -> tuple[list[tuple[str, str]], str]:
@@ -176,7 +176,7 @@ def page(title: str, body: str) -> Reply:
     return Reply(200, raw, [(b"content-type", b"text/html; charset=utf-8"), *SECURITY, POLICY, NO_STORE])
 
 
-def to_row(mail: Mail) -> str:
+def to_row(mail: SavedMail) -> str:
     """The list's markup for a mail."""
     to = "no whole mail" if mail.broken else mail.header("to")
     clock = time.localtime(mail.written)
@@ -184,7 +184,7 @@ def to_row(mail: Mail) -> str:
     return ROW.format(link=quote(mail.name, safe=""), subject=html.escape(mail.title), to=html.escape(to), when=when)
 
 
-def to_article(mail: Mail) -> str:
+def to_article(mail: SavedMail) -> str:
     """The markup of one mail."""
     headers = "\n".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in mail.headers)
     return MAIL.format(

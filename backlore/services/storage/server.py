@@ -15,7 +15,7 @@ whole never changes, and one that grows takes bytes only behind its last one.
 import hmac
 from typing import Annotated
 
-from backlore.clients.disk import Disk, Gone, Misplaced
+from backlore.clients.disk import ContentGone, Disk, Misplaced
 from backlore.clients.s3 import S3Error
 from backlore.core.notify import Notify
 from backlore.core.payload import Payload, between, length, matching
@@ -31,7 +31,7 @@ PAGE = 1000  # names
 MOST_ADDED = 8 << 20  # bytes in one go
 PLAIN: list[Header] = [(b"content-type", b"application/octet-stream"), *SECURITY, NO_STORE]
 # What is raised below, with its status and word. S3 is behind us: 502 says that it isn't us.
-REFUSALS: Refusals = {Lost: (404, "content"), Gone: (404, "content"), Misplaced: (409, "misplaced")}
+REFUSALS: Refusals = {Lost: (404, "content"), ContentGone: (404, "content"), Misplaced: (409, "misplaced")}
 
 Blob = Annotated[str, matching("[a-z0-9]{8,64}", "lower-case letters and digits")]
 User = Annotated[str, matching("[a-z0-9_-]{0,64}", "a user's id")]
@@ -46,7 +46,7 @@ class Whole(Payload):
     hash: Hash
 
 
-class Wanted(Payload):
+class ContentWanted(Payload):
     """The first `size` bytes, all that are here by default; `fetch`: from S3, where they are the `user`'s."""
 
     size: Size | None = None
@@ -76,7 +76,7 @@ class After(Payload):
     after: Annotated[str, length(0, 64)] = ""
 
 
-class FileServer:
+class FileServerRoutes:
     """The routes of a store. Raises what `REFUSALS` has, S3Error, OSError."""
 
     def __init__(self, store: Store, disk: Disk, notify: Notify, token: str):
@@ -130,13 +130,13 @@ class FileServer:
             await draft.discard()
         return reply(200)
 
-    async def _get(self, request: Request, blob: Blob, query: Wanted) -> Reply:
+    async def _get(self, request: Request, blob: Blob, query: ContentWanted) -> Reply:
         """Its first bytes, or ranges of them. 200; 206; 304; 416 `range`; 404 `content` when they are not here,
         nor in S3; 502 `s3`."""
         size = await self._disk.size(blob) if query.size is None else query.size
         if not await self._store.has(blob, size):
             if not query.fetch:
-                raise Gone(blob)
+                raise ContentGone(blob)
             try:
                 await self._store.path(query.user, blob, size, query.hash)
             except S3Error as error:
@@ -158,7 +158,7 @@ class FileServer:
     async def _push(self, request: Request, blob: Blob, query: Push) -> Reply:
         """Bring the first `size` bytes to S3. 200 {}; 404 `content` when they are not here; 502 `s3`."""
         if not await self._store.has(blob, query.size):
-            raise Gone(blob)
+            raise ContentGone(blob)
         try:
             await self._store.push(query.user, blob, query.size, query.hash, query.folder)
         except S3Error as error:

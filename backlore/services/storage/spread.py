@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from backlore.clients.disk import Disk, Kept
+from backlore.clients.disk import Disk, KeptContent
 from backlore.clients.fileserver import FileServer
 from backlore.services.storage.remote import order
 
 QUIET = 600.0  # seconds without a change: it grows no more, or is nobody's yet
 AT_ONCE = 8  # contents
 
-Holders = dict[FileServer, Kept]
+Holders = dict[FileServer, KeptContent]
 
 
 class Spread(NamedTuple):

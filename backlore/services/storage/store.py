@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from backlore.clients.disk import Disk, Draft
-from backlore.clients.s3 import Missing
+from backlore.clients.s3 import S3Missing
 from backlore.core.crypto import random_text
 from backlore.core.notify import Notify
 from backlore.web.delivery import FilePart, Part
@@ -157,7 +157,7 @@ class Store:
                 await draft.keep(blob)
                 self._notify("info", "files.fetched", blob=blob, size=size)
                 return
-            except Missing:
+            except S3Missing:
                 continue
             finally:
                 await draft.discard()

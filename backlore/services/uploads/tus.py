@@ -212,7 +212,7 @@ class Tus:
         return length
 
 
-class Proof:
+class AnnouncedChecksum:
     """A checksum that was announced: it takes the bytes, and tells whether it is theirs."""
 
     def __init__(self, algorithm: str, expected: bytes):
@@ -248,7 +248,7 @@ def read_number(request: Request, name: str) -> int | None:
     return int(text)
 
 
-def read_checksum(request: Request) -> Proof | None:
+def read_checksum(request: Request) -> AnnouncedChecksum | None:
     """What Upload-Checksum announces: an algorithm, and in base64 what it gives. Raises Invalid."""
     text = request.header("upload-checksum")
     if text is None:
@@ -256,7 +256,7 @@ def read_checksum(request: Request) -> Proof | None:
     algorithm, _, expected = text.partition(" ")
     if algorithm not in ALGORITHMS:
         raise Invalid("upload-checksum", f"Should begin with one of {', '.join(ALGORITHMS)}.")
-    return Proof(algorithm, _unpack("upload-checksum", expected))
+    return AnnouncedChecksum(algorithm, _unpack("upload-checksum", expected))
 
 
 def read_metadata(text: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ TO_DO = "Bound it before it is decoded, or decode it off the loop."
 
 
 @dataclass
-class Watch:
+class Watchers:
     """Connections that ask for something trivial."""
 
     connections: list[http.client.HTTPConnection]
@@ -63,7 +63,7 @@ def pauses(breaker: Breaker) -> None:
     if not (trivial or public):
         return
     asked = Sent("GET", (trivial or public[0]).path)
-    watch = Watch([breaker.wire.open(breaker.wire.new_address(), PATIENCE) for _ in range(WATCHERS)], asked)
+    watch = Watchers([breaker.wire.open(breaker.wire.new_address(), PATIENCE) for _ in range(WATCHERS)], asked)
     try:
         for operation in breaker.operations:
             for label, sent in bodies(breaker, operation) if operation.changes and not operation.is_raw else ():
@@ -74,7 +74,7 @@ def pauses(breaker: Breaker) -> None:
             each.close()
 
 
-def look(breaker: Breaker, watch: Watch, operation: Operation, label: str, sent: Sent) -> None:
+def look(breaker: Breaker, watch: Watchers, operation: Operation, label: str, sent: Sent) -> None:
     """Send a body, and again if others waited long for it."""
     breaker.requests[str(operation)] += 1
     breaker.log.append(f"{breaker.phase} {operation} {label}")
@@ -96,7 +96,7 @@ def look(breaker: Breaker, watch: Watch, operation: Operation, label: str, sent:
         breaker.keep(str(operation), Flaw("pause", why), label, sent, got, ANY)
 
 
-def recover(breaker: Breaker, watch: Watch) -> None:
+def recover(breaker: Breaker, watch: Watchers) -> None:
     """Until the last body holds nobody up any more; where it does for long, by a new start."""
     until = time.monotonic() + RECOVERY
     while watch.longest(lambda: True) > LONGEST and time.monotonic() < until:
@@ -105,7 +105,7 @@ def recover(breaker: Breaker, watch: Watch) -> None:
         breaker.heal()
 
 
-def during(breaker: Breaker, watch: Watch, sent: Sent) -> float:
+def during(breaker: Breaker, watch: Watchers, sent: Sent) -> float:
     """The longest that others wait while a request is answered; where it takes long and nobody waits, a worker may have
     served it that serves none of them: its connection is one of theirs from now on, and it is sent once more."""
     found = 0.0

@@ -1,6 +1,6 @@
 """Tests as rows over HTTP: a request, and what has to come back."""
 
-from backlore.tools.testing.reply import Reply
+from backlore.tools.testing.reply import RowReply
 from backlore.tools.testing.report import Failure, Report, Skipped
 from backlore.tools.testing.rows import (
     PASSWORD,
@@ -18,6 +18,21 @@ from backlore.tools.testing.rows import (
 from backlore.tools.testing.run import check, run
 
 __all__ = [
-    "PASSWORD", "Failure", "Reply", "Report", "Skipped", "SuiteError", "check", "destroy", "get", "mail", "parallel",
-    "post", "request", "row", "run", "sign_up", "visitor",
+    "PASSWORD",
+    "Failure",
+    "Report",
+    "RowReply",
+    "Skipped",
+    "SuiteError",
+    "check",
+    "destroy",
+    "get",
+    "mail",
+    "parallel",
+    "post",
+    "request",
+    "row",
+    "run",
+    "sign_up",
+    "visitor",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
 from backlore.tools.testing.cookies import Cookies
-from backlore.tools.testing.reply import Reply
+from backlore.tools.testing.reply import RowReply
 from backlore.tools.testing.rows import SuiteError
 
 PATIENCE = 10.0  # seconds for a reply
@@ -30,7 +30,7 @@ class NoReply(Exception):
 
 
 @dataclass(frozen=True)
-class Sent:
+class Outgoing:
     """A request as it goes out: names of headers in lower case."""
 
     method: str
@@ -86,7 +86,7 @@ class Client:
         made.csrf = self.csrf
         return made
 
-    def send(self, sent: Sent) -> Reply:
+    def send(self, sent: Outgoing) -> RowReply:
         """The reply; its cookies and csrf token are kept. Raises NoReply."""
         reused = self._connection is not None and not is_closed(self._connection)
         if not reused:
@@ -115,7 +115,7 @@ class Client:
             self.server.host, self.server.port, timeout=PATIENCE, source_address=source
         )
 
-    def _exchange(self, sent: Sent) -> Reply:
+    def _exchange(self, sent: Outgoing) -> RowReply:
         connection = self._connection
         assert connection is not None
         connection.putrequest(sent.method, sent.path, skip_host="host" in sent.headers, skip_accept_encoding=True)
@@ -132,7 +132,7 @@ class Client:
                 connection.send(sent.body)
         return self._read(connection, sent)
 
-    def _read(self, connection: http.client.HTTPConnection, sent: Sent) -> Reply:
+    def _read(self, connection: http.client.HTTPConnection, sent: Outgoing) -> RowReply:
         until = time.monotonic() + PATIENCE
         got = connection.getresponse()
         pieces = []
@@ -150,11 +150,11 @@ class Client:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
             if name == "set-cookie":
                 self.cookies.take(value, path)
-        reply = Reply(got.status, headers, b"".join(pieces))
+        reply = RowReply(got.status, headers, b"".join(pieces))
         self._learn(reply)
         return reply
 
-    def _learn(self, reply: Reply) -> None:
+    def _learn(self, reply: RowReply) -> None:
         """A reply that carries a csrf token names the one from here on."""
         if b'"csrf"' in reply.raw and reply.status == 200 and isinstance(reply.body, dict):
             token = reply.body.get("csrf")

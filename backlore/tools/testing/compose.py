@@ -9,15 +9,15 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from backlore.tools.testing.client import SAFE, Client, Sent, Server
+from backlore.tools.testing.client import SAFE, Client, Outgoing, Server
 from backlore.tools.testing.kept import Kept, fill, fill_path, fill_text, to_text
-from backlore.tools.testing.rows import Default, File, Request
+from backlore.tools.testing.rows import Default, File, RowRequest
 
 HIDDEN = {"cookie", "authorization", "set-cookie"}  # of a server elsewhere, never printed
 LONGEST = 20_000  # bytes of a body in a command
 
 
-def compose(request: Request, kept: Kept, client: Client) -> Sent:
+def compose(request: RowRequest, kept: Kept, client: Client) -> Outgoing:
     """What goes out for a request. Raises Missing, and OSError for a file that can't be read."""
     path = fill_path(request.path, kept).removeprefix(client.server.url)
     if request.query:
@@ -31,10 +31,10 @@ def compose(request: Request, kept: Kept, client: Client) -> Sent:
         if request.csrf and request.method not in SAFE:
             headers["x-csrf-token"] = client.csrf or None
     headers |= {name.lower(): value and fill_text(value, kept) for name, value in request.headers.items()}
-    return Sent(request.method, path, {name: value for name, value in headers.items() if value is not None}, body)
+    return Outgoing(request.method, path, {name: value for name, value in headers.items() if value is not None}, body)
 
 
-def to_body(request: Request, kept: Kept) -> tuple[str, bytes | None]:
+def to_body(request: RowRequest, kept: Kept) -> tuple[str, bytes | None]:
     """Its content-type, "" for none, and its body."""
     if request.raw is not None:
         return "", request.raw
@@ -86,7 +86,7 @@ def escape(name: str) -> str:
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def to_curl(sent: Sent, server: Server) -> str:
+def to_curl(sent: Outgoing, server: Server) -> str:
     """A command for a shell that sends the same. Cookies of a server elsewhere stay untold: … stands for them."""
     words = ["curl", "-sSig", "--path-as-is"]
     words += ["-I"] if sent.method == "HEAD" else [] if sent.method == "GET" and not sent.body else ["-X", sent.method]

@@ -18,7 +18,7 @@ PATH_SAFE = "/%:?#[]@!$&'()*+,;=~|^`\"<>\\{}"
 Kept = Mapping[str, Any]
 
 
-class Missing(LookupError):
+class NothingKept(LookupError):
     """Nothing was kept under this name: the row that should have, failed. The text is the name."""
 
 
@@ -37,7 +37,7 @@ def names_in(values: Iterable[Any], texts: Iterable[str | None]) -> set[str]:
 
 
 def fill(value: Any, kept: Kept) -> Any:
-    """`value` with what was kept in the place of its {names}. Raises Missing."""
+    """`value` with what was kept in the place of its {names}. Raises NothingKept."""
     if isinstance(value, str):
         match = PLACE.fullmatch(value)
         if match is None:
@@ -51,7 +51,7 @@ def fill(value: Any, kept: Kept) -> Any:
 
 
 def fill_text(text: str, kept: Kept, written: Callable[[str], str] = str) -> str:
-    """`text` with what was kept in the place of its {names}, each as `written` gives it. Raises Missing."""
+    """`text` with what was kept in the place of its {names}, each as `written` gives it. Raises NothingKept."""
 
     def put(match: re.Match[str]) -> str:
         return written(to_text(take(kept, match[2]))) if match[2] else match[0][1:-1]
@@ -70,9 +70,9 @@ def fill_path(path: str, kept: Kept) -> str:
 
 
 def take(kept: Kept, name: str) -> Any:
-    """What was kept. Raises Missing."""
+    """What was kept. Raises NothingKept."""
     if name not in kept:
-        raise Missing(name)
+        raise NothingKept(name)
     return kept[name]
 
 

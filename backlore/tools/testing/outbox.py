@@ -4,19 +4,19 @@ import html
 import re
 import threading
 
-from backlore.tools.testing.client import Client, NoReply, Sent
+from backlore.tools.testing.client import Client, NoReply, Outgoing
 
 ROW = re.compile(r'<a href="(/outbox/[^"]+)">.*?<span class="to">(.*?)</span>', re.DOTALL)
 TEXT = re.compile(r"<pre>\n?(.*?)</pre>", re.DOTALL)
 
 
-class Outbox:
+class Inbox:
     """The mails since it was made; each serves once."""
 
     def __init__(self, client: Client):
         self._client = client
         self._lock = threading.Lock()
-        self._client.send(Sent("GET", f"/outbox?key={client.server.key}", {}, None))  # gives a cookie for the key
+        self._client.send(Outgoing("GET", f"/outbox?key={client.server.key}", {}, None))  # gives a cookie for the key
         self._used = {link for link, _ in self._list()}
         self._texts: dict[str, str] = {}
 
@@ -26,7 +26,7 @@ class Outbox:
 
     def _get(self, path: str) -> str:
         cookies = self._client.cookies.header(path)
-        reply = self._client.send(Sent("GET", path, {"cookie": cookies} if cookies else {}, None))
+        reply = self._client.send(Outgoing("GET", path, {"cookie": cookies} if cookies else {}, None))
         if reply.status != 200:
             raise NoReply(
                 f"GET {path} gave {reply.status}: mails are seen in dev only, without SMTP, on one "

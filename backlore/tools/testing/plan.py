@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from backlore.tools.testing.rows import Chapter, Default, Mail, Parallel, Row, SuiteError, Visitor
+from backlore.tools.testing.rows import Chapter, Default, ExpectedMail, Parallel, Row, SuiteError, Visitor
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Step:
     """A row, where it stands and who sends it."""
 
     path: str
-    item: Row | Mail
+    item: Row | ExpectedMail
     user: str | None
 
 
@@ -80,14 +80,14 @@ def to_item(given: Any, path: str, scope: Scope) -> Step | Visitor | Part | Fork
         return given
     if isinstance(given, Parallel):
         return Fork(tuple(to_part(each, path, scope.copy()) for each in given.chapters))
-    if isinstance(given, Row | Mail):
+    if isinstance(given, Row | ExpectedMail):
         return to_step(given, join(path, given.name), scope)
     if isinstance(given, Chapter | list | tuple):
         return to_part(given, path, scope)
     raise SuiteError(f"{path or 'the suite'}: {given!r} is no row")
 
 
-def to_step(item: Row | Mail, path: str, scope: Scope) -> Step:
+def to_step(item: Row | ExpectedMail, path: str, scope: Scope) -> Step:
     """A row in its place."""
     user = item.request.user if isinstance(item, Row) else None
     user = scope.user if user is Default.USER else user

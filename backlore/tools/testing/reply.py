@@ -9,7 +9,7 @@ import msgspec
 
 
 @dataclass(frozen=True)
-class Reply:
+class RowReply:
     """What came back. Names of headers are in lower case; a header that came twice is joined by commas."""
 
     status: int

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from backlore.tools.testing.client import Sent, Server
+from backlore.tools.testing.client import Outgoing, Server
 from backlore.tools.testing.compose import HIDDEN, to_curl
-from backlore.tools.testing.reply import Reply
+from backlore.tools.testing.reply import RowReply
 
 LONGEST = 2000  # characters of a body
 
@@ -19,8 +19,8 @@ class Failure:
     place: str  # FILE:LINE
     found: Sequence[str]
     server: Server
-    sent: Sent | None = None
-    reply: Reply | None = None
+    sent: Outgoing | None = None
+    reply: RowReply | None = None
 
     def __str__(self) -> str:
         lines = [f"FAILED  {self.path}", f"        {self.place}", *(f"  {each}" for each in self.found)]
@@ -64,7 +64,7 @@ class Report:
         return "\n\n".join(each for each in told if each)
 
 
-def show(reply: Reply, server: Server) -> str:
+def show(reply: RowReply, server: Server) -> str:
     """A reply for people; cookies of a server elsewhere stay untold."""
     hidden = set() if server.is_loopback else HIDDEN
     lines = [str(reply.status)]

@@ -17,7 +17,7 @@ import msgspec
 
 from backlore.tools.testing.kept import names_in
 from backlore.tools.testing.match import check_expected
-from backlore.tools.testing.reply import Reply
+from backlore.tools.testing.reply import RowReply
 
 PASSWORD = "correct horse battery"  # of the users that `sign_up` makes
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a name in HTTP (RFC 9110, §5.6.2)
@@ -36,11 +36,11 @@ class Default(Enum):
 
 User = str | Literal[Default.USER] | None
 File = bytes | Path | tuple[str, bytes] | tuple[str, bytes, str]
-Keep = Mapping[str, str | Callable[[Reply], Any]]
+Keep = Mapping[str, str | Callable[[RowReply], Any]]
 
 
 @dataclass(frozen=True)
-class Request:
+class RowRequest:
     """What is sent: made by `get`, `post` and `request`."""
 
     method: str
@@ -64,7 +64,7 @@ class Row:
     """One request and what has to come back: made by `row`."""
 
     name: str
-    request: Request
+    request: RowRequest
     status: int
     body: Any
     headers: Mapping[str, Any]
@@ -82,7 +82,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Mail:
+class ExpectedMail:
     """A mail that has to come: made by `mail`."""
 
     address: str
@@ -132,29 +132,29 @@ def request(
     headers: Mapping[str, str | None] | None = None,
     user: User = Default.USER,
     csrf: bool = True,
-) -> Request:
+) -> RowRequest:
     """A request of any method.
 
     At most one of these is its body: `payload` (sent as JSON), `form` (urlencoded; with `files` multipart), `raw`.
     A file is its bytes, a Path, or (name, bytes) or (name, bytes, type); a list of them repeats the field. A list in
     `query` or `form` repeats its key. A header that is None is not sent. `user` None is a stranger without cookies.
     """
-    return Request(method, path, payload, query or {}, form, files, raw, headers or {}, user, csrf)
+    return RowRequest(method, path, payload, query or {}, form, files, raw, headers or {}, user, csrf)
 
 
-def get(path: str, **given: Any) -> Request:
+def get(path: str, **given: Any) -> RowRequest:
     """GET `path`; the rest as in `request`."""
     return request("GET", path, **given)
 
 
-def post(path: str, payload: Any = Default.NOTHING, **given: Any) -> Request:
+def post(path: str, payload: Any = Default.NOTHING, **given: Any) -> RowRequest:
     """POST `payload` as JSON to `path`; the rest as in `request`."""
     return request("POST", path, payload, **given)
 
 
 def row(
     name: str,
-    request: Request,
+    request: RowRequest,
     status: int,
     body: Any = ...,
     headers: Mapping[str, Any] | None = None,
@@ -178,13 +178,13 @@ def row(
     return made
 
 
-def mail(address: str, keep: Mapping[str, str] | None = None, name: str = "", within: float = 10) -> Mail:
+def mail(address: str, keep: Mapping[str, str] | None = None, name: str = "", within: float = 10) -> ExpectedMail:
     """A row that waits for a mail to `address`, in the dev page /outbox: the newest that fits counts, and serves once.
 
     `keep`: name → regular expression that its text must have; kept is the first group, or else all that matched.
     Mails from before the suite don't count. `within`: seconds to wait. Raises SuiteError.
     """
-    made = Mail(address, keep or {}, name or f"a mail to {address}", within, _place())
+    made = ExpectedMail(address, keep or {}, name or f"a mail to {address}", within, _place())
     for each, pattern in made.keep.items():
         try:
             re.compile(pattern)
@@ -249,7 +249,7 @@ def _place() -> str:
 def _check_row(made: Row) -> None:
     if not isinstance(made.name, str) or not made.name:
         raise TypeError("its name should be a string")
-    if not isinstance(made.request, Request):
+    if not isinstance(made.request, RowRequest):
         raise TypeError(f"its request should be made by get, post or request, not {made.request!r}")
     if type(made.status) is not int or not 100 <= made.status <= 599:
         raise TypeError(f"its status should be a number from 100 to 599, not {made.status!r}")
@@ -269,7 +269,7 @@ def _check_name(name: str) -> None:
         raise ValueError(f"{name!r} can't be kept: a name has letters, digits and _")
 
 
-def _check_request(sent: Request) -> None:
+def _check_request(sent: RowRequest) -> None:
     if not isinstance(sent.path, str) or not sent.path.startswith(("/", "{")):
         raise TypeError(f"its path should begin with /, not be {sent.path!r}")
     if not TOKEN.fullmatch(sent.method):

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backlore.tools.testing.client import Client, NoReply, Sent, Server
+from backlore.tools.testing.client import Client, NoReply, Outgoing, Server
 from backlore.tools.testing.compose import compose
 from backlore.tools.testing.kept import fill, fill_text
 from backlore.tools.testing.match import find, follow
-from backlore.tools.testing.outbox import Outbox
+from backlore.tools.testing.outbox import Inbox
 from backlore.tools.testing.plan import Fork, Part, Step, plan, steps_of
-from backlore.tools.testing.reply import Reply
+from backlore.tools.testing.reply import RowReply
 from backlore.tools.testing.report import Failure, Report, Skipped
-from backlore.tools.testing.rows import Mail, Row, Visitor
+from backlore.tools.testing.rows import ExpectedMail, Row, Visitor
 
 PAUSE = 0.03  # seconds between two tries
 
@@ -80,13 +80,13 @@ class Runner:
         self._on_row = on_row
         self._lock = threading.Lock()
         self._reader = Client(server)
-        self._outbox: Outbox | None = None
+        self._outbox: Inbox | None = None
 
     def look(self, whole: Part) -> None:
         """See which mails are there already, for a suite that waits for some."""
-        if any(isinstance(step.item, Mail) for step in steps_of(whole)):
+        if any(isinstance(step.item, ExpectedMail) for step in steps_of(whole)):
             try:
-                self._outbox = Outbox(self._reader)
+                self._outbox = Inbox(self._reader)
             except NoReply as error:
                 self._fail(Failure("the outbox", self._server.url, [str(error)], self._server))
 
@@ -171,8 +171,8 @@ class Runner:
         client = state.clients[step.user]
         until = time.monotonic() + row.until
         while True:
-            sent: Sent | None = None
-            reply: Reply | None = None
+            sent: Outgoing | None = None
+            reply: RowReply | None = None
             try:
                 sent = compose(row.request, state.kept, client)
                 reply = client.send(sent)
@@ -196,7 +196,7 @@ class Runner:
 
     def _mail(self, step: Step, state: State) -> Failure | None:
         mail = step.item
-        assert isinstance(mail, Mail)
+        assert isinstance(mail, ExpectedMail)
         address = fill_text(mail.address, state.kept)
         until = time.monotonic() + mail.within
         while True:
@@ -212,7 +212,7 @@ class Runner:
             time.sleep(PAUSE)
 
 
-def differences(row: Row, reply: Reply, kept: dict[str, Any]) -> list[str]:
+def differences(row: Row, reply: RowReply, kept: dict[str, Any]) -> list[str]:
     """What differs in a reply. Of one with another status the rest says nothing."""
     if reply.status != row.status:
         return [f"status: expected {row.status}, got {reply.status}"]
@@ -222,7 +222,7 @@ def differences(row: Row, reply: Reply, kept: dict[str, Any]) -> list[str]:
     return found
 
 
-def take(row: Row, reply: Reply) -> tuple[dict[str, Any], list[str]]:
+def take(row: Row, reply: RowReply) -> tuple[dict[str, Any], list[str]]:
     """What a row keeps of its reply, and what it should but can't."""
     kept, found = {}, []
     for name, source in row.keep.items():

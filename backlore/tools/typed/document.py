@@ -23,7 +23,7 @@ class Language(NamedTuple):
     types: frozenset[str]  # names that no type may have
 
 
-class Field(NamedTuple):
+class TypedField(NamedTuple):
     """A part of a path or a field of a type."""
 
     name: str
@@ -37,18 +37,18 @@ class Shape(NamedTuple):
 
     name: str
     text: str
-    fields: list[Field] | None
+    fields: list[TypedField] | None
     type: str = ""
 
 
-class Operation(NamedTuple):
+class TypedOperation(NamedTuple):
     """A route, as the method of a client. `reply` is a type, "" for one that is not known."""
 
     name: str
     method: str
     path: str
     text: str
-    parts: list[Field]
+    parts: list[TypedField]
     query: Shape | None
     body: Shape | None
     is_form: bool
@@ -81,7 +81,7 @@ class Document:
         self._taken = set(language.types)
         self._names = {name: unused([pascal(snake(name)) or "Type"], self._taken) for name in sorted(self._components)}
         self._shapes: dict[str, Shape] = {}
-        self.operations: list[Operation] = []
+        self.operations: list[TypedOperation] = []
         members = set(language.members)
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
@@ -93,9 +93,9 @@ class Document:
                 self.operations.append(self._read(name, method.upper(), path, operation, given))
         self.shapes = [self._shapes[name] for name in sorted(self._shapes)]
 
-    def _read(self, name: str, method: str, path: str, operation: dict[str, Any], given: Schema) -> Operation:
+    def _read(self, name: str, method: str, path: str, operation: dict[str, Any], given: Schema) -> TypedOperation:
         hint = pascal(snake(name))
-        fields: dict[str, list[Field]] = {"path": [], "query": []}
+        fields: dict[str, list[TypedField]] = {"path": [], "query": []}
         for each in operation.get("parameters", []):
             fields[each["in"]].append(self._field(each["name"], each["schema"], each["required"], hint))
         query = self._keep(f"{hint}Query", "", fields["query"]) if fields["query"] else None
@@ -106,15 +106,15 @@ class Document:
         reply = self._spell(given, f"{hint}Reply") if given.get("properties") or given.get("type") == "array" else ""
         text = "\n\n".join(operation[key] for key in ("summary", "description") if key in operation)
         form = "multipart/form-data" in kinds
-        return Operation(name, method, path, text, fields["path"], query, body, form, reply)
+        return TypedOperation(name, method, path, text, fields["path"], query, body, form, reply)
 
-    def _field(self, name: str, schema: Schema, required: bool, hint: str) -> Field:
+    def _field(self, name: str, schema: Schema, required: bool, hint: str) -> TypedField:
         words = [describe(schema, self._components)] if has_bounds(schema) else []
         if (default := schema.get("default")) not in (None, "", [], {}):
             words.append(f"by default {amount(default)}")
-        return Field(name, self._spell(schema, hint + pascal(snake(name))), required, ", ".join(words))
+        return TypedField(name, self._spell(schema, hint + pascal(snake(name))), required, ", ".join(words))
 
-    def _keep(self, wish: str, text: str, fields: list[Field]) -> Shape:
+    def _keep(self, wish: str, text: str, fields: list[TypedField]) -> Shape:
         shape = Shape(unused([wish], self._taken), text, fields)
         self._shapes[shape.name] = shape
         return shape
@@ -143,7 +143,7 @@ class Document:
             case kind:
                 return language.plain[kind or "any"]
 
-    def _fields(self, schema: Schema, hint: str) -> list[Field]:
+    def _fields(self, schema: Schema, hint: str) -> list[TypedField]:
         required = schema.get("required", [])
         return [self._field(key, each, key in required, hint) for key, each in schema.get("properties", {}).items()]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backlore.tools.typed.document import Document, Field, Language, Operation, Shape, snake, unused
+from backlore.tools.typed.document import Document, Language, Shape, TypedField, TypedOperation, snake, unused
 
 TEMPLATE = Path(__file__).parent / "client.py.in"
 TYPING = ("Any", "Literal", "NamedTuple", "NotRequired", "TypeAlias", "TypedDict", "cast")
@@ -79,17 +79,17 @@ def declare(shape: Shape) -> str:
     return f"{shape.name} = TypedDict(\n    {quote(shape.name)},\n    {{\n{lines}    }},\n)"
 
 
-def member(field: Field) -> str:
+def member(field: TypedField) -> str:
     """A field of a type, its bounds above it."""
     return f"{comment(field.text, '    ')}    {field.name}: {wrap(field)}\n"
 
 
-def wrap(field: Field) -> str:
+def wrap(field: TypedField) -> str:
     """The type of a field."""
     return field.type if field.required else f"NotRequired[{field.type}]"
 
 
-def define(operation: Operation) -> str:
+def define(operation: TypedOperation) -> str:
     """A method."""
     taken = {*keyword.kwlist, "self", "body", "query", "cast"}
     parts = {field.name: unused([snake(field.name) or "value"], taken) for field in operation.parts}

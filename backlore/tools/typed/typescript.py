@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backlore.tools.typed.document import Document, Field, Language, Operation, Shape, camel, snake, unused
+from backlore.tools.typed.document import Document, Language, Shape, TypedField, TypedOperation, camel, snake, unused
 
 TEMPLATE = Path(__file__).parent / "client.ts.in"
 # Words that no parameter may be called by: the language's, and what a method uses itself.
@@ -69,14 +69,14 @@ def declare(shape: Shape) -> str:
     return f"{comment(shape.text, '')}export interface {shape.name} {{\n{lines}}}"
 
 
-def member(field: Field) -> str:
+def member(field: TypedField) -> str:
     """A field of a type, its bounds above it."""
     name = field.name if re.fullmatch(r"[A-Za-z_$][\w$]*", field.name, re.ASCII) else json.dumps(field.name)
     mark = "" if field.required else "?"
     return f"{comment(field.text, '  ')}  {name}{mark}: {tidy(field.type)};\n"
 
 
-def define(operation: Operation) -> str:
+def define(operation: TypedOperation) -> str:
     """A method."""
     taken = {*RESERVED.split(), "body", "query"}
     parts = {field.name: unused([camel(snake(field.name)) or "value"], taken) for field in operation.parts}

@@ -49,7 +49,7 @@ class BadMessage(Exception):
         self.word = word
 
 
-class Line(NamedTuple):
+class RequestLine(NamedTuple):
     """What the first line of a head says."""
 
     method: str
@@ -72,7 +72,7 @@ class Said(NamedTuple):
 class Head(NamedTuple):
     """What stands before a body."""
 
-    line: Line
+    line: RequestLine
     said: Said
 
 
@@ -123,7 +123,7 @@ def read_head(raw: bytes) -> Head:
     return Head(line, said)
 
 
-def read_line(raw: bytes) -> Line:
+def read_line(raw: bytes) -> RequestLine:
     """The first line (§3). Raises BadMessage."""
     found = LINE.fullmatch(raw)
     if found is None:
@@ -145,7 +145,7 @@ def read_line(raw: bytes) -> Line:
     if version != b"1.1" and version != b"1.0":
         raise BadMessage(505, "http")
     raw_path, _, query = target.partition(b"?")
-    return Line(method.decode(), authority, unquote(raw_path.decode()), raw_path, query, version.decode())
+    return RequestLine(method.decode(), authority, unquote(raw_path.decode()), raw_path, query, version.decode())
 
 
 read_line_again = lru_cache(1000)(read_line)
