@@ -37,7 +37,7 @@ from backlore.core.schema import FilesConfig
 from backlore.process.program import find_binary
 from backlore.services.files.courier import AT_ONCE
 from backlore.services.files.files import Files
-from tests.buckets import BUCKET, KEYS, S3Server, s3_server
+from tests.kit.buckets import BUCKET, KEYS, S3Server, s3_server
 
 SIZE = 4096  # bytes of an object
 USERS = [f"user{number:012}" for number in range(8)]

