@@ -89,6 +89,7 @@ class Server:
         self.words = [sys.executable, "-m", "backlore.cli", "run", *str(flags.pop("env", "dev")).split()]
         self.words += ["--app", str(self.folder), "--port", str(self.port), "--data", str(self.data)]
         self.words += ["--workers", str(workers)]
+        self.children = workers + 1  # and the tasks
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes]
 
@@ -101,7 +102,16 @@ class Server:
             while " serves on " not in self.said():
                 assert self.process.poll() is None and time.monotonic() < until, self.said()
                 time.sleep(0.02)
+            self._wait_for_all()
         return self
+
+    def _wait_for_all(self) -> None:
+        """It serves when one worker is ready; of the others one may just have been forked, and have no name yet."""
+        until = time.monotonic() + 2  # where one of them can't live, they are never all there
+        while time.monotonic() < until:
+            if sum("backlore.process.worker" in words_of(each) for each in self.family()) >= self.children:
+                break
+            time.sleep(0.02)
 
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
