@@ -144,7 +144,16 @@ def import_own(name: str) -> ModuleType:
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
-        raise ConfigError(blame(error, folder) or f"{name}.py: {type(error).__name__}: {error}") from None
+        why = blame(error, folder) or f"{name}.py: {type(error).__name__}: {error}"
+        taken = taken_names(folder) if isinstance(error, ImportError | AttributeError) else []
+        hint = f". {taken[0]} has the name of a module that is loaded already: rename it." if taken else ""
+        raise ConfigError(why + hint) from None
+
+
+def taken_names(folder: Path) -> list[str]:
+    """Files of an application that `import` doesn't find: others of their names were loaded before."""
+    found = [(file.name, getattr(sys.modules.get(file.stem), "__file__", None)) for file in sorted(folder.glob("*.py"))]
+    return [name for name, loaded in found if loaded and real(Path(loaded).parent) != folder]
 
 
 def settle(config: dict[str, Any]) -> Settings:

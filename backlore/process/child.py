@@ -1,21 +1,27 @@
 """A process of the master's, seen from the master: started, listened to, ended.
 
-Law: what it says comes by its line alone, `ready` or why it can't start; the line ends when either side does.
+Law: what it says comes by its line alone: perhaps its process id, then `ready` or why it can't start. The line ends
+when either side does.
 """
 
+import contextlib
 import signal
 import socket
+import subprocess
 import time
 
-from backlore.process.zygote import Zygote
+import msgspec
 
-READY = b"ready\n"  # all that a child says on its line, unless it can't start
+from backlore.core.config import Context
+from backlore.process.zygote import Newborn, Zygote, python
+
+READY = b"ready\n"  # all that a child says on its line after its process id, unless it can't start
 
 
 class Child:
-    """A worker or the tasks process."""
+    """A worker or the tasks process, forked by a zygote, or without one executed. Raises OSError."""
 
-    def __init__(self, role: str, zygote: Zygote, listener: socket.socket):
+    def __init__(self, role: str, context: Context, zygote: Zygote | None, listener: socket.socket):
         self.role = role
         self.born = time.monotonic()
         self.ready = False
@@ -24,7 +30,14 @@ class Child:
         self._hung_up = False
         self.line, theirs = socket.socketpair()
         self.line.setblocking(False)
-        self.process = zygote.bear(role, theirs, listener)
+        self.process: Newborn | subprocess.Popen[bytes]
+        if zygote:
+            self.process = zygote.bear(role, theirs, listener)
+            return
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.line.close)
+            self.process = execute(role, context, theirs, listener)
+            undo.pop_all()
 
     def look(self) -> bool:
         """Read what it said on its line; whether it has just become ready."""
@@ -35,6 +48,9 @@ class Child:
         except ConnectionError:
             said = b""
         self._hung_up = not said
+        if isinstance(self.process, Newborn) and self.process.pid is None and said[:1].isdigit():
+            pid, _, said = said.partition(b"\n")
+            self.process.born(int(pid))
         became = said == READY
         self.ready = self.ready or became
         if not became:
@@ -42,11 +58,24 @@ class Child:
         return became
 
     def ended(self) -> bool:
-        """Whether it has. Of one that outlived its zygote the end of its line tells."""
-        return self.process.poll() is not None or (self._hung_up and self.process.zygote.gone)
+        """Whether it has, or never came to be."""
+        return self.process.poll() is not None or (self.process.pid is None and self._hung_up)
 
-    def end(self, seconds: float, hurry: bool = False) -> None:
-        """Tell it to drain and end, soon if in a `hurry`; it is killed if it hasn't within `seconds`."""
+    def end(self, seconds: float, number: int = signal.SIGTERM) -> None:
+        """Tell it by a signal to drain and end; it is killed if it hasn't within `seconds`."""
         if not self.ending:
             self.ending = time.monotonic() + seconds
-            self.process.send_signal(signal.SIGUSR1 if hurry else signal.SIGTERM)
+            self.process.send_signal(number)
+
+
+def execute(role: str, context: Context, line: socket.socket, listener: socket.socket) -> subprocess.Popen[bytes]:
+    """A child with a Python of its own; `line` is closed here. Raises OSError."""
+    with line:
+        handles = [line.fileno(), listener.fileno()]
+        words = [*python(), "-m", "backlore.process.worker", role, msgspec.json.encode(context).decode()]
+        return subprocess.Popen(
+            [*words, *map(str, handles)],
+            pass_fds=handles,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the master, which lets us drain
+        )

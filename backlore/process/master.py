@@ -4,6 +4,8 @@ Laws: signal handlers set flags only; a worker is replaced by starting the new o
 engine is stopped last; one master to a data folder.
 """
 
+import contextlib
+import os
 import selectors
 import signal
 import socket
@@ -25,7 +27,7 @@ from backlore.process.engine import Engine
 from backlore.process.program import EngineError
 from backlore.process.terminal import Terminal
 from backlore.process.watch import Watch
-from backlore.process.zygote import Zygote
+from backlore.process.zygote import Zygote, adopt_orphans
 
 BACKLOG = 4096  # connections that wait to be accepted
 SOON = 5.0  # seconds: a child that dies younger is started again with a growing pause
@@ -48,7 +50,11 @@ class Master:
         self._slots: list[Child | None] = [None for _ in self._roles]
         self._pauses = [0.0 for _ in self._roles]
         self._starts = [0.0 for _ in self._roles]  # when an empty slot is filled again
-        self._zygotes: list[Zygote] = []  # the last one bears; those that are retired wait for their children
+        self._forks = adopt_orphans()
+        self._zygote: Zygote | None = None  # bears those that are missing
+        self._fresh: Zygote | None = None  # bears those with the new code of a reload, until one of them is ready
+        self._retired: list[Zygote] = []
+        self._refreshes = False  # a reload under way wants new code of the libraries, and of ours
         self._leaving: list[Child] = []  # replaced, draining
         self._coming: dict[int, Child] = {}  # replacements of the slots' children, not ready yet
         self._renew: list[int] = []  # slots whose children a reload has still to replace
@@ -77,7 +83,7 @@ class Master:
                 self._probe()
             self._selector = selectors.DefaultSelector()
             self._heed_signals()
-            self._zygote()  # it gets ready while the engine does
+            self._bearer()  # it gets ready while the engine does
             self._start_engine()
             while not self._stop:
                 self._turn()
@@ -91,7 +97,7 @@ class Master:
             raise
         finally:
             self._listener.close()
-            for zygote in self._zygotes:
+            for zygote in self._zygotes():
                 zygote.end()
             if self._engine:
                 self._engine.stop()
@@ -157,13 +163,15 @@ class Master:
             if self._watch and hangup:
                 self._watch.settle()
             self._renew = list(range(len(self._roles)))
-            for zygote in self._zygotes:
-                zygote.retire()  # new code may be the libraries', or ours
+            if hangup:
+                self._drop_fresh()
+                self._refreshes = True
             self.notify("info", "master.reload")
         for slot, child in enumerate(self._slots):
             self._look_at(slot, child)
         self._look_at_coming()
         self._look_at_leaving()
+        self._bury_strangers()
 
     def _rest(self) -> float:
         """Seconds until we look again, unless something wakes us."""
@@ -175,31 +183,79 @@ class Master:
     def _loading(self) -> bool:
         return self._engine is not None and self._engine.loading
 
-    def _start(self, slot: int) -> Child:
-        child = Child(self._roles[slot], self._zygote(), self._listener)
+    def _start(self, slot: int, zygote: Zygote | None) -> Child:
+        child = Child(self._roles[slot], self._context, zygote, self._listener)
         self._selector.register(child.line, selectors.EVENT_READ)
         return child
 
-    def _zygote(self) -> Zygote:
-        """The one that bears; a new one after a reload, and when there is none."""
-        if not self._zygotes or self._zygotes[-1].retired:
-            zygote = Zygote(self._context)
-            self._selector.register(zygote.line, selectors.EVENT_READ)
-            self._zygotes.append(zygote)
-        return self._zygotes[-1]
+    def _new_zygote(self) -> Zygote | None:
+        if not self._forks:
+            return None
+        zygote = Zygote(self._context)
+        self._selector.register(zygote.line, selectors.EVENT_READ)
+        return zygote
+
+    def _zygotes(self) -> list[Zygote]:
+        return [zygote for zygote in (self._zygote, self._fresh, *self._retired) if zygote]
+
+    def _bearer(self) -> Zygote | None:
+        """The zygote for children that are missing."""
+        self._zygote = self._zygote or self._new_zygote()
+        return self._zygote
+
+    def _bearer_of_reload(self) -> Zygote | None:
+        """The same for those with new code."""
+        if not self._refreshes:
+            return self._bearer()
+        self._fresh = self._fresh or self._new_zygote()
+        return self._fresh
+
+    def _prove_fresh(self) -> None:
+        """A child of the fresh zygote is ready: from now on all are of it."""
+        if self._fresh:
+            self._retire(self._zygote)
+            self._zygote, self._fresh = self._fresh, None
+        self._refreshes = False
+
+    def _drop_fresh(self) -> None:
+        self._retire(self._fresh)
+        self._fresh, self._refreshes = None, False
+
+    def _retire(self, zygote: Zygote | None) -> None:
+        if zygote:
+            zygote.retire()
+            self._retired.append(zygote)
 
     def _look_at_zygotes(self) -> None:
-        for zygote in list(self._zygotes):
+        for zygote in self._zygotes():
             if zygote.look():
                 continue
             self._selector.unregister(zygote.line)
             zygote.end()
-            self._zygotes.remove(zygote)
-            if not zygote.retired:
-                died = {"pid": zygote.process.pid, "status": zygote.process.returncode}
-                self.notify("error", "zygote.died", **died)
-                if zygote.proven:  # else when a child is needed, with the pauses of that
-                    self._zygote()
+            if zygote.retired:
+                self._retired.remove(zygote)
+                continue
+            died = {"pid": zygote.process.pid, "status": zygote.process.returncode}
+            self.notify("error", "zygote.died", **died)
+            if zygote is self._fresh:
+                self._fresh = None
+                continue
+            self._zygote = None
+            if zygote.ready:
+                with contextlib.suppress(OSError):  # there is no room for one: later, when a child is needed
+                    self._bearer()
+
+    def _bury_strangers(self) -> None:
+        """Reap those that we have adopted, whose parents the application, or the engine, has started and lost."""
+        children = [child for child in (*self._slots, *self._coming.values(), *self._leaving) if child]
+        ours = {child.process.pid for child in children} | {zygote.process.pid for zygote in self._zygotes()}
+        if self._engine:
+            ours.add(self._engine.process.pid)
+        if not self._forks or None in ours:  # a child that has not told its pid yet must not be taken for one of them
+            return
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in ours:
+                os.waitpid(ended.si_pid, 0)
 
     def _bury(self, child: Child) -> None:
         child.look()  # for its last word
@@ -231,7 +287,14 @@ class Master:
             self._slots[slot] = None
             self._schedule(slot, child)
         if not (self._slots[slot] or self._stop) and time.monotonic() >= self._starts[slot]:
-            self._slots[slot] = self._start(slot)
+            try:
+                self._slots[slot] = self._start(slot, self._bearer())
+            except OSError as error:  # too many processes or files, or no memory: there may be some later
+                if not self._serves:
+                    raise EngineError(f"No process can be started: {error}.") from None
+                self._starts[slot] = time.monotonic() + PAUSE[1]
+                failed = {"role": self._roles[slot], "why": str(error), "starts_again_in": PAUSE[1]}
+                self.notify("error", "worker.failed", **failed)
 
     def _is_dead(self, child: Child) -> bool:
         """Whether it has ended; one that never gets ready, or does not end when told to, is ended here."""
@@ -262,12 +325,17 @@ class Master:
         at_once = len(self._roles) if self._hurry else 1
         while self._renew and len(self._coming) < at_once and self._renew[0] not in self._coming:
             slot = self._renew.pop(0)
-            self._coming[slot] = self._start(slot)
+            try:
+                self._coming[slot] = self._start(slot, self._bearer_of_reload())
+            except OSError as error:
+                self._call_off(f"no process can be started: {error}")
+                return
         for slot, child in list(self._coming.items()):
             if child.look():
+                self._prove_fresh()
                 old, self._slots[slot] = self._slots[slot], self._coming.pop(slot)
                 if old:
-                    old.end(self.settings.config.drain + 2, self._hurry)
+                    old.end(self.settings.config.drain + 2, signal.SIGUSR1 if self._hurry else signal.SIGUSR2)
                     self._leaving.append(old)
                 if not self._renew and not self._coming:
                     self.notify("info", "master.reloaded")
@@ -282,6 +350,7 @@ class Master:
             child.end(self.settings.config.drain + 2)
         self._leaving += self._coming.values()
         self._coming, self._renew = {}, []
+        self._drop_fresh()
         self.notify("error", "master.reload.failed", why=f"{why}; the old code goes on")
 
     def _look_at_leaving(self) -> None:

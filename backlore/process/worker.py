@@ -1,18 +1,21 @@
 """A process of the master's: `serve` answers requests through our door, `tasks` runs the periodic tasks.
 
-Forked by the zygote, which has imported this module. LINE is a socket to the master: we say `ready` on it, or what of
-the application is wrong, and when it ends the master is dead and so are we.
+Forked by the zygote, which has imported this module, or executed where there is none. LINE is a socket to the master:
+we say `ready` on it, or what of the application is wrong. When it ends the master is dead, and we end too.
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import msgspec
 import uvloop
 
 from backlore.core.blame import blame
@@ -29,9 +32,18 @@ Served: TypeAlias = "Backend | Alone"
 # A draining worker looks again and again whether it is still asked. What follows is counted in looks, not in seconds:
 # on a machine that is so busy that we come late, clients come late too.
 LOOK = 0.02  # seconds from one to the next
-QUIET = 15  # looks without a request after which nobody is thought to use it
-HASTE = 3  # the same when somebody who has just written new code waits for it
-LINGER = 50  # looks at most while it tells its clients to connect anew
+
+
+class Pace(NamedTuple):
+    """How long a draining worker tells its clients to connect anew, in looks."""
+
+    quiet: int  # without a request, after which nobody is thought to use it
+    most: int  # in any case
+
+
+STOP = Pace(15, 50)  # the whole server ends: there is nobody to connect to
+RELOAD = Pace(100, 250)  # another worker has come in its place, and nobody waits for this one to go
+HURRY = Pace(3, 50)  # the same when somebody waits who has just written new code
 # What goes wrong in one of these ends with it: the loop, and all else in it, goes on.
 CONTAINED = frozenset({"future", "task", "asyncgen", "transport"})
 
@@ -44,14 +56,15 @@ class Worker:
         self.line = line
         self.listener = listener
         self.stop = asyncio.Event()
-        self.quiet = QUIET
+        self.pace = STOP
         self.status = 0
 
     async def live(self, work: Callable[["Worker"], Awaitable[None]]) -> int:
         """Work until told to stop; the exit status."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self.stop.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._hurry)
+        loop.add_signal_handler(signal.SIGTERM, self._stop, STOP)
+        loop.add_signal_handler(signal.SIGUSR1, self._stop, HURRY)
+        loop.add_signal_handler(signal.SIGUSR2, self._stop, RELOAD)
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.set_exception_handler(self._uncaught)
         try:
@@ -73,8 +86,8 @@ class Worker:
         """Tell the master that this process does its work."""
         self.line.sendall(b"ready\n")
 
-    def _hurry(self) -> None:
-        self.quiet = HASTE
+    def _stop(self, pace: Pace) -> None:
+        self.pace = pace
         self.stop.set()
 
     def _uncaught(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -97,30 +110,30 @@ async def serve(worker: Worker) -> None:
     await door.open(worker.listener)
     worker.ready()
     await worker.stop.wait()
-    await drain(app, door, worker.quiet)
+    await drain(app, door, worker.pace)
 
 
-async def drain(app: Served, door: Door, quiet: int) -> None:
-    """Ask clients to connect anew until none has asked for `quiet` looks; then let requests under way end."""
+async def drain(app: Served, door: Door, pace: Pace) -> None:
+    """Ask clients to connect anew until none of them asks any more; then let requests under way end."""
     loop = asyncio.get_running_loop()
     app.web.draining = True
     until = loop.time() + app.settings.config.drain
     door.shut()  # others listen; a client that came to us now would be sent away at once
-    await wait_for_quiet(app, quiet)
+    await wait_for_quiet(app, door, pace)
     while app.web.under_way and loop.time() < until:
         await asyncio.sleep(LOOK)
     await door.close(max(until - loop.time(), LOOK))
 
 
-async def wait_for_quiet(app: Served, quiet: int) -> None:
-    """Until nobody has asked for so many looks, or not for long."""
+async def wait_for_quiet(app: Served, door: Door, pace: Pace) -> None:
+    """Until no client is there, or none has asked for so long."""
     served, still = app.web.served, 0
-    for _ in range(LINGER):
+    for _ in range(pace.most):
+        if not door.connections or still == pace.quiet:
+            break
         await asyncio.sleep(LOOK)
         still = still + 1 if app.web.served == served else 0
         served = app.web.served
-        if still == quiet:
-            break
 
 
 async def tasks(worker: Worker) -> None:
@@ -153,8 +166,9 @@ def die_with_master(line: socket.socket) -> None:
     """A thread that waits for the end of the line. A frozen event loop can't keep it from its work."""
 
     def wait() -> None:
-        while line.recv(100):
-            pass
+        with contextlib.suppress(OSError):  # the end, when the master left unread what we have said
+            while line.recv(100):
+                pass
         os._exit(1)
 
     threading.Thread(target=wait, name="line", daemon=True).start()
@@ -178,3 +192,8 @@ def main(role: str, context: Context, make: Callable[[], Served], line: socket.s
         status = 1
     notify.flush()
     os._exit(status)  # threads that still hash a password must not keep us
+
+
+if __name__ == "__main__":  # executed: `python -m backlore.process.worker ROLE CONTEXT LINE LISTENER`
+    given = msgspec.json.decode(sys.argv[2], type=Context)
+    main(sys.argv[1], given, maker(given.serves), *(socket.socket(fileno=int(each)) for each in sys.argv[3:]))

@@ -1,26 +1,24 @@
-"""The process that workers are forked from: it has imported Backlore once, for all of them.
+"""The process that workers are forked from: it has imported Backlore once, for all of them. On Linux.
 
-Started as `python -m backlore.process.zygote birth CONTEXT MASTER`. MASTER is a socket: the master writes the role of
-a child on it, with the child's line and the listener as descriptors; the zygote writes `PID` when the child is there,
-`0 ERRNO` when there can be none now, and `PID STATUS` when one has ended. When the socket ends, it bears no more and
-ends with the last of its children.
+Started as `python -m backlore.process.zygote birth CONTEXT MASTER`. MASTER is a socket. The zygote writes `ready` on it
+after its imports. The master writes the role of a child on it, with two descriptors: the child's line and the listener.
+The zygote forks twice, so that the child's parent ends and the master adopts the child, which tells its process id on
+its line. When the socket ends, the zygote ends.
 
-Laws: it imports what is Backlore's and its libraries', and nothing of the application, whose code may start threads or
-open connections; it has one thread, no event loop, and no descriptor but the standard streams and its sockets.
-
-It forks without exec on macOS too. That is safe there as long as nothing before the fork has called one of the system's
-frameworks that start threads, as imports don't. Its children can't be told apart there in `ps`.
+Laws: it imports Backlore and its libraries, and nothing of the application, whose code may start threads or open
+connections. It has one thread, no event loop, and no descriptor but the standard streams and its socket. A child of a
+zygote with more threads, which something like a profiler has started, executes a new Python instead.
 """
 
 import contextlib
-import ctypes
 import gc
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
 from pathlib import Path
 
@@ -29,168 +27,188 @@ import msgspec
 from backlore.core.config import Context
 
 # Held back in the zygote, which ends by its socket alone, and delivered in the child: no moment in which one is lost.
-HELD = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
-LETTERS = 5  # of a role: each has as many, so that a message ends where the next begins
+HELD = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
+READY = b"ready"
+SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+
+# In the master
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of descendants whose own parent has ended; whether the system can do that."""
+    if sys.platform != "linux":  # macOS can't, nor is a fork without exec safe there
+        return False
+    import ctypes
+
+    return bool(ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def python() -> list[str]:
+    """The words that start our Python. The working directory is on its path only if it is on ours."""
+    return [sys.executable] if {"", os.getcwd()} & set(sys.path) else [sys.executable, "-P"]
 
 
 class Newborn:
-    """A child of the zygote's, as far as the master needs a Popen. It has a pid as soon as the zygote tells it."""
+    """A child that the master has asked for, with what the master needs of a Popen. Its line tells its pid."""
 
-    def __init__(self, zygote: "Zygote", line: socket.socket):
-        self.zygote = zygote
+    def __init__(self, zygote: "Zygote"):
         self.pid: int | None = None
-        self.returncode: int | None = None  # None also of one that outlived its zygote: nobody tells
-        self._line = line  # until it has arrived: macOS may lose what its sender closes before
+        self.returncode: int | None = None
+        self._zygote = zygote
         self._owed: int | None = None  # a signal that came before the pid
 
+    def born(self, pid: int) -> None:
+        self.pid = pid
+        if self._owed:
+            self.send_signal(self._owed)
+
     def poll(self) -> int | None:
-        self.zygote.look()
+        if self.pid and self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
         if self.pid is None:
             self._owed = number
-        elif self.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+        elif self.poll() is None:
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once; when it isn't there for so long, its zygote hangs."""
+        """End it at once. If it has no pid after so long, its zygote hangs."""
         if self.pid is None:
-            self.zygote.process.kill()
+            self._zygote.process.kill()
         self.send_signal(signal.SIGKILL)
-
-    def arrived(self, pid: int) -> None:
-        self._line.close()
-        self.pid = pid
-        if self._owed:
-            self.send_signal(self._owed)
-
-    def failed(self, status: int) -> None:
-        self._line.close()
-        self.returncode = status
 
 
 class Zygote:
-    """The zygote, seen from the master: started, asked for children, retired for one with newer code."""
+    """The zygote, as the master sees it."""
 
     def __init__(self, context: Context):
+        self.ready = False  # it has imported all
         self.retired = False
-        self.gone = False
-        self.proven = False  # it has borne a child
-        self.line, theirs = socket.socketpair()
-        self.line.setblocking(False)
-        words = [sys.executable, "-m", "backlore.process.zygote", "birth", msgspec.json.encode(context).decode()]
-        self.process = subprocess.Popen(
-            [*words, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        theirs.close()
-        self._unborn: deque[Newborn] = deque()  # in the order in which they were asked for
-        self._living: dict[int, Newborn] = {}
+        self.line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._asked: deque[tuple[str, socket.socket, socket.socket]] = deque()
+        with theirs:
+            self.line.setblocking(False)
+            words = [*python(), "-m", "backlore.process.zygote", "birth", msgspec.json.encode(context).decode()]
+            try:
+                self.process = subprocess.Popen(
+                    [*words, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError:
+                self.line.close()
+                raise
 
     def bear(self, role: str, line: socket.socket, listener: socket.socket) -> Newborn:
-        """A child, which gets two sockets; `line` is closed here."""
-        child = Newborn(self, line)
-        try:
-            socket.send_fds(self.line, [role.encode()], [line.fileno(), listener.fileno()])
-            self._unborn.append(child)
-        except OSError as error:  # most likely the zygote is dead
-            child.failed(error.errno or 1)
-        return child
+        """A child, which gets the two sockets; `line` is closed here."""
+        self._asked.append((role, line, listener))
+        self._ask()
+        return Newborn(self)
 
     def look(self) -> bool:
-        """Read what it said of its children; whether it is there."""
-        if self.gone:
-            return False
-        self.gone = self.process.poll() is not None  # asked first, so that its last words are read
+        """Read whether it is ready; whether it is there."""
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            for said in self.line.recv(10_000).splitlines():
-                self._heed(*map(int, said.split()))
-        while self.gone and self._unborn:
-            self._unborn.popleft().failed(self.process.returncode)
-        return not self.gone
+            self.ready = self.line.recv(len(READY)) == READY or self.ready
+        self._ask()
+        return self.process.poll() is None
 
-    def _heed(self, pid: int, status: int | None = None) -> None:
-        if status is None:
-            self.proven = True
-            self._living[pid] = self._unborn.popleft()
-            self._living[pid].arrived(pid)
-        elif pid:
-            self._living.pop(pid).returncode = status
-        else:
-            self._unborn.popleft().failed(status)
+    def _ask(self) -> None:
+        """Ask for children: not before the zygote can answer, and for no more than its socket takes."""
+        while self.ready and self._asked:
+            role, line, listener = self._asked[0]
+            try:
+                socket.send_fds(self.line, [role.encode()], [line.fileno(), listener.fileno()])
+            except BlockingIOError:
+                return
+            except OSError:  # it is dead: the end of its line tells the child's
+                pass
+            self._asked.popleft()
+            line.close()
+        if self.retired and not self._asked:
+            with contextlib.suppress(OSError):
+                self.line.shutdown(socket.SHUT_WR)
 
     def retire(self) -> None:
-        """Bear no more. It stays until the last of its children has ended, for it alone learns how."""
+        """Let it end once it has borne all that it was asked for."""
         self.retired = True
-        with contextlib.suppress(OSError):
-            self.line.shutdown(socket.SHUT_WR)
+        self._ask()
 
     def end(self) -> None:
-        """End it at once. Children that it still has follow when their lines end."""
+        """End it at once. What it was asked for and has not borne yet ends with its line."""
         self.process.kill()
         self.process.wait()
         self.line.close()
+        for _, line, _ in self._asked:
+            line.close()
+        self._asked.clear()
+
+
+# In the zygote
 
 
 def bear(master: socket.socket) -> tuple[str, list[int]]:
     """Fork whenever the master asks. Returns in each child, with its role and its descriptors; in the zygote never."""
-    awake, wakes = socket.socketpair()
-    with master, awake, wakes:
-        for end in (awake, wakes):
-            end.setblocking(False)
-        signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # it only wakes us
-        while True:
-            ready, _, _ = select.select([master, awake], [], [])
-            if awake in ready:
-                awake.recv(1000)
-            tell_ended(master, os.WNOHANG)
-            if master not in ready:
-                continue
-            try:
-                role, handles, _, _ = socket.recv_fds(master, LETTERS, 2)
-            except ConnectionError:  # it died before it had read all
-                role = b""
-            if not role:
-                tell_ended(master, 0)
-                sys.exit()
-            try:
-                if not (pid := os.fork()):
-                    signal.set_wakeup_fd(-1)
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    return role.decode(), handles
-                tell(master, f"{pid}\n")
-            except OSError as error:  # too many processes, or no memory: there may be some later
-                os.write(handles[0], str(error).encode())
-                tell(master, f"0 {error.errno}\n")
-            for handle in handles:
-                os.close(handle)
+    while True:
+        try:
+            role, handles, _, _ = socket.recv_fds(master, 20, 2)
+        except ConnectionError:  # the master has died
+            role = b""
+        if not role:
+            sys.exit()
+        try:
+            if fork_twice():
+                with contextlib.suppress(OSError):  # the master has died, as the end of the line will tell
+                    os.write(handles[0], b"%d\n" % os.getpid())
+                return role.decode(), handles
+        except OSError as error:  # too many processes, or no memory: there may be some later
+            with contextlib.suppress(OSError):
+                os.write(handles[0], f"No process could be forked: {error}.".encode())
+        for handle in handles:
+            os.close(handle)
 
 
-def tell_ended(master: socket.socket, options: int) -> None:
-    """Tell of the children that have ended, or wait for all that will."""
-    with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, options))[0]:
-            tell(master, f"{ended[0]} {os.waitstatus_to_exitcode(ended[1])}\n")
-
-
-def tell(master: socket.socket, text: str) -> None:
-    with contextlib.suppress(OSError):  # it is dead
-        master.sendall(text.encode())
+def fork_twice() -> bool:
+    """Fork a child that the master adopts. Returns in both: whether we are it. Raises OSError."""
+    if between := os.fork():
+        status = os.waitstatus_to_exitcode(os.waitpid(between, 0)[1])
+        if status > 0:
+            raise OSError(status, os.strerror(status))
+        return False
+    between = os.getpid()
+    try:
+        if os.fork():
+            os._exit(0)
+    except OSError as error:
+        os._exit(error.errno or 1)
+    while os.getppid() == between:  # the master can't wait for it before
+        time.sleep(0.0005)
+    return True
 
 
 def rename(role: str) -> None:
-    """In `ps`, show the command line of a worker: in place of ours and as long, for it can't grow. On Linux."""
-    if sys.platform == "linux":
+    """In `ps`, show the command line of a worker: in place of the zygote's and as long, for it can't grow."""
+    import ctypes
+
+    with contextlib.suppress(OSError):  # there is no /proc, so nobody sees it either
         start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45])  # arg_start, of proc(5)
         shown = Path("/proc/self/cmdline").read_bytes()
         words = shown.replace(b".zygote\0birth\0", b".worker\0%s\0" % role.encode(), 1)
         if start and len(words) == len(shown):
             ctypes.memmove(start, words, len(words))
+
+
+def has_threads() -> bool:
+    """Whether this process has more than one. A fork takes only the one that calls it, whatever the others hold."""
+    try:
+        return len(os.listdir("/proc/self/task")) > 1
+    except OSError:
+        return threading.active_count() > 1  # those of Python's, at least
 
 
 def main() -> None:
@@ -202,13 +220,21 @@ def main() -> None:
     context = msgspec.json.decode(sys.argv[2], type=Context)
     make = worker.maker(context.serves)  # which imports all that a worker needs
     gc.freeze()
-    role, handles = bear(socket.socket(fileno=int(sys.argv[3])))
+    master = socket.socket(fileno=int(sys.argv[3]))
+    executes = has_threads()
+    with contextlib.suppress(OSError):  # the master has died
+        master.send(READY)
+    role, handles = bear(master)
+    master.close()
     os.setsid()
-    rename(role)
-    gc.enable()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     for handle in handles:
-        os.set_inheritable(handle, False)
+        os.set_inheritable(handle, executes)
+    if executes:
+        words = [*python(), "-m", "backlore.process.worker", role, sys.argv[2], *map(str, handles)]
+        os.execv(sys.executable, words)
+    rename(role)
+    gc.enable()
     line, listener = (socket.socket(fileno=handle) for handle in handles)
     worker.main(role, context, make, line, listener)
 

@@ -163,7 +163,7 @@ def test_nothing_is_added_for_an_owner_who_has_gone(run: Run) -> None:
                 files.undelete(ANN, dead.id),
                 uploads.create(ANN, "d", 5),
                 files.revoke_links(ANN),
-                bring(files, ANN, upload.id, b"last" if gone else b""),
+                bring(uploads, ANN, upload.id, b"last" if gone else b""),
             ):
                 with pytest.raises(Gone):
                     await refused

@@ -96,6 +96,7 @@ def in_pieces(content: bytes, cuts: Sequence[int], folder: Path, block: int, lon
 )
 @example(b"\n", [], 2, 1, 1, (0, 1), NEVER, Wanted())
 @example(b"aa\r\n" * 5, [], 2, 2, 1, (1, 19), AT_ONCE, Wanted((), ("a$",)))
+@example(b"ba", [], 2, 1, 1, (0, -1), NEVER, Wanted((), ("b$",)))
 def test_windows_have_each_line_once(
     scratch: Path,
     content: bytes,

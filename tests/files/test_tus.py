@@ -538,7 +538,7 @@ def test_killed_in_the_middle(tmp_path: Path, what: str) -> None:
 
 def test_what_expires_is_collected(tmp_path: Path) -> None:
     settings = {"files": {"free": 0, "unfinished": 3600.0}}
-    sweep = "server.app.files.sweep()"
+    sweep = "server.app.uploads.sweep()"
     with serving(KEEPING, tmp_path, settings=settings) as server, person(server, "kim") as user:
         whole = begin(user, 5, "whole")
         add(user, whole, 0, b"12345")
@@ -844,7 +844,7 @@ def test_on_file_servers(engine: Engine, tmp_path: Path) -> None:
             async with asyncio.timeout(20):  # it is known to be back only once it was asked
                 while set.union(*(server.names() for server in servers)) != {file.blobs[0][0]}:
                     await house.redis.zadd(key("uploads", "all"), {f"{ANN} {made.id}": 1}, xx=True)
-                    await house.files.sweep()
+                    await house.uploads.sweep()
                     await asyncio.sleep(0.1)
 
     with file_servers(tmp_path, 2) as servers:

@@ -367,7 +367,7 @@ def test_a_host_that_is_none_of_ours(host: str, source: Path) -> None:
 def test_a_checkout_in_a_folder_with_a_space_and_by_a_link(tmp_path: Path) -> None:
     """Whose path is too long for the first line of a script, too. What is installed is borrowed from ours."""
     checkout = tmp_path / "with a space" / ("long" * 40)
-    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*[!p]", "tests", "bench", "docs"))
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*[!p]", "tests", "bench"))
     shutil.copy(ROOT / ".setup", checkout)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", checkout / ".venv"], check=True)
     site = next(checkout.glob(".venv/lib/*/site-packages"))

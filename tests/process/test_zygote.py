@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ import multipart
 import psutil
 import pytest
 
+from backlore.core.config import Context
+from backlore.process.zygote import Zygote, python
 from tests.conftest import KINDS, Server, serving, words_of
 from tests.process.test_faults import Load, check_counted, start_fails, until
 
@@ -44,7 +47,9 @@ def zygotes_of(server: Server) -> list[psutil.Process]:
 
 
 def children_of(server: Server) -> list[psutil.Process]:
-    return [each for each in server.family() if "backlore.process.worker" in words_of(each)]
+    """Direct ones of the master, which adopts them."""
+    children = psutil.Process(server.process.pid).children()
+    return [each for each in children if "backlore.process.worker" in words_of(each)]
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -74,7 +79,7 @@ def flags_of(process: psutil.Process, handle: str) -> int:
 
 def test_no_descriptor_reaches_who_has_no_use_for_it(server: Server) -> None:
     [zygote], children = zygotes_of(server), children_of(server)
-    assert zygote.num_fds() == 6 and len(sockets_of(zygote)) == 3  # with the standard streams
+    assert zygote.num_fds() == 4 and len(sockets_of(zygote)) == 1  # with the standard streams
     master = psutil.Process(server.process.pid)
     for child in children:
         assert not sockets_of(child) & sockets_of(zygote)
@@ -85,14 +90,19 @@ def test_no_descriptor_reaches_who_has_no_use_for_it(server: Server) -> None:
         assert all(flags_of(child, each) & os.O_CLOEXEC for each in opened)
 
 
+def signals_of(pid: int) -> dict[str, int]:
+    said = Path(f"/proc/{pid}/status").read_text()
+    return {line[:6]: int(line.split()[1], 16) for line in said.splitlines() if re.match("Sig[BIC]", line)}
+
+
 def test_a_child_is_as_if_it_had_been_started_alone(server: Server) -> None:
     [zygote] = zygotes_of(server)
     assert zygote.num_threads() == 1
+    by_us = signals_of(os.getpid())["SigIgn"]  # that is inherited
     for each in children_of(server):
-        said = Path(f"/proc/{each.pid}/status").read_text()
-        signals = {line[:6]: int(line.split()[1], 16) for line in said.splitlines() if re.match("Sig[BIC]", line)}
+        signals = signals_of(each.pid)
         assert signals["SigBlk"] == 0
-        ignored = {number for number in range(1, 65) if signals["SigIgn"] >> number - 1 & 1}
+        ignored = {number for number in range(1, 65) if (signals["SigIgn"] & ~by_us) >> number - 1 & 1}
         assert ignored <= {signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ}
         assert os.getsid(each.pid) == os.getpgid(each.pid) == each.pid
 
@@ -169,15 +179,17 @@ def test_a_reload_takes_new_code_of_a_library(tmp_path: Path, shadow: Callable[[
         [before] = zygotes_of(made)
         reload(made)
         until(lambda: edition(made) == 22)
-        assert gone([before]) and len(zygotes_of(made)) == 1  # it ends with the last of its children
+        assert gone([before]) and len(zygotes_of(made)) == 1
         shadow("multipart", "raise RuntimeError('broken on purpose')")
         reload(made, "master.reload.failed")
         assert "broken on purpose" in made.said() and edition(made) == 22
         [worker] = made.workers()
-        shadow("multipart", f"{installed}\nEDITION = 333\n")
         worker.kill()
+        made.wait_said(f"pid={worker.pid} status=-9")
+        until(lambda: edition(made) == 22)  # also then
+        shadow("multipart", f"{installed}\nEDITION = 333\n")
+        reload(made)
         until(lambda: edition(made) == 333)
-        assert f"pid={worker.pid} status=-9" in made.said()
         made.stop()
     finally:
         made.kill()
@@ -209,7 +221,7 @@ def test_killed_under_load(server: Server) -> None:
     assert all(each.is_running() for each in children) and "worker.died" not in server.said()
     for each in children:
         each.kill()
-        server.wait_said(f"pid={each.pid} status=null")
+        server.wait_said(f"pid={each.pid} status=-9")
     until(lambda: len(children_of(server)) == 3)
     until(lambda: httpx.get(f"{server.url}/health").status_code == 200)
     check_counted(server, load)
@@ -272,7 +284,7 @@ def test_who_ends_all_processes_at_once_ends_them_in_order(server: Server) -> No
 def test_what_cannot_be_imported_is_told(tmp_path: Path, shadow: Callable[[str, str], Path]) -> None:
     shadow("uvloop", "raise RuntimeError('broken on purpose')")
     said = start_fails(Server(KINDS, tmp_path))
-    assert said.count("RuntimeError: broken on purpose") == 1 and "worker.died role=serve pid=null status=1" in said
+    assert said.count("RuntimeError: broken on purpose") == 1 and "worker.died role=serve pid=null" in said
 
 
 def test_imports_that_never_end_are_ended(tmp_path: Path, shadow: Callable[[str, str], Path]) -> None:
@@ -331,3 +343,208 @@ def test_the_file_server_has_one_too(tmp_path: Path) -> None:
         server.stop()
     finally:
         server.kill()
+
+
+# What nobody expects of it
+
+
+def test_nothing_outlives_a_master_that_is_killed_while_it_is_told(tmp_path: Path) -> None:
+    """What its children have just said is unread: their lines end with an error."""
+    for number in range(6):
+        server = Server(KINDS, tmp_path / str(number), workers=4)
+        try:
+            server.start(wait=False)
+            until(lambda server=server: " serves on " in server.said(), 30)
+            family = server.family()
+            os.kill(server.process.pid, signal.SIGKILL)
+            server.process.wait(5)
+            assert gone(family)
+        finally:
+            server.kill()
+
+
+def cpu_of(server: Server) -> float:
+    return sum(psutil.Process(server.process.pid).cpu_times()[:2])
+
+
+def test_stopped(tmp_path: Path) -> None:
+    """It bears nobody, and nothing else waits for it."""
+    with serving(KINDS, tmp_path, settings={"drain": 1.0}) as server:
+        [zygote], [old, other] = zygotes_of(server), server.workers()
+        zygote.suspend()
+        old.kill()
+        server.wait_said(f"pid={old.pid} status=-9")
+        before = cpu_of(server)
+        time.sleep(2)
+        assert cpu_of(server) - before < 0.5
+        assert httpx.get(f"{server.url}/health").status_code == 200 and other.is_running()
+        zygote.resume()
+        until(lambda: len(server.workers()) == 2)
+        zygote.suspend()
+        server.process.terminate()
+        assert server.process.wait(10) == 0 and gone([zygote])
+
+
+POOL = """
+
+from concurrent.futures import ProcessPoolExecutor
+
+pool = ProcessPoolExecutor(1)
+pool.submit(int).result()
+"""
+
+
+def test_forks_of_the_application_hold_up_nobody(tmp_path: Path) -> None:
+    """They have the line of the worker that has forked them."""
+    made = Server(KINDS, tmp_path, env="prod")
+    with (made.folder / "server.py").open("a") as source:
+        source.write(POOL)
+    pools: list[psutil.Process] = []
+    try:
+        made.start()
+        children = children_of(made)
+        until(lambda: all(each.children() for each in children))
+        pools = [pool for each in children for pool in each.children()]
+        zygotes_of(made)[0].kill()
+        for each in children:
+            each.kill()
+            made.wait_said(f"pid={each.pid} status=-9")
+        until(lambda: len(set(children_of(made)) - set(children) - set(pools)) >= 3, 30)
+        until(lambda: httpx.get(f"{made.url}/health").status_code == 200)
+    finally:
+        for each in pools:
+            each.kill()
+        made.kill()
+
+
+THREAD = """
+import sys
+import threading
+import time
+
+if "zygote" in " ".join(sys.orig_argv):
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+"""
+
+
+def test_a_thread_that_something_has_started_in_it(tmp_path: Path, shadow: Callable[[str, str], Path]) -> None:
+    """A fork would take none of it, nor free what it holds: children are executed."""
+    shadow("sitecustomize", THREAD)
+    with serving(KINDS, tmp_path) as server:
+        assert zygotes_of(server)[0].num_threads() == 2
+        [old, _] = server.workers()
+        old.kill()
+        server.wait_said(f"pid={old.pid} status=-9")
+        until(lambda: len(server.workers()) == 2)
+        assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+POPEN = """
+import subprocess
+from pathlib import Path
+
+popen = subprocess.Popen.__init__
+
+
+def sometimes(self, *given, **named):
+    if Path({full!r}).exists():
+        raise BlockingIOError(11, "no process more")
+    popen(self, *given, **named)
+
+
+subprocess.Popen.__init__ = sometimes
+"""
+
+
+def test_the_master_finds_no_room_for_another_process(tmp_path: Path, shadow: Callable[[str, str], Path]) -> None:
+    full = tmp_path / "full"
+    shadow("sitecustomize", POPEN.format(full=str(full)))
+    with serving(KINDS, tmp_path) as server:
+        full.touch()
+        reload(server, "master.reload.failed")
+        assert "no process can be started" in server.said() and len(children_of(server)) == 3
+        zygotes_of(server)[0].kill()
+        server.wait_said("zygote.died")
+        server.workers()[0].kill()
+        server.wait_said("worker.failed")
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        full.unlink()
+        until(lambda: len(server.workers()) == 2, 30)
+        reload(server)
+
+
+def test_a_master_killed_while_it_imports_leaves_the_port(tmp_path: Path, shadow: Callable[[str, str], Path]) -> None:
+    shadow("uvloop", "import time\ntime.sleep(8)")
+    first = Server(KINDS, tmp_path)
+    second = Server(KINDS, tmp_path, port=first.port)
+    try:
+        first.start(wait=False)
+        until(lambda: zygotes_of(first))
+        time.sleep(0.5)
+        os.kill(first.process.pid, signal.SIGKILL)
+        first.process.wait(5)
+        (tmp_path / "shadows" / "uvloop.py").unlink()
+        second.start()
+        second.stop()
+    finally:
+        first.kill()
+        second.kill()
+
+
+def test_as_many_as_are_asked_for_at_once(tmp_path: Path) -> None:
+    """More than a socket takes."""
+    context = Context(folder=str(KINDS), serves="files")
+    zygote, listener = Zygote(context), socket.socket()
+    children = []
+    try:
+        for _ in range(700):
+            ours, theirs = socket.socketpair()
+            with ours:  # so that it ends at once
+                children.append(zygote.bear("serve", theirs, listener))
+        until(lambda: zygote.look() and not zygote._asked, 60)
+        assert len(children) == 700
+        zygote.retire()
+        until(lambda: not zygote.look())
+        assert zygote.process.returncode == 0
+    finally:
+        zygote.end()
+        listener.close()
+
+
+LOST = """
+
+import subprocess
+
+subprocess.run(["sh", "-c", "sleep 0.2 &"])
+"""
+
+
+def test_what_the_application_has_started_and_lost_is_no_zombie(tmp_path: Path) -> None:
+    made = Server(KINDS, tmp_path)
+    with (made.folder / "server.py").open("a") as source:
+        source.write(LOST)
+    try:
+        made.start()
+        until(lambda: not [each for each in made.family() if each.name() == "sleep"])
+        time.sleep(0.3)
+        assert not [each for each in made.family() if each.status() == psutil.STATUS_ZOMBIE]
+        made.stop()
+    finally:
+        made.kill()
+
+
+def test_a_module_whose_name_is_taken(tmp_path: Path) -> None:
+    made = Server(KINDS, tmp_path)
+    (made.folder / "multipart.py").write_text("OWN = 1\n")
+    with (made.folder / "server.py").open("a") as source:
+        source.write("\nfrom multipart import OWN\n")
+    assert "multipart.py has the name of a module that is loaded already: rename it." in start_fails(made)
+
+
+@pytest.mark.parametrize(("path", "words"), [(["", "/x"], 1), (["/x"], 2)])
+def test_the_working_directory_is_where_the_master_has_it(
+    path: list[str], words: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the application's modules would come before those of Python."""
+    monkeypatch.setattr(sys, "path", path)
+    assert len(python()) == words

@@ -109,7 +109,7 @@ def test_clocks_differ(engine, tmp_path, hours) -> None:
             pass
         assert await node.files.trash(ANN)  # kept for as long as was said
         (id,) = await node.uploads._transfers.of(ANN)
-        await node.files.sweep()
+        await node.uploads.sweep()
         found = await node.uploads.find(ANN, id)  # nor has this one expired
         assert before <= found.created <= after and found.expires - found.created >= (KEPT - 1) * 1_000_000
         with pytest.raises(Locked):

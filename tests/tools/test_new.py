@@ -161,8 +161,9 @@ def test_what_is_copied_is_in_the_wheel(tmp_path: Path) -> None:
     got = subprocess.run(build, capture_output=True, text=True)
     assert got.returncode == 0, got.stderr
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    folders = (SKELETON, ROOT / "backlore" / "services" / "templates")
-    wanted = {str(file.relative_to(ROOT)) for each in folders for file in each.rglob("*") if file.is_file()}
+    services = ROOT / "backlore" / "services"
+    folders = (SKELETON, services / "mail" / "templates", services / "docs")
+    wanted = {str(file.relative_to(ROOT)) for each in folders for file in each.rglob("*.*") if "__" not in str(file)}
     assert wanted <= names and len(wanted) > 10
 
 

@@ -109,8 +109,9 @@ def lines_of(window: Window, conditions: Conditions, longest: int = LONGEST) -> 
     """The lines of a window for which all conditions hold, in their order."""
     at, block, _ = window
     end = len(block) - block.endswith(b"\n")
-    has_returns = b"\r" in block  # then a line may end elsewhere than the scout thinks
-    scout = None if has_returns and conditions.by_end else conditions.scout
+    has_returns = b"\r" in block
+    ends_elsewhere = has_returns or len(block) > longest  # a line may, than where the scout sees its end
+    scout = None if ends_elsewhere and conditions.by_end else conditions.scout
     place = 0 if block else 1
     while place <= end:
         hit = place
