@@ -29,10 +29,13 @@ ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
 # Those that take long, the longest first: begun last, all other processes would wait for them. --fast leaves them out.
 LONG = """
-breaker breaker_whole vagrant tutorial page faults files_faults fileserver pictures_page security files_bucket passkeys
-tus broken files ground files_commands door_reload redis pictures lasting new bodies engine files_disk clients tasks
-openid check accounts totp admins wire breaker_strain lines outlived files_clients door_refusals thumbs rows
-door_connection asgi lines_http door_laws pauses walks dev door_fronts door_limits turns rates
+breaker vagrant breaker_whole tutorial files_faults files_bucket page pictures_page fileserver_appends files_moves
+ground broken tus_cut fileserver_changes faults lasting security_sessions files_commands new redis_broken faults_starts
+fileserver security_broken door_reload passkeys faults_tasks pictures tus_room pictures_scripts passkeys_hostile
+redis_sharing security_addresses security_requests bodies engine passkeys_browser files files_disk security_told
+clients tasks openid_lies openid check check_meanwhile check_restore accounts totp admins wire breaker_strain lines
+outlived files_clients door_refusals thumbs rows tus_clients tus_steps door_connection asgi lines_http door_laws pauses
+walks dev door_fronts door_limits turns rates tus files_names redis redis_unfit
 """
 LATEST: "deque[Server]" = deque(maxlen=3)  # those that were started last
 # The tests are many users at one address, who sign up and log in all the time.

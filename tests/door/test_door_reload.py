@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import KINDS, Server
 from tests.kit.doors import read_all, statuses
-from tests.process.test_faults import until
+from tests.kit.waiting import until
 
 LAST = b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 LARGE = 24 << 20  # bytes: more than systems keep for a socket

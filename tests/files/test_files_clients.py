@@ -25,7 +25,7 @@ from backlore.services.files.catalog import File, new_id
 from backlore.services.files.files import Files
 from tests.conftest import KEEPING, Server, User, serving
 from tests.kit.raw import ask, connect, form, head, listed, put, reset, sha256, upload
-from tests.process.test_faults import healthy, until
+from tests.kit.waiting import healthy, until
 
 SEED = 5
 PATIENCE = 2  # seconds between two chunks

@@ -16,7 +16,7 @@ import pytest
 from backlore.clients.disk import THREADS, Disk
 from backlore.core.temporary import FOLDER
 from tests.conftest import KEEPING, PASSWORD, Server, User, run_in_application, serving
-from tests.process.test_faults import healthy, until
+from tests.kit.waiting import healthy, until
 
 SIZE = 32 << 20  # bytes of the disk
 LARGE = os.urandom(6 << 20)

@@ -33,7 +33,7 @@ from tests.kit import points
 from tests.kit.buckets import S3Server
 from tests.kit.engines import Engine
 from tests.kit.points import DEEDS, NEW, OLD, Place, State
-from tests.process.test_faults import healthy, until
+from tests.kit.waiting import healthy, until
 
 BREAKING = ROOT / "tests" / "applications" / "breaking"
 SEED = 5

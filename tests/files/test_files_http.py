@@ -9,13 +9,13 @@ import zipfile
 from collections.abc import Iterator
 from email.parser import BytesParser
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx
 import pytest
 
 from backlore.core.temporary import FOLDER
 from tests.conftest import KEEPING, PASSWORD, Server, User, mail_to, serving, token_in
+from tests.kit.contents import path, put
 
 CONTENT = bytes(range(256)) * 5000  # 1,280,000 bytes
 
@@ -30,14 +30,6 @@ def ann(keeping: Server) -> Iterator[User]:
 def bob(keeping: Server) -> Iterator[User]:
     with User(keeping, "bob@example.com") as user:
         yield user.sign_up()
-
-
-def put(user: User, name: str, content: bytes, **fields: str) -> httpx.Response:
-    return user.post("/files", files={"file": ("f", content, "x/y")}, data={"name": name, **fields})
-
-
-def path(name: str) -> str:
-    return f"/files/content/{quote(name)}"
 
 
 def test_a_file_and_its_life(ann: User, bob: User) -> None:

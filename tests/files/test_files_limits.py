@@ -14,9 +14,10 @@ from backlore.services.files.steps import RECORD
 from backlore.services.uploads.receiver import Receiver
 from backlore.services.uploads.uploads import Uploads
 from tests.conftest import KEEPING, PASSWORD, User, serving
-from tests.files.test_files import ANN, BOB, House, Run, runs
-from tests.files.test_tus import SPOKEN, add, begin, named, on_disk, until, uploads_in_redis
 from tests.kit.engines import Engine
+from tests.kit.houses import ANN, BOB, House, Run, runs
+from tests.kit.tus import SPOKEN, add, begin, named, on_disk, uploads_in_redis
+from tests.kit.waiting import until
 
 
 @pytest.fixture

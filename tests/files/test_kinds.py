@@ -13,8 +13,8 @@ from backlore.services.files.catalog import File
 from backlore.services.files.kinds import sniff
 from backlore.services.files.zips import Zips
 from backlore.web.static import _kind
-from tests.files.test_files import House, Run, runs
 from tests.kit.engines import Engine
+from tests.kit.houses import House, Run, runs
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.conftest import KEEPING, Server, User, run_in_application, serving
-from tests.files.test_files_http import put
-from tests.process.test_faults import until
+from tests.kit.contents import put
+from tests.kit.waiting import until
 
 ROWS = [
     {"n": n, "level": "error" if n % 10 == 0 else "info", "took": n * 2.5, "user": {"id": f"u{n % 3}"}}

@@ -14,9 +14,9 @@ import pytest
 from backlore.services.files.catalog import NoFile
 from backlore.services.files.steps import PAGE
 from tests.conftest import KINDS, PASSWORD, SHOEBOX, User, serving
-from tests.files.test_files import ANN, House, Run, runs
 from tests.kit.bombs import png
 from tests.kit.engines import Engine
+from tests.kit.houses import ANN, House, Run, runs
 
 
 @pytest.fixture

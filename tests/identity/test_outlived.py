@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,44 +15,18 @@ import pytest
 from backlore.core.keys import key
 from backlore.services.identity.directory import email_key
 from backlore.services.mail.mail import LETTERS
-from tests.conftest import (
-    KINDS,
-    MANY_USERS,
-    PASSWORD,
-    SHOEBOX,
-    Server,
-    User,
-    engine_cli,
-    mails,
-    run_in_application,
-    serving,
-    token_in,
-)
-from tests.identity.test_passkeys import Device, add, begin
-from tests.identity.test_totp import code_of, set_up, told
+from tests.conftest import KINDS, MANY_USERS, PASSWORD, SHOEBOX, Server, User, mails, run_in_application, serving
+from tests.kit.accounts import FREE, NEW, id_of, redis, reset
+from tests.kit.authenticator import Device, add, begin
 from tests.kit.engines import Engine
-from tests.process.test_faults import until
-
-NEW = "another long password"
-FREE = {
-    "rates": MANY_USERS["rates"] | dict.fromkeys(("password", "passkey", "code", "knock"), (10000, 60)),
-    "body_timeout": 20,
-}
+from tests.kit.totp import code_of, set_up
+from tests.kit.waiting import until
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(KINDS, tmp_path_factory.mktemp("outlived"), settings=FREE) as made:
         yield made
-
-
-def redis(server: Server, *words: str) -> str:
-    got = subprocess.run([*engine_cli(server), *words], check=True, capture_output=True, text=True)
-    return got.stdout.strip()
-
-
-def id_of(user: User) -> str:
-    return user.get("/auth/csrf").json()["user"]["id"]
 
 
 class Held:
@@ -76,14 +49,6 @@ class Held:
         answer = json.loads(got.read())
         self.line.close()
         return got.status, answer.get("error", "")
-
-
-def reset(server: Server, user: User) -> None:
-    """By whoever reads the mails."""
-    with User(server) as owner:
-        owner.post("/auth/recover", json={"email": user.email})
-        token = token_in(told(server, user.email, "#reset="), "reset")
-        assert owner.post("/auth/reset", json={"token": token, "password": NEW}).json() == {}
 
 
 def test_what_was_begun_before_a_reset_adds_nothing(server: Server) -> None:

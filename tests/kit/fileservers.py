@@ -1,4 +1,4 @@
-"""Real file servers for tests: `backlore files serve`, each with a folder and a port of its own."""
+"""Real file servers for tests: `backlore files serve`, each with a folder and a port of its own; nodes above them."""
 
 import contextlib
 import shutil
@@ -64,3 +64,11 @@ def file_servers(folder: Path, count: int, s3: S3Server | None = None, prefix: s
     finally:
         for server in servers:
             server.kill()
+
+
+def node(folder: Path, servers: list[FileServer], bucket: dict[str, Any] | None = None, **files: Any) -> Server:
+    """An application whose configuration names file servers, and no more."""
+    settings = {"files": {"free": 0, "servers": [each.url for each in servers], **files}, "bucket": bucket}
+    server = Server(KEEPING, folder, workers=1, settings=settings)
+    write_secret(server)
+    return server

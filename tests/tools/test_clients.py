@@ -11,10 +11,10 @@ import pytest
 
 from backlore.tools.typed import python, typescript
 from tests.conftest import ROOT, SHOEBOX, serving
+from tests.kit.node import NODE
 
 PROGRAMS = ROOT / "tests" / "applications" / "clients"
 APPS = {"shoebox": SHOEBOX, "odd": PROGRAMS / "odd"}
-NODE = Path(sys.prefix) / "node"  # what npm installs is kept beside what pip has installed
 TSC = "--strict --noUncheckedIndexedAccess --target es2022 --module nodenext --lib es2023,dom,dom.iterable --types node"
 
 

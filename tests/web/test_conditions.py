@@ -1,12 +1,21 @@
 """Ranges, entity tags, what is accepted: by RFC 9110; and what tus says of itself on every reply."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from backlore.web.delivery import parse_ranges
 from backlore.web.reply import etag_matches, quality_of
 from tests.conftest import Server, User
-from tests.files.test_files_http import ann, path, put  # noqa: F401
-from tests.files.test_tus import OCTETS, SPOKEN, begin, named
+from tests.kit.contents import path, put
+from tests.kit.tus import OCTETS, SPOKEN, begin, named
+
+
+@pytest.fixture(scope="module")
+def ann(keeping: Server) -> Iterator[User]:
+    with User(keeping, "ann@example.com") as user:
+        yield user.sign_up()
+
 
 RANGES = [
     ("bytes=0-1", 10, [(0, 2)]),
@@ -95,7 +104,7 @@ def test_accept(accept: str, quality: float) -> None:
     assert quality_of(accept.encode(), b"a/b") == quality
 
 
-def test_over_http(ann: User) -> None:  # noqa: F811
+def test_over_http(ann: User) -> None:
     put(ann, "ten", b"0123456789")
     put(ann, "empty", b"")
     for name, header, status in (("ten", "bytes=0-1", 206), ("ten", "bytes=99-", 416), ("empty", "bytes=0-", 416)):
@@ -121,7 +130,7 @@ def test_over_http(ann: User) -> None:  # noqa: F811
         assert ann.get("/files/filter/lines", headers={"accept": accept}).headers["content-type"] == kind
 
 
-def test_tus_says_its_version_with_whatever_refuses(keeping: Server, ann: User) -> None:  # noqa: F811
+def test_tus_says_its_version_with_whatever_refuses(keeping: Server, ann: User) -> None:
     stranger, upload = User(keeping), begin(ann, 10, "said")
     long = f"/files/tus/{'x' * 65}"
     replies = [
@@ -142,7 +151,7 @@ def test_tus_says_its_version_with_whatever_refuses(keeping: Server, ann: User) 
     assert "tus-resumable" not in ann.get("/files/content/none").headers
 
 
-def test_tus_for_clients_that_can_only_post(ann: User) -> None:  # noqa: F811
+def test_tus_for_clients_that_can_only_post(ann: User) -> None:
     upload = begin(ann, 10, "by post")
     kind = {"content-type": "Application/Offset+Octet-Stream; charset=x"}
     added = ann.patch(upload, content=b"01234", headers={**SPOKEN, **kind, "upload-offset": "0"})

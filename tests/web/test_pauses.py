@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import PASSWORD, ROOT, Server, User, free_port, serving
-from tests.files.test_files_http import put
+from tests.kit.contents import put
 
 PAUSING = ROOT / "tests" / "applications" / "pausing"
 MOST = 0.06  # seconds; what was slow held it for 0.1 to 2.4
