@@ -221,7 +221,7 @@ class Disk:
         return await self.run(self._sweep)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, without waiting for them."""
         for threads in (self._threads, self._waiting):
             threads.shutdown(wait=False, cancel_futures=True)
 

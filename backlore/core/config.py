@@ -64,12 +64,12 @@ class Settings(Payload):
 
     @property
     def key(self) -> str:
-        """The key to the developer's pages. It is derived from the cookie secret, and opens nothing else."""
+        """The key to the developer's pages: derived from the cookie secret, as random as that, and of no other use."""
         return hmac.digest(self.secret.cookie.encode(), b"pages of the developer", "sha256").hex()[:32]
 
     @property
     def session_memory(self) -> float:
-        """The seconds for which a worker remembers a session."""
+        """The seconds for which a worker caches a session."""
         given = self.config.session_memory
         return (0.0 if self.config.own_redis else 5.0) if given is None else given
 
@@ -173,10 +173,10 @@ def settle(config: dict[str, Any]) -> Settings:
         raise ConfigError(f"The data folder {settings.data} holds the application: choose one of its own with --data.")
     redis = settings.config.redis
     if redis and redis.embedded and redis != RedisConfig(embedded=redis.embedded):
-        raise ConfigError("config.py: redis.embedded: stands alone, for what it starts has no host, port or name.")
+        raise ConfigError("config.py: redis.embedded: stands alone: the program that it names takes no other key.")
     servers = settings.config.files.servers
     if len(set(servers)) < len(servers):
-        raise ConfigError("config.py: files.servers: each is named once, or copies would lie on one disk.")
+        raise ConfigError("config.py: files.servers: names a server twice: copies would lie on one disk.")
     if not settings.secret.files_token and (servers or _context.serves == "files"):
         raise ConfigError("secret.py: files_token is missing: a long random text, the same on nodes and file servers.")
     return settings
@@ -190,12 +190,12 @@ def _check_environment(named: list[str]) -> None:
     if env not in known:
         raise ConfigError(
             f"{env!r} is no name of an environment here: there are {', '.join(known)}. "
-            "Others are named by `environments` in config.py."
+            "Declare others in `environments` of config.py."
         )
     if env != "dev" and not secret.exists():
         raise ConfigError(
-            f"{secret} is missing, and is made by itself in dev only: all servers of {env} share one. "
-            f"Bring theirs; the first of all is made by: backlore routes --app {folder}"
+            f"{secret} is missing: it is made automatically in dev only, because all servers of {env} share one. "
+            f"Copy theirs; for the first server, make it with: backlore routes --app {folder}"
         )
 
 
@@ -205,7 +205,7 @@ def _convert(value: Any, type: type[Any], file: str, flags: Collection[str] = ()
     except Invalid as error:
         known = ", ".join(type.__struct_fields__)
         hint = f" Known are: {known}." if error.why == "Is not known here." else ""
-        # of secret.py only the key's name is shown, never a value
+        # for secret.py the key's name is shown, never a value
         place = f"--{error.where}" if error.where in flags else f"{file}: {error.where or 'the whole'}"
         raise ConfigError(f"{place}: {error.why}{hint}") from None
 

@@ -12,4 +12,4 @@ def need_room(place: Path | int, free: int, size: int = 0) -> None:
     """
     room = os.statvfs(place)
     if room.f_bavail * room.f_frsize < free + size:
-        raise OSError(errno.ENOSPC, "less room than what is to stay free")
+        raise OSError(errno.ENOSPC, "less room than must stay free")

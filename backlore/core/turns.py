@@ -40,7 +40,7 @@ class Turns:
         """
         most = self._each if self._waiting < self._total // 2 else 1
         if not self._free and (self._waiting >= self._total or len(self._rows.get(whose, ())) >= most):
-            raise Busy("too much is to be done at once")
+            raise Busy("too much work waits already")
         return await self.go_on(whose, work)
 
     async def go_on(self, whose: str, work: Callable[[], Awaitable[T]]) -> T:

@@ -42,7 +42,7 @@ class FilePart(NamedTuple):
         return FilePart(self.path, self.start + start, length)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Its bytes. Raises OSError, also when the file has become shorter."""
+        """The bytes, piece by piece. Raises OSError, also when the file has become shorter."""
         loop = asyncio.get_running_loop()
         at, end = self.start, self.start + self.length
         handle = os.open(self.path, os.O_RDONLY)
@@ -70,7 +70,7 @@ class StreamPart(NamedTuple):
         return StreamPart(self.read, self.start + start, length)
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """Its bytes."""
+        """The bytes, piece by piece."""
         return self.read(self.start, self.length)
 
 

@@ -1,4 +1,4 @@
-"""Multipart bodies, streamed: files go to the disk as they arrive, fields stay in memory, all within limits."""
+"""Streams multipart bodies: files go to the disk as they arrive, fields stay in memory, all within limits."""
 
 import asyncio
 import hashlib
@@ -70,7 +70,7 @@ class FormReader:
                 else:
                     await self._end()
         except StrictParserError:
-            self._parser.close()  # raises, unless all parts have come: what follows them is no part (RFC 2046, §5.1.1)
+            self._parser.close()  # raises unless all parts have come: text after the last is ignored (RFC 2046, §5.1.1)
 
     def _begin(self, segment: MultipartSegment) -> None:
         self._segment = segment
@@ -107,7 +107,7 @@ class FormReader:
             file.close()
             self._file = None
             if not segment.filename and not segment.size:
-                return  # what browsers send for a file input with nothing chosen (HTML, form data set)
+                return  # browsers send this for a file input with nothing chosen (HTML, form data set)
             value = Upload(
                 path=self._request.uploads[-1],
                 name=segment.filename or "",

@@ -1,4 +1,4 @@
-"""What can be learnt about a handler from its code."""
+"""Inspects the code of handlers: where it stands, and whether it may return NEXT."""
 
 import contextlib
 import inspect

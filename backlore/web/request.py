@@ -101,7 +101,7 @@ class Request:
     )  # fmt: skip
 
     user: User
-    route: Gated  # whose gates it has passed
+    route: Gated  # the route whose gates it has passed
 
     def __init__(self, scope: Scope, receive: Receive, proxies: Proxies):
         self.started = time.time()  # seconds since the epoch

@@ -21,7 +21,7 @@ from backlore.web.request import Refused, Request, become_task
 Handler = Callable[..., Awaitable[Reply | Next]]
 Answer = Any  # a Reply or NEXT; the application checks it, because handlers are not ours
 Limit = Callable[[Request], Awaitable[Reply | None]]  # counts a request; None lets it pass
-Verdict = Reply | None | Awaitable[Reply | None]  # None lets a request pass
+Verdict = Reply | None | Awaitable[Reply | None]  # a refusal; None lets a request pass
 Gate = Callable[[Request, "Route", Any], Verdict]  # stands before a stage
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing and take no body
@@ -174,7 +174,7 @@ class Route:
                 raise Refused(refusal)
 
     def judge(self, request: Request, gates: Sequence[Gate]) -> Verdict:
-        """The first refusal of some gates; what waits for one only if a gate does."""
+        """The first refusal of these gates, or None if all let the request pass. An awaitable if a gate has to wait."""
         for gate in gates:
             verdict = gate(request, self, self.keeper)
             if verdict is not None:

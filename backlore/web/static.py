@@ -30,7 +30,7 @@ class StaticFiles:
 
     @property
     def media(self) -> str:
-        """The media type of the one file; of a folder's files, any."""
+        """The media type of the one file; `*/*` for a folder."""
         return _kind(self._place).partition(";")[0] if self._only else "*/*"
 
     def settle(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class StaticFiles:
         return f"{'file' if self._only else 'folder'} {self._place}"
 
     async def __call__(self, request: Request) -> Reply:
-        """The file; 304, 206, 412, 416; 404 `route`."""
+        """Reply with the file: 200, 206, 304, 412, 416; 404 `route` if there is none."""
         path = self._place if self._only else self._find(request.parameters.get("path", ""))
         try:
             status = path.stat() if path else None

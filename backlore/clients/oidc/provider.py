@@ -126,11 +126,11 @@ class Provider:
         except msgspec.ValidationError as error:
             raise ConnectionError(f"the provider's metadata: {error}") from None
         if metadata.issuer != self.issuer:
-            raise ConnectionError("the provider's metadata are of another issuer")
+            raise ConnectionError("the provider's metadata name another issuer")
         scheme = "http" if self.issuer.startswith("http:") else "https:"  # http: a configured loopback
         places = (metadata.authorization_endpoint, metadata.token_endpoint, metadata.jwks_uri)
         if not all(place.startswith(scheme) for place in (*places, metadata.userinfo_endpoint or scheme)):
-            raise ConnectionError("the provider's metadata lead to a place without TLS")
+            raise ConnectionError("the provider's metadata name a URL without TLS")
         return metadata
 
     async def _exchange(self, metadata: Metadata, code: str, verifier: str, nonce: str) -> SignedIn:
@@ -148,7 +148,7 @@ class Provider:
                 # claims that a provider leaves out of the ID token come from here (Core 1.0, §5.4)
                 told = await get_json(client, metadata.userinfo_endpoint, access)
                 if not isinstance(told, dict) or told.get("sub") != claims["sub"]:
-                    raise ProviderRefused("the user info is of another user")
+                    raise ProviderRefused("the user info is about another user")
                 claims |= told
         return SignedIn(self.issuer, claims["sub"], _verified_email(claims))
 

@@ -70,7 +70,7 @@ def split(args: Arguments) -> Arguments:
     """Split a name like `CONFIG GET`: one argument in redis-py, two for the server. Raises DataError without a name."""
     first = args[0].split() if isinstance(args[0], str | bytes) else [args[0]]
     if not first:
-        raise DataError("A command has a name")  # it would get no reply, and take the next command's for its own
+        raise DataError("A command needs a name")  # it would get no reply, and take the next command's for its own
     return (*first, *args[1:])
 
 

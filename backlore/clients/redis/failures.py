@@ -27,7 +27,7 @@ def unavailable(address: Address, why: str) -> Unavailable:
     """An Unavailable with its message."""
     return Unavailable(
         f"redis at {address} can't be reached: {why or 'not connected yet'}. "
-        "The command did not run: repeat it later, and see that the server runs"
+        "The command did not run: repeat it later, and check that the server runs"
     )
 
 

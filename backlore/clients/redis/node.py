@@ -101,7 +101,7 @@ class Node:
         return future
 
     def send_many(self, requests: Sequence[Request]) -> list[Future]:
-        """Send requests, each a tuple like the arguments of `send`: all of them, with none between, or none.
+        """Send requests, each a tuple like the arguments of `send`: all of them together, or none.
 
         Returns their futures, in order. Fails like `send`.
         """

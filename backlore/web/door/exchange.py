@@ -151,7 +151,7 @@ class Exchange:
             self._expects = False  # a "100 Continue" from now on would stand in the middle of the reply
             return
         if self.over:
-            raise RuntimeError("the reply was complete before")
+            raise RuntimeError("the reply is complete already")
         if connection.gone:
             raise Disconnected
         more = message.get("more_body", False)
@@ -169,7 +169,7 @@ class Exchange:
                 self._spend(count)
                 await send_file(connection, message["file"], offset, count)
         else:
-            raise RuntimeError(f"no message of a reply: {kind}")
+            raise RuntimeError(f"not a message of a reply: {kind}")
         if not more:
             self._finish()
         elif connection.full:
@@ -198,7 +198,7 @@ class Exchange:
         """
         connection, line = self._connection, self._head.line
         if status < 200:
-            raise ValueError(f"the status {status} ends nothing")
+            raise ValueError(f"the status {status} is informational: it ends no request")
         begun = begin(status, headers)
         # the connection closes when the door is shut, when the application says so, and when a body is still coming
         # that nobody waits for
