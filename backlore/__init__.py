@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Where each public name lives. They are imported when asked for, so that the master, which needs few of them,
+# The home of each public name. Names are imported on first use, so that the master, which needs few of them,
 # stays small.
 _HOMES = {
     "Backend": "backlore.app",
@@ -68,7 +68,7 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name == "ENV":  # not kept: it is known only once the command line was read
+    if name == "ENV":  # not kept: it is known only after the command line has been read
         return import_module("backlore.core.config").environment()
     if name in _HOMES:
         home, _, known_as = _HOMES[name].partition(":")

@@ -1,4 +1,4 @@
-"""What is served alone, for the nodes of an application: its file server."""
+"""The file server of an application, served alone for the application's nodes."""
 
 import asyncio
 import sys
@@ -18,17 +18,17 @@ from backlore.web.reply import Send
 from backlore.web.request import Receive, Scope
 
 SWEEP = 3600.0  # seconds
-LARGEST = 1 << 50  # bytes of a content: what users may send, the nodes have seen to
+LARGEST = 1 << 50  # bytes of a content: the nodes have already limited what users may send
 
 
 class Alone:
-    """The file server of the application that was entered. Workers run it as they do a Backend."""
+    """The file server of the application that this process has entered. Workers run it as they run a Backend."""
 
     def __init__(self) -> None:
         self.settings = load()
         self.notify = Notify(console)
         known, token = self.settings.config, self.settings.secret.files_token
-        assert token  # without it there are no settings
+        assert token  # `load` refuses settings without it
         self._disk = Disk(self.settings.data / "files", known.files.free)
         store = Store(self._disk, bucket(self.settings), self.notify)
         given = msgspec.structs.replace(limits(self.settings), upload=LARGEST)
@@ -38,7 +38,7 @@ class Alone:
         self.web.tells_all = self.settings.env == "dev" and sys.stderr.isatty()
 
     async def run_tasks(self) -> None:
-        """Delete what nobody writes any more, until cancelled."""
+        """Delete abandoned drafts, every hour until cancelled."""
         await supervise("sweep", self._sweep, self.notify)
 
     async def _sweep(self) -> None:

@@ -42,7 +42,7 @@ from backlore.web.request import Receive, Request, Scope
 from backlore.web.routes import Route, RouteError
 from backlore.web.stages import Keeper, public
 
-# What a client of ours raises when what it stands for can't be reached: 503.
+# What our clients raise when the server behind them can't be reached: 503.
 UNAVAILABLE = (*NOT_NOW, Busy, S3Unreachable, Away, LeaseLost)
 
 
@@ -52,7 +52,7 @@ REFUSALS = file_routes.REFUSALS | tus.REFUSALS
 class Backend:
     """An application: `app = Backend(CONFIG)`, then `app.routes(…)`. It is an ASGI application too.
 
-    What it has for its own code: `redis` (redis-py's asyncio surface), `notify`, `identity`, `settings`.
+    Handlers may use its `redis` (redis-py's asyncio API), `notify`, `identity` and `settings`.
     """
 
     def __init__(self, config: dict[str, Any]):
@@ -100,7 +100,7 @@ class Backend:
         self.web.on_stop.append(self.redis.aclose)
         if store:
             self.web.on_stop.append(store.close)
-        # a convenience for who sits before it; what goes into files and pipes is for logs, not for each request
+        # a convenience for a developer at a terminal; output to files and pipes is a log and skips successful requests
         self.web.tells_all = self.settings.env == "dev" and sys.stderr.isatty()
         self._cookie_name = cookie.name
         self._described: Reply | None = None
@@ -122,7 +122,10 @@ class Backend:
         self.every(86400, self._check_files)
 
     def routes(self, *routes: Route) -> None:
-        """Add routes, in their order within each stage."""
+        """Add routes; within a stage they keep the order in which they were added.
+
+        Raises RouteError for a route that can't work or is never reached.
+        """
         for route in routes:
             if isinstance(route.handler, static.StaticFiles):
                 route.handler.settle(self.settings.folder)
@@ -132,48 +135,51 @@ class Backend:
         self._described = None
 
     def file_routes(self, prefix: str = "/files") -> list[Route]:
-        """The routes by which users handle their files, for `routes`."""
+        """The routes through which users manage their files below `prefix`; pass them to `routes`."""
         lines = LineRoutes(self.lines, lambda: self.web.draining)
         uploads = Tus(self.uploads, self.settings.config.upload_limit)
         return [route for part in (self._whole_files, lines, uploads) for route in part.routes(prefix)]
 
     async def send_file(self, request: Request, file: File, download: bool = False) -> Reply:
-        """The reply to a GET of a file of the user's: ranges, conditions; nothing in it runs. Raises Lost, S3Error."""
+        """The reply to a GET of one of the user's files, with ranges and conditional requests.
+
+        A browser runs no script in it. Raises Lost, S3Error.
+        """
         return await self._whole_files.content.send(request, request.user.id, file, download)
 
     def every(self, seconds: float, function: Function, each: bool = False, name: str = "") -> None:
-        """Run a function periodically, beside the workers, on one node of all at a time; or on `each`.
+        """Run a function every `seconds`, outside the workers: on one node at a time, or with `each` on every node.
 
-        The first time at once. `name` is that of the task, which no other has, by default the function's with its
-        module's. Raises ValueError for a name that is taken, for a function without one, and for a period that is none.
+        The first run is at once. `name` is the task's unique name, by default the names of the function's module and
+        the function. Raises ValueError when the name is taken, the function has no name, or the period is invalid.
         """
         self.tasks.add(seconds, function, each, name)
 
     async def run_tasks(self) -> None:
-        """Run the periodic tasks, and what brings mails and files away, until cancelled; each whatever others do."""
+        """Run the periodic tasks, send mails and move files until cancelled. If one of them fails, the others go on."""
         await self.tasks.run(mail=self.mail.run, files=self.files.run)
 
     async def _recount_files(self) -> None:
         from backlore.services.check.books import (
-            recount_all,  # here, for who serves needs neither this nor its database
+            recount_all,  # imported here: a worker that serves requests needs neither this module nor its database
         )
 
         await recount_all(self.redis)
 
     async def _check_files(self) -> None:
-        """Tell what `backlore check` would find; it alone mends."""
+        """Report what `backlore check` would find; only that command repairs anything."""
         from backlore.services.check.check import Check
 
         found = await Check(self.redis, self.files, self.uploads, self.bucket, self.identity.users.is_gone).run()
         self.notify("error" if found.left else "info", "files.check", busy=found.busy, **found.found)
 
     async def _sweep_uploads(self) -> None:
-        """Delete what the requests of killed workers have left."""
+        """Delete the files that requests of killed workers have left."""
         await asyncio.to_thread(sweep, self.settings.temporary)
 
     async def _openapi(self, request: Request) -> Reply:
         """This document. 200 {"openapi": str, "paths": dict}."""
-        if self._described is None:  # which takes long, and anybody may ask for it
+        if self._described is None:  # building it takes long, and anybody may ask for it
             self._described = await asyncio.to_thread(self._describe)
         return self._described
 
@@ -186,8 +192,8 @@ class Backend:
 
 
 def application() -> Backend:
-    """The `app` of the application that was entered. Raises ConfigError."""
-    load()  # what is wrong with config.py is said before what follows from it
+    """The `app` in the server.py of the application that this process has entered. Raises ConfigError."""
+    load()  # first, so that an error in config.py is reported as such, and not as one that follows from it
     app = getattr(import_own("server"), "app", None)
     if not isinstance(app, Backend):
         raise ConfigError("server.py has no app: `app = Backend(CONFIG)`.")

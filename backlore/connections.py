@@ -1,4 +1,4 @@
-"""From settings to what they name: redis, the post office, the bucket, file servers, providers, limits."""
+"""Makes clients from the settings: redis, mail, the bucket, file servers, providers; and the limits of requests."""
 
 import math
 import ssl
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def connect(settings: Settings, notify: Notify | None = None) -> Redis:
-    """The client of the application's redis: the configured one, or the embedded one by its socket."""
+    """The client of the application's redis: the configured server, or the embedded one by its unix socket."""
     limits: dict[str, Any] = {"timeout": settings.config.redis_timeout, "notify": notify}
     known = settings.config.own_redis
     if known is None:
@@ -31,7 +31,7 @@ def connect(settings: Settings, notify: Notify | None = None) -> Redis:
 
 
 def postman(settings: Settings) -> Smtp | Outbox:
-    """What mails leave by: the configured SMTP server, or the folder outbox."""
+    """The client that sends mails: through the configured SMTP server, or without one into the outbox folder."""
     known = settings.config.mail
     if known is None:
         return Outbox(settings.outbox)
@@ -40,7 +40,7 @@ def postman(settings: Settings) -> Smtp | Outbox:
 
 
 def bucket(settings: Settings) -> S3 | None:
-    """The configured bucket."""
+    """The client of the configured bucket; None without one."""
     known, secret = settings.config.bucket, settings.secret
     if known is None:
         return None
@@ -56,20 +56,20 @@ def bucket(settings: Settings) -> S3 | None:
 
 
 def file_servers(settings: Settings, behind: S3 | None, notify: Notify) -> "RemoteStore | None":
-    """The configured file servers, with the bucket behind them."""
+    """The clients of the configured file servers, with the bucket behind them; None without servers or a token."""
     known, token = settings.config.files, settings.secret.files_token
     if not known.servers or not token:
         return None
-    from backlore.clients.fileserver import FileServer  # aiohttp, which a disk of our own doesn't need
+    from backlore.clients.fileserver import FileServer  # loads aiohttp, which a local disk doesn't need
     from backlore.services.storage.remote import RemoteStore
 
     return RemoteStore([FileServer(url, token, notify) for url in known.servers], behind, notify, known.copies)
 
 
 def providers(settings: Settings, back: str) -> list[Provider]:
-    """Those that users may sign in by, which send browsers to the route `back`/ID.
+    """The providers that users may sign in with. They send browsers back to the route `back`/ID.
 
-    Of the configured address, whatever a request says.
+    That URL begins with the configured address, never with a host that a request names.
     """
     back, secrets = f"{settings.address}{back}", settings.secret.providers
     return [
@@ -79,7 +79,7 @@ def providers(settings: Settings, back: str) -> list[Provider]:
 
 
 def limits(settings: Settings) -> Limits:
-    """What clients may send."""
+    """The limits on what clients may send."""
     known = settings.config
     return Limits(
         folder=settings.temporary,

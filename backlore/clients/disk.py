@@ -1,14 +1,17 @@
-"""The local disk: whole contents by name, written so that none is ever seen half.
+"""The local disk: contents by name, written so that a half-written one is never seen.
 
     FOLDER/contents/9f/9f2c…   a content, by its name
-    FOLDER/drafts/…            what is being written; what is older than a day is nobody's
-    FOLDER/locks/9f            for being alone with one
+    FOLDER/drafts/…            contents being written; a draft older than a day is orphaned
+    FOLDER/locks/9f            locks for exclusive work
 
-Laws: a content appears by a link to a file that was written and fsynced whole, and the folder is fsynced after it; a
-name is never used for another content; names are made by us, of letters and digits. What came whole is sealed by its
-mode: only what was begun by an append grows. Every call that may wait for the disk runs in a thread of ours; whoever is
-cancelled meanwhile goes when the thread has ended, so that what is done next meets nothing under way. Who waits for
-somebody else's lock has other threads, for its holder may need one of these.
+Laws:
+
+- A content appears as a hard link to a file that was written and fsynced as a whole; then the folder is fsynced.
+- A name is never reused for another content. We make the names, from letters and digits.
+- A content that came whole is sealed by its file mode: only one that was begun by an append grows.
+- Every call that may wait for the disk runs in a thread of our pool. A caller that is cancelled meanwhile still waits
+  for the thread to end, so that its next step finds no work in flight.
+- Waiting for a lock uses other threads: the holder of the lock may need one of the pool.
 """
 
 import asyncio
@@ -31,24 +34,24 @@ from backlore.core.room import need_room
 
 T = TypeVar("T")
 
-THREADS = 8  # of a process, for the disk alone; and as many for waiting
+THREADS = 8  # of a process for the disk, and as many again for waiting for locks
 NAME = re.compile("[a-z0-9]{8,64}")
-DRAFT = re.compile("[a-z0-9]{26}")  # as random_text(128) makes them: what has another name is none of ours
+DRAFT = re.compile("[a-z0-9]{26}")  # as random_text(128) makes them: a file with another name is not ours
 PIECE = 1 << 20  # bytes read or written at once
 DRAFTS_LIVE = 86400.0  # seconds
 SEALED = 0o444  # the mode of a content that came whole
 
 
 class ContentGone(Exception):
-    """No such content is here."""
+    """The disk has no such content."""
 
 
 class Misplaced(Exception):
-    """What is to be added doesn't belong behind that byte: the content ends elsewhere, is sealed, or is not here."""
+    """Data can't be appended at this offset: the content ends elsewhere, is sealed, or doesn't exist."""
 
 
 class KeptContent(NamedTuple):
-    """A content that is here: bytes, and seconds since its last change."""
+    """A content on the disk. `size` is in bytes, `age` in seconds since its last change."""
 
     name: str
     size: int
@@ -56,42 +59,42 @@ class KeptContent(NamedTuple):
 
 
 class Draft:
-    """A content that is being written. `size` in bytes; `hash` is the SHA-256 of what was written, as hex."""
+    """A content that is being written. `size` in bytes; `hash` is the SHA-256 of the bytes so far, as hex."""
 
     def __init__(self, disk: "Disk", path: Path, size: int = 0, hash: str = ""):
         self.path = path
         self.size = size
         self._disk = disk
-        self._known = hash  # of one that came whole
+        self._known = hash  # given for a file that came whole
         self._hash = hashlib.sha256()
         self._file = path.open("rb" if hash else "a+b", buffering=0)
 
     @property
     def hash(self) -> str:
-        """Of all bytes so far."""
+        """The SHA-256 of all bytes so far, as hex."""
         return self._known or self._hash.hexdigest()
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Add bytes. Raises OSError, ENOSPC too when room gets short."""
+        """Add bytes. Raises OSError; ENOSPC already when less than the reserve would stay free."""
         await self._disk.run(self._write, data)
 
     async def head(self, length: int) -> bytes:
-        """The first bytes."""
+        """The first `length` bytes."""
         return await self._disk.run(os.pread, self._file.fileno(), length, 0)
 
     async def read(self) -> AsyncIterator[bytes]:
-        """All that was written, piece by piece; as often as one likes."""
+        """All bytes written, piece by piece. It may be called again."""
         at = 0
         while piece := await self._disk.run(os.pread, self._file.fileno(), PIECE, at):
             at += len(piece)
             yield piece
 
     async def keep(self, name: str) -> None:
-        """Make it the content of this name, for good, unless one as long is there already. Raises OSError."""
+        """Make it, durably, the content of this name, unless there already is one at least as long. Raises OSError."""
         await self._disk.run(self._keep, name)
 
     async def discard(self) -> None:
-        """Forget it; also after `keep`, whose content stays."""
+        """Delete the draft. After `keep` the content stays."""
         await self._disk.run(self.drop)
 
     def _write(self, data: bytes | memoryview) -> None:
@@ -108,19 +111,19 @@ class Draft:
         self._disk.link(self.path, name)
 
     def drop(self) -> None:
-        """The same, for threads."""
+        """Like `discard`, but blocks."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
 
 class Disk:
-    """The contents below a folder, which `prepare` makes. `free`: bytes of the disk that are not for them."""
+    """The contents below a folder, which `prepare` makes. `free`: bytes of the disk that must stay free."""
 
     def __init__(self, folder: Path, free: int = 0):
         self.folder = folder
         self._free = free
         self._contents = folder / "contents"
-        self._root = str(self._contents)  # joining Paths takes longer than looking at what they lead to
+        self._root = str(self._contents)  # joining Paths takes longer than the stat itself
         self._drafts = folder / "drafts"
         self._locks = folder / "locks"
         self._stripes: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -128,55 +131,58 @@ class Disk:
         self._waiting = ThreadPoolExecutor(THREADS, thread_name_prefix="disk-locks")
 
     def prepare(self) -> None:
-        """Make the folders that are missing; before all else. Raises OSError."""
+        """Make missing folders; call it first. Raises OSError."""
         for each in (self._contents, self._drafts, self._locks):
             each.mkdir(parents=True, exist_ok=True)
 
     async def run(self, function: Callable[..., T], *given: Any) -> T:
-        """What a function that waits for the disk gives, from a thread of ours; it ends also when we are cancelled."""
+        """Run a blocking function in a thread of our pool; returns its result. It finishes even if we are cancelled."""
         return await _whole(asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *given)))
 
     async def draft(self) -> Draft:
-        """A new draft; end it by `discard`, also when it was kept. Raises OSError, ENOSPC too when room gets short."""
+        """A new draft. End it with `discard`, even after `keep`.
+
+        Raises OSError; ENOSPC already when less than the reserve is free.
+        """
         return await self._make(self._draft)
 
     async def adopt(self, path: Path, size: int, hash: str) -> Draft:
-        """A draft that is a whole file already, of the same file system, whose own name stays. Raises OSError."""
+        """A draft made from a whole file on the same file system, which keeps its own name too. Raises OSError."""
         return await self._make(self._adopt, path, size, hash)
 
     async def adopt_grown(self, name: str, size: int) -> Draft:
-        """A draft of a content that was added to and shall be no more, read once for its hash.
+        """A draft made from a content that was appended to. The content is sealed, and read once for its hash.
 
-        Raises Misplaced when it has not just so many bytes; ContentGone, OSError.
+        Raises Misplaced when it doesn't have exactly `size` bytes; ContentGone, OSError.
         """
         return await self._make(self._adopt_grown, name, size)
 
     @contextlib.asynccontextmanager
     async def alone(self, what: str) -> AsyncIterator[None]:
-        """While it lasts nobody else on this machine is within the same `what`, or rarely within another."""
+        """Hold the lock named `what`, exclusively on this machine. Rarely two names share a lock."""
         stripe = hashlib.sha256(what.encode()).hexdigest()[:2]
-        async with self._stripes[stripe]:  # of this process one at a time, so that waiting takes one thread
+        async with self._stripes[stripe]:  # one waiter per process and lock, so that waiting takes one thread
             with (self._locks / stripe).open("ab") as file:
                 await asyncio.get_running_loop().run_in_executor(self._waiting, fcntl.flock, file, fcntl.LOCK_EX)
                 yield
 
     def path(self, name: str) -> Path:
-        """Where a content is, or would be."""
+        """The path of a content, whether it exists or not."""
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no content's name")
         return self._contents / name[:2] / name
 
     async def size(self, name: str) -> int:
-        """Bytes of a content. Raises ContentGone."""
+        """The size of a content in bytes. Raises ContentGone."""
         try:
             return (await self.run(os.stat, self.path(name))).st_size
         except FileNotFoundError:
             raise ContentGone(name) from None
 
     def find(self, name: str, size: int) -> str:
-        """The path of a content of at least so many bytes, "" if there is none.
+        """The path of a content of at least `size` bytes; "" if there is none.
 
-        At once: a thread would take far longer than a look at a name does.
+        It blocks for one stat: going through a thread would take far longer.
         """
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no content's name")
@@ -187,10 +193,10 @@ class Disk:
             return ""
 
     async def append(self, name: str, at: int, data: bytes, exactly: bool = False) -> None:
-        """Write behind the first `at` bytes of a content, or begin one at 0, and fsync.
+        """Write data behind the first `at` bytes of a content, or begin a content at 0, and fsync.
 
-        What stands behind them was never acknowledged and goes; `exactly`: it doesn't, and nothing is written.
-        Raises OSError; Misplaced when the content is shorter, or sealed.
+        Bytes that were there behind `at` were never acknowledged, and are dropped. With `exactly` they are not: then
+        Misplaced is raised and nothing written. Raises OSError; Misplaced when the content is shorter, or sealed.
         """
         await self.run(self._append, name, at, data, exactly)
 
@@ -199,7 +205,7 @@ class Disk:
         await self.run(self._delete, name)
 
     async def names(self) -> list[KeptContent]:
-        """All contents."""
+        """All contents, in the order of names."""
         return await self.run(lambda: list(self._names("")))
 
     async def hash(self, name: str, size: int) -> str:
@@ -207,22 +213,22 @@ class Disk:
         return await self.run(self._sha256, name, size)
 
     async def page(self, after: str, limit: int) -> list[KeptContent]:
-        """The contents whose names come next behind one, in the order of names."""
+        """The next `limit` contents with names behind `after`, in the order of names."""
         return await self.run(lambda: list(itertools.islice(self._names(after), limit)))
 
     async def sweep(self) -> int:
-        """Delete drafts that nobody writes any more; how many they were."""
+        """Delete orphaned drafts. Returns their number."""
         return await self.run(self._sweep)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, without waiting for them."""
         for threads in (self._threads, self._waiting):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def link(self, path: Path, name: str) -> None:
-        """Give a written file its name among the contents, durably; for threads.
+        """Link a written file under its name among the contents, durably. Blocks.
 
-        One that is there already, and shorter, is the beginning of it, and gives way.
+        A shorter content of this name is the beginning of the file, and is replaced.
         """
         target = self.path(name)
         if not target.parent.is_dir():
@@ -236,7 +242,7 @@ class Disk:
         fsync_folder(target.parent)
 
     async def _make(self, make: Callable[..., Draft], *given: Any) -> Draft:
-        """A draft that a thread makes; whoever is cancelled meanwhile leaves none."""
+        """Make a draft in a thread. If the caller is cancelled meanwhile, the draft is deleted."""
         making = asyncio.get_running_loop().run_in_executor(self._threads, partial(make, *given))
         try:
             return await _whole(making)
@@ -255,7 +261,7 @@ class Disk:
         return Draft(self, self._drafts / random_text(128))
 
     def need_room(self, size: int = 0) -> None:
-        """Raises OSError, ENOSPC, when `size` bytes more should not be written; for threads."""
+        """Raises OSError (ENOSPC) when `size` more bytes would leave less than the reserve free. Blocks."""
         need_room(self._drafts, self._free, size)
 
     def _append(self, name: str, at: int, data: bytes, exactly: bool) -> None:
@@ -263,7 +269,7 @@ class Disk:
         target = self.path(name)
         target.parent.mkdir(exist_ok=True)
         with open(_open_to_grow(target, at), "r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # to look and to write is one step
+            fcntl.flock(file, fcntl.LOCK_EX)  # makes check and write one step
             status = os.fstat(file.fileno())
             if status.st_size < at or (exactly and status.st_size > at) or is_sealed(status):
                 raise Misplaced(name)
@@ -285,7 +291,7 @@ class Disk:
             raise ContentGone(name) from None
         try:
             with target.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # whoever adds to it just now ends first
+                fcntl.flock(file, fcntl.LOCK_EX)  # waits for an append in flight
                 if os.fstat(file.fileno()).st_size != size:
                     raise Misplaced(name)
                 os.fchmod(file.fileno(), SEALED)
@@ -330,7 +336,7 @@ class Disk:
 
 
 async def _whole(doing: "asyncio.Future[T]") -> T:
-    """What a thread gives. Whoever is cancelled waits for its end all the same, however often they are cancelled."""
+    """The result of a thread's work. A caller that is cancelled, however often, still waits for the thread to end."""
     try:
         return await asyncio.shield(doing)
     except asyncio.CancelledError:
@@ -341,7 +347,7 @@ async def _whole(doing: "asyncio.Future[T]") -> T:
 
 
 def _open_to_grow(path: Path, at: int) -> int:
-    """A handle on a content that may be added to, a new one at 0. Raises Misplaced, OSError."""
+    """Open a content that may grow, or at 0 a new one; returns the handle. Raises Misplaced, OSError."""
     try:
         if is_sealed(path.stat()):
             raise Misplaced(path.name)
@@ -352,12 +358,12 @@ def _open_to_grow(path: Path, at: int) -> int:
 
 
 def is_sealed(status: os.stat_result) -> bool:
-    """Whether a content came whole. Root could write to it all the same."""
+    """Whether a content came whole. The mode is checked, because root could write to it anyway."""
     return status.st_mode & 0o777 == SEALED
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable. Blocks."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -1,10 +1,13 @@
-"""A file server, over HTTP: what `backlore files serve` answers.
+"""The client of a file server, which `backlore files serve` runs. It speaks HTTP.
 
-Laws: every call ends within its timeouts; tried again is what changes nothing when it is done twice, and that only when
-the connection broke. Whether one that could not be reached is back, we ask it beside all requests, so that none has to
-find out; its going and coming are told once. The token is in a header, never in a URL or an error.
+Laws:
 
-It loads aiohttp: import it when there are file servers.
+- Every call ends within its timeouts. Only idempotent calls are retried, and only when the connection broke.
+- A server that could not be reached is polled in the background, so that no request has to find out whether it is
+  back. Its loss and its return are each reported once.
+- The token is sent in a header, and is never in a URL or an error.
+
+This module loads aiohttp: import it only when there are file servers.
 """
 
 import asyncio
@@ -23,93 +26,96 @@ from backlore.core.notify import Notify
 
 CONNECT = 1.0  # seconds
 STALLED = 5.0  # seconds without a byte
-WRITTEN = 10.0  # seconds until what was sent is fsynced, beside the time for its size
-SLOWEST = 5 << 20  # bytes a second, on the way and on a disk that has to have written all before it answers
-FETCH = 600.0  # seconds, when S3 is asked first
-LOOK = 1.0  # seconds between two looks whether one that is away is back
-REST = 5.0  # seconds that one is spared whose disk was full
+WRITTEN = 10.0  # seconds for the fsync of what was sent, beside the time for its size
+SLOWEST = 5 << 20  # bytes a second, over the network and onto a disk that must have written all before the answer
+FETCH = 600.0  # seconds for a call that waits for S3
+LOOK = 1.0  # seconds between two polls of a server that is away
+REST = 5.0  # seconds for which a server with a full disk gets no writes
 TRIES = 2
-PAUSE = 0.02, 0.1  # seconds before the second
-BUFFER = 256 << 10  # bytes of an answer that wait for who reads them
+PAUSE = 0.02, 0.1  # seconds before the second try, between these two
+BUFFER = 256 << 10  # bytes of an answer that may wait for their reader
 
 
 class FileServerError(Exception):
-    """What a file server did not do."""
+    """A file server did not do what it was asked for."""
 
 
 class FileServerUnreachable(FileServerError):
-    """It does not answer, or answers that it can't."""
+    """The server does not answer, or answers that it can't."""
 
 
 class Absent(FileServerError):
-    """It doesn't have the content, or not all of it."""
+    """The server doesn't have the content, or not all of it."""
 
 
 class Full(FileServerError):
-    """Its disk is full."""
+    """The server's disk is full."""
 
 
 class TokenRefused(FileServerError):
-    """It does not know our token."""
+    """The server does not accept our token."""
 
 
 class Behind(FileServerError):
-    """S3, behind it, did not do it."""
+    """The bucket behind the server did not do it."""
 
 
 REFUSALS: dict[int, type[Exception]] = {403: TokenRefused, 404: Absent, 409: Misplaced, 502: Behind, 507: Full}
 
 
 class SentContent(aiohttp.payload.Payload):
-    """What `read` gives, anew each time it is sent."""
+    """A request body that calls `read` anew each time it is sent."""
 
     def __init__(self, read: Callable[[], AsyncIterator[bytes]], size: int):
         super().__init__(read, content_type="application/octet-stream")
         self._size = size
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send it."""
+        """Send the bytes; called by aiohttp."""
         async for piece in self._value():
             await writer.write(piece)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Nobody asks for it as text."""
+        """Not supported: nothing asks for the body as text."""
         raise NotImplementedError
 
 
 class FileServer:
-    """One of them, by its URL, which is its name. Methods raise FileServerError."""
+    """One file server, named by its URL. Methods raise FileServerError."""
 
     def __init__(self, url: str, token: str, notify: Notify):
         self.url = url
         self._notify = notify
         self._token = token
         self._http: aiohttp.ClientSession | None = None
-        self.away = False  # it could not be reached, and has not been since
-        self._full = -REST  # when it was
+        self.away = False  # it could not be reached, and no call has reached it since
+        self._full = -REST  # when its disk was last full
         self._looking: asyncio.Task[None] | None = None
 
     @property
     def takes(self) -> bool:
-        """Whether it is likely to take what is written."""
+        """Whether the server is likely to accept writes."""
         return not self.away and time.monotonic() > self._full + REST
 
     async def put(self, name: str, read: Callable[[], AsyncIterator[bytes]], size: int, hash: str) -> None:
-        """Keep a content, which `read` gives anew each time. It is whole and fsynced there, or not there."""
+        """Keep a content: whole and fsynced on the server, or not at all. Each call of `read` gives its bytes anew."""
         content, patience = SentContent(read, size), WRITTEN + size / SLOWEST
         await self._ask("PUT", _path(name), {"size": size, "hash": hash}, content, patience=patience)
 
     async def append(self, name: str, at: int, data: bytes) -> None:
-        """Add to a content that has exactly `at` bytes. Raises Misplaced. May have happened when Unreachable."""
+        """Append to a content of exactly `at` bytes. Raises Misplaced.
+
+        After FileServerUnreachable the append may have happened.
+        """
         await self._ask("POST", _path(name, "append"), {"at": at}, data, tries=1, patience=WRITTEN)
 
     async def find(self, name: str, size: int, user: str = "", hash: str = "", fetch: bool = False) -> None:
-        """Whether it has the first `size` bytes, or can fetch them from S3. Raises Absent."""
+        """Return if the server has the first `size` bytes, or with `fetch` gets them from S3; else raise Absent."""
         query = {"size": size, "user": user, "hash": hash, "fetch": str(fetch).lower()}
         await self._ask("HEAD", _path(name), query, patience=FETCH if fetch else STALLED)
 
     async def get(self, name: str, size: int, start: int, length: int) -> AsyncIterator[bytes]:
-        """A part of the first `size` bytes, piece by piece. Raises Absent; anything in the middle too."""
+        """A part of the first `size` bytes, piece by piece. Raises Absent; errors may also come in the middle."""
         if not length:
             return
         headers = {"range": f"bytes={start}-{start + length - 1}"}
@@ -118,7 +124,7 @@ class FileServer:
                 yield piece
 
     async def push(self, name: str, user: str, size: int, hash: str, folder: str) -> None:
-        """Let it bring the first `size` bytes to S3. Raises Absent, Behind."""
+        """Make the server upload the first `size` bytes to S3. Raises Absent, Behind."""
         query = {"user": user, "size": size, "hash": hash, "folder": folder}
         await self._ask("POST", _path(name, "push"), query, patience=FETCH)
 
@@ -138,11 +144,11 @@ class FileServer:
             after = page[-1][0]
 
     async def health(self) -> None:
-        """Whether it works, and knows our token."""
+        """Return if the server works and accepts our token, else raise."""
         await self._ask("GET", "health", {}, tries=1)
 
     async def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         if self._looking:
             self._looking.cancel()
         if self._http:
@@ -190,13 +196,13 @@ class FileServer:
             raise FileServerUnreachable(f"{self.url}: {type(error).__name__}") from None
 
     def _connect(self) -> aiohttp.ClientSession:
-        """The session, which wants to be made where it is used."""
+        """The HTTP session. It is made on first use, because it belongs to the running event loop."""
         if self._http is None:
             self._http = aiohttp.ClientSession(
                 headers={"authorization": f"Bearer {self._token}", "accept-encoding": "identity"},
-                connector=aiohttp.TCPConnector(limit=0),  # as many as there are requests of our own
+                connector=aiohttp.TCPConnector(limit=0),  # no limit: one for each of our requests
                 cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=["content-type"],  # an empty body has none
+                skip_auto_headers=["content-type"],  # an empty body has no type
                 auto_decompress=False,
                 read_bufsize=BUFFER,
             )

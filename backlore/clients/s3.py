@@ -1,7 +1,7 @@
-"""S3, or any server that speaks it, by obstore.
+"""The client of S3, or of any server that speaks its protocol. It uses obstore.
 
-Laws: every call ends within its timeouts, and is tried again only as often as makes sense while somebody waits; what
-is sent carries its SHA-256, so that S3 refuses what was damaged on the way; nothing of a secret is in an error.
+Laws: every call ends within its timeouts, and is retried only as often as makes sense while a caller waits. Uploads
+carry their SHA-256, so that S3 refuses data that was damaged on the way. No error contains any part of a secret.
 """
 
 from collections.abc import AsyncIterator
@@ -20,18 +20,18 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store
 
-PART = 8 << 20  # bytes of a part of a multipart upload, and the size from which there are parts
-PIECE = 1 << 20  # bytes handed on at once when reading
-SIDE_BY_SIDE = 4  # parts of one upload
+PART = 8 << 20  # bytes of a part of a multipart upload, and the size from which uploads have parts
+PIECE = 1 << 20  # bytes returned at once when reading
+SIDE_BY_SIDE = 4  # parts of one upload in flight
 CONNECT = timedelta(seconds=3)
-TRY = timedelta(seconds=60)  # of one request; of an upload, of one part
+TRY = timedelta(seconds=60)  # for one request; in a multipart upload, for one part
 RETRIES = 2
 LATEST_RETRY = timedelta(seconds=10)  # after the first try
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=3)  # with jitter
 
 
 class S3Error(Exception):
-    """What S3 did not do."""
+    """S3 did not do what it was asked for."""
 
 
 class S3Missing(S3Error):
@@ -39,11 +39,11 @@ class S3Missing(S3Error):
 
 
 class S3Refused(S3Error):
-    """S3 doesn't let us: the credentials, the bucket's policy, a name."""
+    """S3 refuses us: because of the credentials, the bucket's policy, or an invalid name."""
 
 
 class S3Unreachable(S3Error):
-    """S3 does not answer, or answers that it can't; later it may."""
+    """S3 does not answer, or answers that it can't. It may later."""
 
 
 class S3Object(NamedTuple):
@@ -55,7 +55,7 @@ class S3Object(NamedTuple):
 
 
 class S3:
-    """One bucket. `endpoint` None is Amazon's own, of the region; `prefix` comes before all names."""
+    """One bucket. `endpoint` None is Amazon's own in the region; `prefix` is put before all names."""
 
     def __init__(
         self,
@@ -89,14 +89,15 @@ class S3:
         )
 
     async def put(self, name: str, content: bytes | Path) -> None:
-        """Keep an object, in parts when it is large. There is all of it or nothing. Raises S3Error, OSError."""
+        """Upload an object, in parts when it is large. It is stored whole or not at all. Raises S3Error, OSError."""
         with translated(name):
             await obstore.put_async(self._store, name, content, chunk_size=PART, max_concurrency=SIDE_BY_SIDE)
 
     async def get(self, name: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """The bytes of an object, or a part of them, piece by piece. Raises S3Error, also in the middle.
 
-        What takes longer than one request may, or is cut, goes on in another one, as long as each brings something.
+        A download that is cut off, or takes longer than one request may, continues in another request, as long as each
+        request brings at least one byte.
         """
         at, end = start, None if length is None else start + length
         while True:
@@ -133,7 +134,7 @@ class S3:
             await obstore.delete_async(self._store, names)
 
     async def list(self, prefix: str = "") -> AsyncIterator[S3Object]:
-        """All objects whose name begins with `prefix`, a whole folder of names. Raises S3Error."""
+        """All objects below `prefix`, which must be a whole folder. Raises S3Error."""
         with translated(prefix):
             async for page in obstore.list(self._store, prefix or None):
                 for each in page:
@@ -146,13 +147,13 @@ def _found(meta: Any) -> S3Object:
 
 @contextmanager
 def translated(name: str) -> Any:
-    """obstore's errors as ours."""
+    """Turn obstore's errors into ours."""
     try:
         yield
     except NotFoundError as error:
         raise S3Missing(name) from error
     except FileNotFoundError as error:
-        # obstore says so of an object as well as of the local file
+        # obstore raises it for a missing object as well as for a missing local file
         raise S3Missing(name) from error
     except (PermissionDeniedError, UnauthenticatedError, InvalidPathError) as error:
         _raise(S3Refused, name, error)
@@ -161,5 +162,5 @@ def translated(name: str) -> Any:
 
 
 def _raise(kind: type[S3Error], name: str, error: Exception) -> NoReturn:
-    # the first line says what happened; what follows is the whole request, with its signature
+    # only the first line, which says what happened: the rest is the whole request, with its signature
     raise kind(f"{name}: {type(error).__name__}: {str(error).partition(chr(10))[0][:300]}") from None

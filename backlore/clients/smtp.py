@@ -1,8 +1,12 @@
-"""Hands a mail to an SMTP server (RFC 5321), or to a folder where there is none.
+"""Hands a mail to an SMTP server (RFC 5321), or without a server to a folder.
 
-Laws: `MailRefused` is the server's last word on this mail; whatever may pass, or be mended by whoever runs the server,
-is `MailNotTaken`. Passwords and mails go only over what `tls` asks for: a server that offers less gets nothing.
-Once the server has accepted a mail, nothing that happens later makes a failure of it.
+Laws:
+
+- `MailRefused` is the server's final answer for this mail. A failure that may be temporary, or that the operator can
+  fix, is `MailNotTaken`.
+- Passwords and mails are sent only over a connection as secure as `tls` demands: a server that offers less gets
+  nothing.
+- Once the server has accepted a mail, no later error makes the send fail.
 """
 
 import asyncio
@@ -18,22 +22,22 @@ from typing import Literal
 import aiosmtplib
 from aiosmtplib import SMTP, SMTPException
 
-ABOUT_US = frozenset({530, 534, 535, 538})  # "authenticate first" and its kin (RFC 4954, §6): not about the mail
+ABOUT_US = frozenset({530, 534, 535, 538})  # errors of authentication (RFC 4954, §6): not about the mail
 FAREWELL = 1.0  # seconds that QUIT may take
 
 
 class MailRefused(Exception):
-    """The server never takes this mail: a reply 5xx to its recipient or content, or an address it can't carry."""
+    """The server will never take this mail: a 5xx reply to recipient or content, or an address that it can't handle."""
 
 
 class MailNotTaken(Exception):
-    """The mail was not taken, and may be later: no connection, no reply in time, 4xx, a login that failed."""
+    """The mail was not taken, but may be later: no connection, no reply in time, a 4xx reply, a failed login."""
 
 
 class Smtp:
-    """An SMTP server, with one connection a mail. Amazon SES is one: email-smtp.REGION.amazonaws.com, port 587.
+    """An SMTP server, with one connection per mail. For Amazon SES: email-smtp.REGION.amazonaws.com, port 587.
 
-    `tls`: "starttls" (mostly port 587), "tls" from the first byte (465), "none". The certificate is checked against
+    `tls`: "starttls" (usually port 587), "tls" from the first byte (465), or "none". The certificate is checked against
     the system's authorities. `timeout`: seconds that each step may take.
     """
 
@@ -78,7 +82,7 @@ class Smtp:
     async def _connect(self, client: SMTP) -> None:
         try:
             await client.connect()
-        except (SMTPException, OSError) as error:  # a TimeoutError is an OSError, so is a certificate that fails
+        except (SMTPException, OSError) as error:  # timeouts and certificate errors are OSErrors too
             raise MailNotTaken(f"{self._host}:{self._port}: {error}") from error
 
     async def _hand_over(self, client: SMTP, message: EmailMessage) -> None:
@@ -86,7 +90,7 @@ class Smtp:
         recipients = [address.addr_spec for address in message["To"].addresses]
         try:
             await client.send_message(message, sender=sender.addr_spec, recipients=recipients)
-        except aiosmtplib.SMTPNotSupported as error:  # SMTPUTF8 (RFC 6531) is all that can be missing here
+        except aiosmtplib.SMTPNotSupported as error:  # only SMTPUTF8 (RFC 6531) can be missing here
             raise MailRefused(str(error)) from error
         except aiosmtplib.SMTPRecipientsRefused as error:
             raise _judge(error.recipients[0]) from error
@@ -97,15 +101,15 @@ class Smtp:
 
 
 def _judge(error: aiosmtplib.SMTPResponseException) -> MailRefused | MailNotTaken:
-    """What a reply to a recipient or to the content means."""
+    """The exception for an error reply to a recipient or to the content."""
     final = error.code >= 500 and error.code not in ABOUT_US
     return (MailRefused if final else MailNotTaken)(f"{error.code} {error.message}")
 
 
 class Outbox:
-    """A folder that gets one .eml a mail, readable by its owner alone: for where no SMTP server is configured.
+    """A folder that gets each mail as an .eml file, readable by its owner alone. Used without an SMTP server.
 
-    The names sort by time. A file is whole as soon as it is there.
+    The names sort by time. A file is complete as soon as it appears.
     """
 
     def __init__(self, folder: Path):

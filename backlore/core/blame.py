@@ -1,4 +1,4 @@
-"""Which line of an application's own code an error comes from."""
+"""Finds the line of an application's own code that an error comes from."""
 
 from pathlib import Path
 from traceback import extract_tb
@@ -7,7 +7,7 @@ LONGEST = 1000  # characters
 
 
 def blame(error: BaseException, folder: Path) -> str:
-    """`server.py:12: NameError: …`: the innermost line below the folder; "" when the error passed through none."""
+    """`server.py:12: NameError: …`, naming the innermost frame in a file below the folder; "" if there is none."""
     places = [(frame.filename, frame.lineno) for frame in extract_tb(error.__traceback__)]
     text = str(error)
     if isinstance(error, SyntaxError) and error.filename:
@@ -21,7 +21,7 @@ def blame(error: BaseException, folder: Path) -> str:
 
 
 def _own(file: Path, folder: Path) -> str:
-    """The file's name from the folder on; "" when it is elsewhere, or a library's that lies there."""
+    """The file's path relative to the folder; "" when it lies elsewhere or belongs to a library installed there."""
     if not file.is_relative_to(folder):
         return ""
     name = file.relative_to(folder)

@@ -1,7 +1,11 @@
-"""Configuration: an application's `config.py` and `secret.py`, and what the command line said.
+"""Configuration: an application's `config.py` and `secret.py`, and the flags of the command line.
 
-Laws: one environment name, `dev` by default, is the only outside input; an unknown or wrongly typed key is
-refused with its name and what was expected; a flag wins over `config.py`; a secret is never a default one.
+Laws:
+
+- The name of the environment, `dev` by default, is the only outside input besides flags.
+- A key that is unknown or has the wrong type is refused; the error names the key and what was expected.
+- A flag wins over `config.py`.
+- No secret has a default.
 """
 
 import contextlib
@@ -26,7 +30,7 @@ from backlore.core.temporary import FOLDER
 
 
 class Settings(Payload):
-    """What an application runs with."""
+    """The settings that an application runs with."""
 
     folder: Path
     env: str
@@ -40,32 +44,32 @@ class Settings(Payload):
 
     @property
     def cookie(self) -> str:
-        """The name of the session's cookie, without a prefix; names of others begin with it."""
+        """The name of the session cookie, without the prefix; the names of our other cookies begin with it."""
         return self.config.cookie or self.config.name
 
     @property
     def temporary(self) -> Path:
-        """Where files of requests are for as long as these last."""
+        """The folder for files that last as long as a request."""
         return self.data / FOLDER
 
     @property
     def outbox(self) -> Path:
-        """Where mails are, without an SMTP server."""
+        """The folder that mails go into when no SMTP server is configured."""
         return self.data / "outbox"
 
     @property
     def pages(self) -> list[str]:
-        """The developer's pages that there are."""
+        """The names of the developer's pages that this environment serves."""
         return [] if self.env != "dev" else ["docs"] if self.config.mail else ["docs", "outbox"]
 
     @property
     def key(self) -> str:
-        """Opens the developer's pages: as random as the secret it is made of, and of no use for anything else."""
+        """The key to the developer's pages: derived from the cookie secret, as random as that, and of no other use."""
         return hmac.digest(self.secret.cookie.encode(), b"pages of the developer", "sha256").hex()[:32]
 
     @property
     def session_memory(self) -> float:
-        """The seconds for which a worker remembers a session."""
+        """The seconds for which a worker caches a session."""
         given = self.config.session_memory
         return (0.0 if self.config.own_redis else 5.0) if given is None else given
 
@@ -77,22 +81,22 @@ class Settings(Payload):
 
     @property
     def address(self) -> str:
-        """Where users reach us; links in mails begin with it."""
+        """The URL at which users reach the server; links in mails begin with it."""
         return self.config.address or f"http://{in_url(self.config.host)}:{self.config.port}"
 
     @property
     def engine_socket(self) -> Path:
         """The unix socket of the embedded engine: in the data folder, unless that path is too long for a socket."""
         inside = self.data / "redis" / "engine.sock"
-        if len(os.fsencode(inside)) < 100:  # bytes, of the 104 that macOS takes and the 108 of Linux
+        if len(os.fsencode(inside)) < 100:  # bytes; macOS allows 104, Linux 108
             return inside
         name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
-        # not TMPDIR, which can be as long, and another one in a terminal
+        # not TMPDIR: that can be as long, and may differ between terminals
         return Path("/tmp") / f"backlore-{os.getuid()}-{name}" / "engine.sock"
 
 
 class Context(Payload):
-    """What the command line said: travels from the master to its workers as JSON."""
+    """What the command line said. The master passes it to its workers as JSON."""
 
     folder: str
     env: str = "dev"
@@ -108,12 +112,15 @@ _context = Context(folder=".")
 
 
 def environment() -> str:
-    """The environment's name, for `config.py` to split a property at: `from backlore import ENV`."""
+    """The environment's name. `config.py` uses it (`from backlore import ENV`) where a value differs by environment."""
     return _context.env
 
 
 def enter(context: Context) -> None:
-    """Make `context` the one that this process works in, its application importable, its secrets made."""
+    """Make this process work for the application of `context`: its modules can be imported afterwards.
+
+    In dev a missing `secret.py` is made. Raises ConfigError.
+    """
     global _context
     if not context.folder.strip():
         raise ConfigError("The application's folder is empty: name it with --app.")
@@ -127,7 +134,7 @@ def enter(context: Context) -> None:
 
 
 def load() -> Settings:
-    """The settings of the application that was entered, from its `config.py`."""
+    """The settings of the application that this process has entered, from its `config.py`. Raises ConfigError."""
     config = import_own("config")
     if not hasattr(config, "CONFIG"):
         raise ConfigError("config.py has no CONFIG: a dict with at least a name.")
@@ -135,7 +142,10 @@ def load() -> Settings:
 
 
 def import_own(name: str) -> ModuleType:
-    """A module of the application that was entered. Raises ConfigError, with file and line of what is wrong."""
+    """Import a module of the application that this process has entered.
+
+    Raises ConfigError; it names the file and line when the module's own code fails.
+    """
     folder = Path(_context.folder)
     if not (folder / f"{name}.py").is_file():
         raise ConfigError(f"{folder} holds no {name}.py.")
@@ -157,7 +167,7 @@ def taken_names(folder: Path) -> list[str]:
 
 
 def settle(config: dict[str, Any]) -> Settings:
-    """The settings that `CONFIG`, the flags and `secret.py` make together. Raises ConfigError."""
+    """The settings made from `CONFIG`, the flags and `secret.py`. Raises ConfigError."""
     if not isinstance(config, dict):
         raise ConfigError("config.py: CONFIG should be a dict.")
     known = _convert({**config, **_context.flags}, Config, "config.py", _context.flags)
@@ -172,29 +182,29 @@ def settle(config: dict[str, Any]) -> Settings:
         raise ConfigError(f"The data folder {settings.data} holds the application: choose one of its own with --data.")
     redis = settings.config.redis
     if redis and redis.embedded and redis != RedisConfig(embedded=redis.embedded):
-        raise ConfigError("config.py: redis.embedded: stands alone, for what it starts has no host, port or name.")
+        raise ConfigError("config.py: redis.embedded: stands alone: the program that it names takes no other key.")
     servers = settings.config.files.servers
     if len(set(servers)) < len(servers):
-        raise ConfigError("config.py: files.servers: each is named once, or copies would lie on one disk.")
+        raise ConfigError("config.py: files.servers: names a server twice: copies would lie on one disk.")
     if not settings.secret.files_token and (servers or _context.serves == "files"):
         raise ConfigError("secret.py: files_token is missing: a long random text, the same on nodes and file servers.")
     return settings
 
 
 def _check_environment(named: list[str]) -> None:
-    """Raises ConfigError for an environment that nobody has named, and for one of production without secrets."""
+    """Raises ConfigError for an environment that is not declared, and for one other than dev without `secret.py`."""
     env, folder = _context.env, _context.folder
     secret = Path(folder) / "secret.py"
     known = list(dict.fromkeys(["dev", "prod", *named]))
     if env not in known:
         raise ConfigError(
             f"{env!r} is no name of an environment here: there are {', '.join(known)}. "
-            "Others are named by `environments` in config.py."
+            "Declare others in `environments` of config.py."
         )
     if env != "dev" and not secret.exists():
         raise ConfigError(
-            f"{secret} is missing, and is made by itself in dev only: all servers of {env} share one. "
-            f"Bring theirs; the first of all is made by: backlore routes --app {folder}"
+            f"{secret} is missing: it is made automatically in dev only, because all servers of {env} share one. "
+            f"Copy theirs; for the first server, make it with: backlore routes --app {folder}"
         )
 
 
@@ -204,23 +214,23 @@ def _convert(value: Any, type: type[Any], file: str, flags: Collection[str] = ()
     except Invalid as error:
         known = ", ".join(type.__struct_fields__)
         hint = f" Known are: {known}." if error.why == "Is not known here." else ""
-        # of secret.py only the key's name is shown, never a value
+        # for secret.py the key's name is shown, never a value
         place = f"--{error.where}" if error.where in flags else f"{file}: {error.where or 'the whole'}"
         raise ConfigError(f"{place}: {error.why}{hint}") from None
 
 
 def in_url(host: str) -> str:
-    """As a URL has it: an address of IPv6 in brackets."""
+    """The host as a URL writes it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def real(path: Path) -> Path:
-    """The absolute path without links. One that can't be followed stays, and fails when it is used."""
+    """The absolute path with symbolic links resolved. A link that can't be followed stays, and fails on use."""
     return Path(os.path.realpath(path))
 
 
 def make_secret(file: Path) -> None:
-    """Write a `secret.py` of random secrets, readable by its owner alone, if there is none."""
+    """Write a `secret.py` with random secrets, readable by its owner alone, unless there is one. Raises ConfigError."""
     if file.exists():
         return
     text = (
@@ -234,6 +244,6 @@ def make_secret(file: Path) -> None:
             draft.flush()
             os.fsync(draft.fileno())
             with contextlib.suppress(FileExistsError):
-                os.link(draft.name, file)  # atomic, and never over one that another process made meanwhile
+                os.link(draft.name, file)  # atomic, and never replaces one that another process has made meanwhile
     except OSError as error:
         raise ConfigError(f"{file} can't be written ({error.strerror}): make the folder writable.") from None

@@ -22,14 +22,14 @@ from backlore.core.turns import Turns
 T = TypeVar("T")
 
 SIGNATURE_BYTES = 16
-TRIM_THRESHOLD = -1  # of mallopt: bytes at the end of a heap that are kept for the next that asks
-REST = 5.0  # seconds after the last password: its memory goes back to the system then
+TRIM_THRESHOLD = -1  # a parameter of mallopt: how many free bytes at the end of a heap are kept for later requests
+REST = 5.0  # seconds after the last password until its memory goes back to the system
 
 
 class Signer:
     """Signs short texts with a key of the server: keyed BLAKE2b (RFC 7693, §2.9), 128 bits, in hexadecimal.
 
-    `purpose` separates the uses of one secret: a signature for one is none for another.
+    `purpose` separates the uses of one secret: a signature for one purpose is invalid for another.
     """
 
     def __init__(self, secret: str, purpose: str):
@@ -38,7 +38,7 @@ class Signer:
 
     def sign(self, text: str) -> str:
         """The signature of `text`: 32 characters."""
-        keyed = self._keyed.copy()  # the key's block is hashed once, not at each request
+        keyed = self._keyed.copy()  # the key's block is hashed once, not on each call
         keyed.update(text.encode())
         return keyed.hexdigest()
 
@@ -48,17 +48,16 @@ class Signer:
 
 
 def random_text(bits: int) -> str:
-    """At least `bits` random bits as lower-case base32 letters and digits."""
+    """At least `bits` random bits, as lower-case base32 letters and digits."""
     count = -(-bits // 5)
     return base64.b32encode(secrets.token_bytes(count)).decode().lower()[:count]
 
 
 class Passwords:
-    """argon2id, off the event loop and one at a time: each takes a core for some 17 ms and 19 MiB.
+    """argon2id, off the event loop and one hash at a time: each takes a core for some 17 ms, and 19 MiB.
 
-    They take turns by whose they are, a user or an origin; too many raise Busy.
-
-    Passwords are taken in the Unicode form NFC, and every character counts.
+    `whose` is the user or origin that a hash is for: they take turns, and when too many hashes wait, methods raise
+    Busy. Passwords are normalized to the Unicode form NFC, and every character counts.
     Parameters: OWASP Password Storage Cheat Sheet (t=2, m=19 MiB, p=1).
     """
 
@@ -74,11 +73,11 @@ class Passwords:
         return await self._work(whose, self._hasher.hash, unicodedata.normalize("NFC", password))
 
     async def verify(self, hashed: str | None, password: str, whose: str) -> bool:
-        """Whether the password fits. Without a hash (no such user) it takes as long, and is False."""
+        """Whether the password matches the hash. Without a hash (no such user): False, after the same time."""
         return await self._work(whose, self._verify, hashed, unicodedata.normalize("NFC", password))
 
     def is_outdated(self, hashed: str) -> bool:
-        """Whether a hash was made with lesser parameters than those of today."""
+        """Whether a hash was made with parameters other than today's."""
         return self._hasher.check_needs_rehash(hashed)
 
     async def _work(self, whose: str, function: Callable[..., T], *arguments: str | None) -> T:
@@ -91,7 +90,7 @@ class Passwords:
             self._rest = loop.call_later(REST, self._pool.submit, _give_back)
 
     def _stay_up(self) -> None:
-        """No rest yet: a password is at work."""
+        """Don't give memory back yet: a hash is in progress."""
         if self._rest:
             self._rest.cancel()
 
@@ -105,12 +104,12 @@ class Passwords:
 
 
 def _give_back() -> None:
-    """Return freed memory. At once would cost each hash 10 ms more, for the system hands out cleared pages."""
+    """Return freed memory to the system. After every hash it would cost 10 ms each: the system zeroes new pages."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "malloc_trim"):  # not glibc
         return
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
-    # malloc_trim spares the end of a thread's own heap, where ours lies: it goes when something is freed there
+    # malloc_trim spares the end of a thread's own heap, where our memory lies; a free at that end returns it
     libc.mallopt(TRIM_THRESHOLD, 0)
     libc.free(libc.malloc(128 << 10))
     libc.mallopt(TRIM_THRESHOLD, 64 << 20)
@@ -118,6 +117,6 @@ def _give_back() -> None:
 
 
 def _be_nice() -> None:
-    """Let the event loops have a core first: Linux gives each thread a priority of its own."""
+    """Let the event loops have a core first: on Linux each thread has a priority of its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -1,8 +1,10 @@
-"""Letters: what a template and its values make, as a mail.
+"""Letters: mails made from a template and its values.
 
-A template is a file NAME.txt: a line `Subject: ...`, then paragraphs apart by empty lines, `{name}` where a value goes.
-Laws: a value stays a value: it makes no header, no line and no tag, and a link only where the template's line is
-nothing else. A recipient is one bare address.
+A template is a file NAME.txt: a line `Subject: ...`, then paragraphs separated by empty lines, with `{name}` where a
+value goes.
+
+Laws: a value can't add a header, a line or a tag. It becomes a link only where the template's line is nothing but
+that URL. A recipient is one bare address.
 """
 
 import html
@@ -38,9 +40,9 @@ class Rendered(NamedTuple):
 
 
 class Templates:
-    """The templates NAME.txt of all folders that exist; a later folder wins.
+    """The templates NAME.txt in all `folders` that exist; a later folder wins.
 
-    `sender` is like "Shoebox <hello@shoebox.example>"; the values `always` are known to every template.
+    `sender` is like "Shoebox <hello@shoebox.example>"; every template may use the values in `always`.
     Raises ValueError for a sender or a template that can't be used.
     """
 
@@ -54,7 +56,10 @@ class Templates:
         return name in self._templates
 
     def compose(self, name: str, values: Mapping[str, str], *, to: str, id: str) -> EmailMessage:
-        """The mail to one address; `id` is the local part of its Message-ID. Raises what `render` raises."""
+        """The mail to one address; `id` is the left part of its Message-ID.
+
+        Raises what `render` raises, and ValueError for a recipient that is no address.
+        """
         subject, text, page = self.render(name, values)
         recipient = parse_recipient(to)
         message = EmailMessage(policy.SMTP if recipient.addr_spec.isascii() else policy.SMTPUTF8)
@@ -63,15 +68,16 @@ class Templates:
         message["Subject"] = subject
         message["Date"] = datetime.now(UTC)
         message["Message-ID"] = f"<{id}@{self._sender.domain}>"
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence notice answers
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic reply answers it
         message.set_content(text, cte=transfer(text))
         message.add_alternative(page, subtype="html", cte=transfer(page))
         return message
 
     def render(self, name: str, values: Mapping[str, str]) -> Rendered:
-        """The template `name` with these values and those that are always known.
+        """The template `name`, filled with these values and those that every template may use.
 
-        Raises KeyError when there is no such template, ValueError when a value is missing or the subject no line.
+        Raises KeyError when there is no such template, ValueError when a value is missing or the subject is not one
+        line.
         """
         template, values = self._templates[name], {**values, **self._always}
         if missing := template.names - values.keys():
@@ -79,14 +85,14 @@ class Templates:
         subject = template.subject.format_map(values)
         if has_controls(subject):
             raise ValueError(f"mail template {name}: control characters in the subject")
-        # a value is no line of its own: what a stranger chose may not look like a paragraph of ours, or a button
+        # a value gets no line of its own: text chosen by a stranger must not look like our paragraph or button
         clean = {name: " ".join("".join(" " if is_control(c) else c for c in v).split()) for name, v in values.items()}
         filled = [[line.format_map(clean) for line in lines] for lines in template.paragraphs]
         links = [
             [is_link(line, full) for line, full in zip(*both, strict=True)]
             for both in zip(template.paragraphs, filled, strict=True)
         ]
-        # nor does a line break within it, or before it: only lines without a text of several words are wrapped
+        # wrapping must not break a line within or before such a value either: lines with a value of several words stay
         several = {name for name, value in clean.items() if " " in value}
         wrapped = [
             [full if several & fields_of(line) else wrap(full) for line, full in zip(*both, strict=True)]
@@ -96,7 +102,7 @@ class Templates:
 
 
 def is_control(character: str) -> bool:
-    """Whether it is a control character, a separator of lines, or half of one that can't be sent."""
+    """Whether it is a control character, a line or paragraph separator, or a lone surrogate, which can't be encoded."""
     return unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs")
 
 
@@ -108,11 +114,11 @@ def has_controls(text: str) -> bool:
 def parse_recipient(to: str) -> Address:
     """One bare address, its domain in ASCII (IDNA). Raises ValueError."""
     local, _, domain = to.rpartition("@")
-    # no quoted local parts: whoever reads them differently than we do would send to somebody else
+    # no quoted local parts: a server that parses them differently would deliver to somebody else
     if not re.fullmatch(r'[^\s"(),:;<>@\[\]\\]+', local) or has_controls(local):
         raise ValueError("no e-mail address: its part before the @")
     if not domain.isascii():
-        # IDNA 2008: the codec of Python's own is that of 2003, which takes some domains for others (straße, strasse)
+        # IDNA 2008: Python's own codec is IDNA 2003, which maps some domains to others (straße to strasse)
         domain = idna.encode(domain).decode()
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", domain):
         raise ValueError("no e-mail address: its part after the @")
@@ -130,7 +136,7 @@ def parse_sender(sender: str) -> Address:
 
 
 def parse_template(name: str, content: str) -> Template:
-    """`Subject: ...` and paragraphs of lines, apart by empty lines. Raises ValueError."""
+    """Parse a template: `Subject: ...`, then paragraphs separated by empty lines. Raises ValueError."""
     first, _, body = content.partition("\n")
     if not first.startswith("Subject: ") or not body.strip():
         raise ValueError(f"mail template {name}: begin with a line `Subject: ...`, then write paragraphs")
@@ -147,23 +153,23 @@ def parse_template(name: str, content: str) -> Template:
 
 
 def is_link(line: str, filled: str) -> bool:
-    """Whether a template's line, which `filled` is with its values, is only a URL."""
+    """Whether a template's line is only a URL; `filled` is that line with its values."""
     return not re.search(r"\s", line) and re.fullmatch(r"https?://[^\s<>\"]+", filled) is not None
 
 
 def transfer(text: str) -> str:
-    """The transfer encoding: plain where it may be (RFC 5322, §2.1.1), so that an .eml can be read by eye."""
+    """The transfer encoding: 7bit where allowed (RFC 5322, §2.1.1), so that people can read the .eml file."""
     plain = text.isascii() and all(len(line) <= 900 for line in text.splitlines())
     return "7bit" if plain else "quoted-printable"
 
 
 def fields_of(text: str) -> set[str]:
-    """The names of the values that go into it."""
+    """The names of the values that a text takes."""
     return {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
 
 
 def wrap(line: str) -> str:
-    """In lines for mails. A long word, like a URL, is never broken."""
+    """The line, wrapped at 76 characters. A long word, like a URL, is never broken."""
     return textwrap.fill(line, 76, break_long_words=False, break_on_hyphens=False)
 
 
@@ -198,7 +204,7 @@ BUTTON = """\
 
 
 def to_html(subject: str, paragraphs: list[list[str]], links: list[list[bool]]) -> str:
-    """The HTML of a mail. A URL on a line of its own is a link, and a button if the line above it ends in a colon."""
+    """The HTML of a mail. A URL on a line of its own becomes a link, or a button if the line above ends in a colon."""
     blocks = []
     for lines, marks in zip(paragraphs, links, strict=True):
         pieces: list[str] = []

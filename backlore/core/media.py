@@ -1,4 +1,4 @@
-"""Media types by names."""
+"""Guesses media types from file names."""
 
 import mimetypes
 from pathlib import PurePosixPath
@@ -8,7 +8,7 @@ PACKED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "app
 
 
 def guess_kind(name: str) -> str:
-    """The media type by the end of a name, "" for none: what is compressed is that, and not what is in it."""
-    # of the whole name, a URL like data:text/html,x would name its own
+    """The media type by a name's suffix, "" if unknown. For a compressed file it is the type of the compression."""
+    # only the suffix is looked up: as a whole, a name like data:text/html,x is a URL that names its own type
     kind, packing = mimetypes.guess_type("x" + PurePosixPath(name).suffix)
     return PACKED.get(packing, PLAIN) if packing else kind or ""

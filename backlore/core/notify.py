@@ -1,8 +1,10 @@
-"""notify: the one funnel through which passes all that may concern us.
+"""notify: the one funnel for every event that may concern the operator.
 
-Laws: it never raises and never blocks its caller (a thread of its own feeds the sinks, and survives each of them);
-what is named like a secret is redacted at any depth before it is kept; what could not be passed on is counted, and
-said.
+Laws:
+
+- It never raises and never blocks its caller: a thread of its own feeds the sinks, and survives the failure of each.
+- A field whose name looks like a secret's is redacted, at any depth, before the record is kept.
+- Records that were dropped because the queue was full are counted, and the next record tells their number.
 """
 
 import contextlib
@@ -28,8 +30,8 @@ LONGEST_TEXT = 8_000  # characters of one field
 class Notify:
     """`notify("error", "worker.died", pid=12)`: a level, an event, and fields about it.
 
-    An exception as a field is kept with its trace. `sinks` are called with each record, one after the other,
-    in one thread; a sink that fails is reported on standard error and the others still get the record.
+    An exception as a field is kept with its traceback. One thread calls the `sinks` with each record, one after the
+    other; a sink that fails is reported on standard error, and the others still get the record.
     """
 
     def __init__(self, *sinks: Sink):
@@ -43,7 +45,7 @@ class Notify:
         record: Record = {"time": time.time(), "level": level, "event": event}
         try:
             record |= _redact(fields, 0)
-        except Exception as error:  # a key without text, a dict that changes meanwhile
+        except Exception as error:  # a key that can't be made text, a dict that changes meanwhile
             record["unreadable"] = type(error).__name__
         try:
             if self._dropped:
@@ -53,14 +55,14 @@ class Notify:
         except queue.Full:
             self._dropped += 1 + record.get("dropped_before", 0)
             return
-        if self._thread is None or not self._thread.is_alive():  # a fork leaves it behind
+        if self._thread is None or not self._thread.is_alive():  # a forked process doesn't have the thread
             thread = threading.Thread(target=self._feed, name="notify", daemon=True)
-            with contextlib.suppress(RuntimeError):  # there can be no more threads now: the next event tries again
+            with contextlib.suppress(RuntimeError):  # no thread can be started now: the next event tries again
                 thread.start()
                 self._thread = thread
 
     def flush(self, seconds: float = 2.0) -> None:
-        """Wait until the sinks have what was passed so far, but no longer than `seconds`."""
+        """Wait until the sinks have got all records so far, at most `seconds`, or twice that when the queue is full."""
         if self._thread is None:
             return
         reached = threading.Event()
@@ -85,7 +87,7 @@ class Notify:
 
 
 def console(record: Record) -> None:
-    """The sink for a terminal: one line an event on standard error, and the trace below it."""
+    """The sink for a terminal: one line per event on standard error, and the traceback below it."""
     fields = dict(record)
     clock = time.strftime("%H:%M:%S", time.localtime(fields.pop("time")))
     head = f"{clock} {fields.pop('level'):<7} {fields.pop('event')}"
@@ -96,12 +98,12 @@ def console(record: Record) -> None:
 
 def _compact(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    # one line an event: nothing that a client sent may forge another line or a colour
+    # one line per event: text that a client sent must not forge another line or a colour
     return json.dumps(text) if not text.isprintable() or " " in text else text
 
 
 def _redact(value: Any, depth: int) -> Any:
-    """A copy of `value` of plain types without secrets."""
+    """A copy of `value` in plain types, without secrets and cut to size."""
     if isinstance(value, bool | int | float | None):
         return value
     if depth > 8:

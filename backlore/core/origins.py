@@ -1,17 +1,20 @@
-"""Where a request comes from: an IP address in one form, however a connection or a proxy writes it."""
+"""Where a request comes from: an IP address in its one form, however a connection or a proxy writes it."""
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Network = IPv4Network | IPv6Network
 
-UNKNOWN = "unknown"  # no address, as RFC 7239, §6.2 has it
+UNKNOWN = "unknown"  # no address; the word is that of RFC 7239, §6.2
 MAPPED = IPv6Network("::ffff:0:0/96")
 HOP = re.compile(r'"?(?:\[(?P<v6>[^\]]*)\](?::\d+)?|(?P<v4>[\d.]+):\d+|(?P<plain>[^"]*))"?')
 
 
 def read_address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address that `text` is, without port, brackets, quotes and zone; IPv4 as such, also when mapped into IPv6."""
+    """The address in `text`, without port, brackets, quotes and zone; None if it is none.
+
+    An IPv4 address mapped into IPv6 is returned as IPv4.
+    """
     match = HOP.fullmatch(text.strip(" \t"))
     if not match:
         return None
@@ -23,7 +26,10 @@ def read_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def read_network(text: str) -> Network:
-    """An address, or a network of those that `read_address` gives. Raises ValueError."""
+    """The network that `text` names; one address is a network too, and IPv4 mapped into IPv6 is IPv4.
+
+    Raises ValueError.
+    """
     found = ip_network(text, strict=False)
     if isinstance(found, IPv4Network) or not found.subnet_of(MAPPED):
         return found
@@ -31,9 +37,9 @@ def read_network(text: str) -> Network:
 
 
 def origin_of(address: str) -> str:
-    """The customer behind an address, as `request.origin` gives it.
+    """The customer behind an address such as `request.origin`.
 
-    IPv6 by its /64, the least that one customer has (RFC 6177) and changes its address in at will.
+    For IPv6 that is its /64: a customer has at least one (RFC 6177), and may change addresses within it at will.
     """
     found = read_address(address)
     if isinstance(found, IPv6Address):

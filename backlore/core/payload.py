@@ -1,6 +1,6 @@
-"""Payload types: what a handler accepts is a type, and nothing reaches it unvalidated.
+"""Payload types: a handler declares the type of its input, and nothing reaches it unvalidated.
 
-Laws: unknown keys are refused, a key is given once, and what is wrong is said once: `where` is the path in
+Laws: unknown keys are refused; so is a key that is given twice. The first error is reported: `where` is the path in
 the payload (`tags[2]`), `why` is a sentence for people.
 """
 
@@ -18,14 +18,14 @@ from msgspec import inspect
 
 T = TypeVar("T")
 
-patterns: dict[str, str] = {}  # by their repr, as msgspec names them: what a string that matches is
+patterns: dict[str, str] = {}  # the repr of a pattern, as msgspec's errors name it → what a matching string is
 
-MAX_DEPTH = 64  # of what a type leaves open (dict, Any): deeper is refused
-MAX_PIECES = 50_000  # objects, lists and keys of that
+MAX_DEPTH = 64  # nesting of values that the type leaves open (dict, Any); deeper ones are refused
+MAX_PIECES = 50_000  # objects, lists and keys in such values
 MAX_EXTREMES = 1_000  # numbers with an exponent of three digits: reading one may take 10 µs
 EXTREME = re.compile(rb"[eE][+-]?0*[1-9]\d\d")
-MAX_ESCAPES = 100_000  # in a form
-LIGHT = 4096  # bytes of JSON that never take long
+MAX_ESCAPES = 100_000  # percent escapes in a form or query
+LIGHT = 4096  # bytes: JSON up to this size never takes long
 
 
 class Payload(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -35,11 +35,11 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class Upload:
     """A file of a multipart body, on the disk for as long as the request lasts.
 
-    `name` and `type` are what the client claims; never trust them as a path or for serving. `size` in bytes, `hash`
-    the SHA-256 in hexadecimal.
+    `name` and `type` are what the client claims: never use them as a path, or as the type to serve it with. `size` is
+    in bytes, `hash` is the SHA-256 in hexadecimal.
     """
 
-    # No Struct: msgspec would make one of a JSON object, with a path of the client's choice.
+    # Not a Struct: msgspec would make one from a JSON object, with a path of the client's choice.
     __slots__ = ("hash", "name", "path", "size", "type")
 
     def __init__(self, path: Path, name: str, type: str, size: int, hash: str):
@@ -51,7 +51,7 @@ class Upload:
 
 
 class Malformed(ValueError):
-    """The raw bytes are no valid JSON, urlencoded or multipart body."""
+    """The raw bytes are not a valid JSON, urlencoded or multipart body."""
 
 
 class Invalid(ValueError):
@@ -64,19 +64,19 @@ class Invalid(ValueError):
 
 
 def length(least: int, most: int) -> msgspec.Meta:
-    """Bounds, both included, of a string in characters or of a list in items."""
+    """Bounds, both inclusive, on a string's characters or a list's items."""
     return msgspec.Meta(min_length=least, max_length=most)
 
 
 def between(least: float, most: float) -> msgspec.Meta:
-    """Bounds, both included, of a number."""
+    """Bounds, both inclusive, on a number."""
     return msgspec.Meta(ge=least, le=most)
 
 
 def matching(pattern: str, what: str) -> msgspec.Meta:
-    """A regular expression that the whole string matches, and what such a string is: "a word without spaces".
+    """A regular expression for the whole string. `what` describes it in errors: "a word without spaces".
 
-    Keep it linear: it runs on what strangers send.
+    Keep the expression linear: it runs on input from strangers.
     """
     whole = rf"^(?:{pattern})$(?!\n)"  # `$` alone lets a line break pass at the end; \Z is unknown to JSON schema
     patterns[repr(whole)] = what
@@ -84,7 +84,10 @@ def matching(pattern: str, what: str) -> msgspec.Meta:
 
 
 class Codec(Generic[T]):
-    """Decodes one payload type from JSON or from the fields of a form or query."""
+    """Decodes one payload type from JSON, or from the fields of a form or query.
+
+    Raises TypeError for a type that can't be a payload.
+    """
 
     def __init__(self, type: type[T]):
         self.type = type
@@ -98,12 +101,12 @@ class Codec(Generic[T]):
         self._heavy = self._open or any(isinstance(shape, inspect.FloatType) for shape in shapes)
         self._keys = tuple({f'"{field.encode_name}"'.encode() for s in structs for field in s.fields})
         fields = structs[0].fields if structs else ()
-        # of a flat object all of whose fields are needed, so many colons are one for each; else no number of them
+        # in a flat object whose fields are all required this many colons mean no repeated key; -1: no count proves it
         is_plain = len(structs) == 1 and shapes[0] is structs[0] and not self._open
         self._colons = len(fields) if is_plain and all(field.required for field in fields) else -1
         self.uploads = frozenset(f.encode_name for f in fields if any(map(_is_upload, _shapes(f.type))))  # names
         self._lists = {f.encode_name for f in fields if isinstance(f.type, inspect.ListType)}
-        # what nothing at all stands for, as most queries are
+        # the type whose default value an empty query stands for, as most queries are empty
         self._blank = type if structs and shapes[0] is structs[0] and not any(f.required for f in fields) else None
 
     def from_json(self, raw: bytes) -> T:
@@ -123,14 +126,17 @@ class Codec(Generic[T]):
         return value
 
     def _may_repeat(self, raw: bytes) -> bool:
-        """Whether a key may be there twice, of which msgspec keeps the last in silence.
+        """Whether a key may be given twice: msgspec would silently keep the last.
 
-        Only if its name is: as written, or hidden in an escape. Only then the slow and sure way is taken.
+        It may only if its name occurs twice, literally or hidden in an escape. Only then is the slow, exact check run.
         """
         return self._open or raw.find(b"\\u") >= 0 or any(raw.count(key) > 1 for key in self._keys)
 
     def from_fields(self, fields: list[tuple[str, Any]]) -> T:
-        """The value of the pairs of a query or form: texts are converted, a list takes each of its pairs."""
+        """The value of a query's or form's pairs: texts are converted, and a list field collects all pairs of its name.
+
+        Raises Invalid.
+        """
         values: dict[str, Any] = {}
         for name, value in fields:
             if name in self._lists:
@@ -142,7 +148,10 @@ class Codec(Generic[T]):
         return self.from_object(values, strict=False)
 
     def from_object(self, value: Any, strict: bool = True) -> T:
-        """The value of plain Python data; not `strict`: texts are converted to numbers and the like."""
+        """The value of plain Python data; without `strict`, texts are converted to numbers and the like.
+
+        Raises Invalid.
+        """
         try:
             converted: T = self._convert(value, strict=strict)
             return converted
@@ -157,7 +166,7 @@ class Codec(Generic[T]):
 
 
 def parse_urlencoded(text: str) -> list[tuple[str, str]]:
-    """The pairs of `a=1&b=2`, percent escapes being UTF-8. Raises Malformed."""
+    """The pairs of `a=1&b=2`, with percent escapes as UTF-8. Raises Malformed."""
     if not text:
         return []
     if text.count("%") > MAX_ESCAPES:
@@ -179,7 +188,7 @@ def _is_upload(shape: inspect.Type) -> bool:
 
 
 def _shapes(shape: inspect.Type, seen: frozenset[type] = frozenset()) -> Iterator[inspect.Type]:
-    """The type and, level by level, all that it is made of; a type that holds itself is entered once."""
+    """The type and, depth first, all types that it contains; a recursive type is entered once."""
     yield shape
     inner: list[inspect.Type] = []
     if isinstance(shape, inspect.StructType):
@@ -202,7 +211,7 @@ def _shapes(shape: inspect.Type, seen: frozenset[type] = frozenset()) -> Iterato
 
 
 def _check_closed(shape: inspect.Type) -> None:
-    """Only a Payload refuses unknown keys: no other kind of object may stand in one."""
+    """Raises TypeError for a class other than Payload: only a Payload refuses unknown keys."""
     if isinstance(shape, inspect.CustomType) and shape.cls not in (Upload, Path):
         raise TypeError(f"{shape.cls.__qualname__} can't stand in a payload; Any takes every value")
     lax = isinstance(shape, inspect.TypedDictType | inspect.DataclassType | inspect.NamedTupleType)
@@ -213,10 +222,10 @@ def _check_closed(shape: inspect.Type) -> None:
 
 
 def _check_weight(raw: bytes, is_open: bool) -> None:
-    """Refuse what would take long to read, before it is: nothing else runs in this process meanwhile."""
+    """Refuse JSON that would take long to decode, before it is decoded: the event loop would stand still meanwhile."""
     if not (is_open and _pieces(raw) > MAX_PIECES) and not _has_extremes(raw):
         return
-    # it may be in strings: without the escaped quotes, every other part between quotes is one
+    # the matches may lie within strings: once escaped quotes are removed, every second part between quotes is a string
     bare = b"".join(raw.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
     if is_open and _pieces(bare) > MAX_PIECES:
         raise Invalid("", f"Has more than {MAX_PIECES:,} objects, lists and keys.")
@@ -233,7 +242,7 @@ def _has_extremes(raw: bytes) -> bool:
 
 
 def _check_keys(raw: bytes) -> None:
-    """Refuse a key that is given twice in an object, and what is nested beyond MAX_DEPTH."""
+    """Refuse a key that an object gives twice, and nesting beyond MAX_DEPTH."""
     try:
         _check_depth(json.loads(raw, object_pairs_hook=_unique, parse_int=len, parse_float=len), 0)
     except RecursionError:
@@ -262,7 +271,7 @@ def _check_depth(value: Any, depth: int) -> None:
         _check_depth(each, depth + 1)
 
 
-# What msgspec says, and what we say: the first pattern that matches. {0} and {1} are its groups.
+# msgspec's words for types, and ours.
 KINDS = {
     "str": "a string",
     "int": "a whole number",
@@ -273,6 +282,7 @@ KINDS = {
     "object": "an object",
     "file": "a file",
 }
+# Patterns of msgspec's messages, and our sentence made from their groups. The first match wins.
 PHRASES: list[tuple[str, Callable[..., str]]] = [
     (r"Expected `str` of length >= (\d+)", lambda n: f"Should have at least {_many(n, 'character')}."),
     (r"Expected `str` of length <= (\d+)", lambda n: f"Should have at most {_many(n, 'character')}."),

@@ -1,4 +1,4 @@
-"""Room on a disk."""
+"""Checks the room left on a disk."""
 
 import errno
 import os
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def need_room(place: Path | int, free: int, size: int = 0) -> None:
-    """See that `size` bytes can be written to the disk of a folder, or of an open file, and `free` bytes stay.
+    """Check that `size` bytes can be written to the disk of a folder or open file, and `free` bytes remain.
 
-    Raises OSError: ENOSPC.
+    Raises OSError (ENOSPC) if not.
     """
     room = os.statvfs(place)
     if room.f_bavail * room.f_frsize < free + size:
-        raise OSError(errno.ENOSPC, "less room than what is to stay free")
+        raise OSError(errno.ENOSPC, "less room than must stay free")

@@ -1,4 +1,4 @@
-"""The standard streams: each is there, and the loss of one ends nothing."""
+"""The standard streams: all three are open, and losing one ends nothing."""
 
 import atexit
 import contextlib
@@ -7,29 +7,29 @@ import sys
 
 
 def hold() -> None:
-    """Put the null device where a stream was closed; else a file of ours gets its number, and what we say goes there.
+    """Open the null device in place of each closed stream; else a file of ours would get its number, and our output.
 
-    For the start of a process, before it opens anything.
+    Call it at the start of a process, before anything is opened.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
             os.set_inheritable(number, True)
-    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115  it lives as long as we do
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115  it lives as long as the process
     sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
     atexit.register(_let_go)
 
 
 def say(text: str) -> None:
-    """Print a line, where somebody reads it."""
+    """Print a line; if standard output is gone, do nothing."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
 
 
 def _let_go() -> None:
-    """Drop what can't be written: Python's own last try would make an exit status of its failure."""
+    """Drop output that can't be written: if Python's own flush at exit failed, it would change the exit status."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()

@@ -1,10 +1,13 @@
-"""Turns: work that takes long is done a few pieces at a time, and whose it is decides when.
+"""Turns: long work is done a few pieces at a time, and its owners take turns.
 
     size = await turns.run(user, lambda: asyncio.to_thread(measure, path))
 
-Laws: those who wait are taken round-robin, by whose work it is, so that a hundred pieces of one user hold another up
-by one. Too much is refused at once, with Busy; the second half of the room is for those who have nothing in it. Work
-that has begun keeps its turn until it ends, also when nobody waits for it any more.
+Laws:
+
+- Waiting pieces are taken round-robin by owner: a hundred pieces of one user delay another user by one piece.
+- When too much waits, a piece is refused at once, with Busy. The second half of the places is for owners that have
+  no piece waiting.
+- Work that has begun keeps its turn until it ends, even if its caller no longer waits for it.
 """
 
 import asyncio
@@ -16,29 +19,32 @@ T = TypeVar("T")
 
 
 class Busy(Exception):
-    """More work waits than can be done in a reasonable time; that which was refused has not begun."""
+    """More work waits than can be done in a reasonable time. The refused piece has not begun."""
 
 
 class Turns:
-    """Does work `at_once` at a time. So many pieces may wait: `each` of one, `total` of all."""
+    """Does `at_once` pieces of work at a time. At most `each` pieces of one owner may wait, and `total` in all."""
 
     def __init__(self, at_once: int, *, each: int, total: int):
         self._free = at_once
         self._each = each
         self._total = total
         self._waiting = 0
-        self._rows: dict[str, deque[asyncio.Future[None]]] = {}  # by whose they are; the first row is next
-        self._doing: set[asyncio.Task[object]] = set()  # the loop alone would forget them
+        self._rows: dict[str, deque[asyncio.Future[None]]] = {}  # by owner; the first row is next
+        self._doing: set[asyncio.Task[object]] = set()  # the loop keeps only weak references to them
 
     async def run(self, whose: str, work: Callable[[], Awaitable[T]]) -> T:
-        """The result of the work, done when it is its turn. Raises Busy, and what the work raises."""
+        """Do the work when it is its owner's turn; `whose` is the owner. Returns its result.
+
+        Raises Busy, and what the work raises.
+        """
         most = self._each if self._waiting < self._total // 2 else 1
         if not self._free and (self._waiting >= self._total or len(self._rows.get(whose, ())) >= most):
-            raise Busy("too much is to be done at once")
+            raise Busy("too much work waits already")
         return await self.go_on(whose, work)
 
     async def go_on(self, whose: str, work: Callable[[], Awaitable[T]]) -> T:
-        """The same for the next piece of what has begun: it is never refused."""
+        """Like `run`, for the next piece of work that has already begun: it is never refused."""
         if self._free:
             self._free -= 1
         else:
@@ -63,20 +69,20 @@ class Turns:
         except asyncio.CancelledError:
             if called.cancelled():
                 self._leave(whose, called)
-            else:  # the turn came at the same moment
+            else:  # the turn was given at the same moment
                 self._next()
             raise
 
     def _leave(self, whose: str, called: asyncio.Future[None]) -> None:
         row = self._rows.get(whose)
-        if row and called in row:  # else it was called when it had gone already
+        if row and called in row:  # else `_next` has taken it out already
             row.remove(called)
             self._waiting -= 1
             if not row:
                 del self._rows[whose]
 
     def _next(self) -> None:
-        """Hand a turn on: to the first of the next row, which is the last row then."""
+        """Pass the turn to the first piece of the next row; that row then becomes the last."""
         while self._rows:
             whose = next(iter(self._rows))
             row = self._rows.pop(whose)

@@ -1,4 +1,4 @@
-"""Types in words, from their JSON schema: "a word without spaces, 1 to 30 characters"."""
+"""Describes types in words, from their JSON schema: "a word without spaces, 1 to 30 characters"."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ BOUNDS = frozenset({"pattern", "format", *SIZES, *(name for name, _ in REACH)})
 
 
 def describe(schema: Schema, types: Mapping[str, Schema] | None = None) -> str:
-    """What a value of this type is, with its bounds. `types` are those that it refers to by name."""
+    """What a value of this type is, with its bounds, in words. `types`: the schemas that it refers to, by name."""
     if "$ref" in schema:
         return describe((types or {}).get(schema["$ref"].rpartition("/")[2], {"type": "object"}), types)
     if "anyOf" in schema:
@@ -53,14 +53,14 @@ def describe(schema: Schema, types: Mapping[str, Schema] | None = None) -> str:
 
 
 def has_bounds(schema: Schema) -> bool:
-    """Whether its words say more than its type's name does."""
+    """Whether the description says more than the type's name."""
     items = schema.get("items")
     inner = [*schema.get("anyOf", ()), *([items] if isinstance(items, dict) else [])]
     return not BOUNDS.isdisjoint(schema) or any(map(has_bounds, inner))
 
 
 def describe_text(schema: Schema) -> str:
-    """The same for a string."""
+    """Like `describe`, for a string."""
     bounds = span(schema.get("minLength"), schema.get("maxLength"), "character")
     what = FORMATS.get(schema.get("format", ""), "")
     if pattern := schema.get("pattern"):
@@ -69,7 +69,7 @@ def describe_text(schema: Schema) -> str:
 
 
 def span(least: int | None, most: int | None, noun: str) -> str:
-    """Bounds of a length; "" for none."""
+    """The bounds of a length in words; "" for none."""
     nouns = f"{noun}{'' if (most or least) == 1 else 's'}"
     if least and most is not None:
         return f"{amount(least)}{'' if least == most else f' to {amount(most)}'} {nouns}"
@@ -79,7 +79,7 @@ def span(least: int | None, most: int | None, noun: str) -> str:
 
 
 def amount(value: Any) -> str:
-    """A number with its thousands apart, a large power of two as one; anything else as JSON."""
+    """A number with commas between thousands, a large power of two as 2^N; anything else as JSON."""
     if type(value) is int and value.bit_length() > 31 and value.bit_count() == 1:
         return f"2^{value.bit_length() - 1}"
     return f"{value:,}" if type(value) in (int, float) else json.dumps(value, ensure_ascii=False, default=str)

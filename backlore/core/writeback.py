@@ -1,7 +1,6 @@
-"""Telling the kernel to begin writing a file's bytes to the disk, so that the fsync at the end finds little to do.
+"""Tells the kernel to begin writing a file's bytes to the disk, so that the fsync at the end finds little to do.
 
-Law: a hint, no promise: only fsync makes anything durable. Where the system can't be told (it is no Linux), nothing
-happens.
+Law: this is a hint: only fsync makes anything durable. On systems other than Linux it does nothing.
 """
 
 import ctypes
@@ -22,6 +21,6 @@ _sync_file_range = _find()
 
 
 def begin_writeback(handle: int, start: int, length: int) -> None:
-    """Let the disk begin with these bytes of a file; for threads, as it waits while the disk's queue is full."""
+    """Begin writing these bytes of a file. Call it from a thread: it blocks while the disk's queue is full."""
     if _sync_file_range:
         _sync_file_range(handle, start, length, WRITE)

@@ -1,4 +1,4 @@
-"""The ASGI application: takes a request through its stages, and answers with exactly one reply, whatever happens."""
+"""The ASGI application: takes a request through its stages, and sends exactly one reply, whatever happens."""
 
 import errno
 import time
@@ -22,7 +22,7 @@ from backlore.web.routes import Gate, NoSuchPath, Route, Table, read_parameters
 from backlore.web.stages import Keeper
 
 HSTS: Header = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
-UNREAD = [("connection", "close")]  # answered before the body was read: the server ends such a connection
+UNREAD = [("connection", "close")]  # for a reply sent before the body was read: the server closes such a connection
 
 Hook = Callable[[], Awaitable[None]]
 Refusals = Mapping[type[Exception], tuple[int, str]]  # status and word
@@ -31,9 +31,9 @@ Refusals = Mapping[type[Exception], tuple[int, str]]  # status and word
 class Application:
     """Give it routes, then serve it with any ASGI server.
 
-    `keeper` knows sessions, None if no route needs one; `unavailable` are the exceptions of clients that mean 503,
-    `refusals` those of services with their status and word; `on_start` and `on_stop` run with the server. `draining`
-    is set when the worker ends: what would last as long as its client does ends then.
+    `keeper` knows sessions, None if no route needs them. `unavailable`: exceptions of clients that become 503.
+    `refusals`: exceptions of services, with their status and word. The hooks `on_start` and `on_stop` run when the
+    server starts and stops. `draining` is set when the worker is about to end: open-ended replies end then.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Application:
     ):
         self.table = Table()
         self.draining = False
-        self.under_way = 0  # requests
+        self.under_way = 0  # requests in flight
         self.served = 0  # requests since the start
         self.on_start: list[Hook] = []
         self.on_stop: list[Hook] = []
-        self.tells_all = False  # also of requests that went well
+        self.tells_all = False  # notify of successful requests too
         self._keeper = keeper
         self._notify = notify
         self._limits = limits
@@ -62,7 +62,7 @@ class Application:
         self._always: list[Header] = [HSTS] if secure else []
 
     def add(self, *routes: Route) -> None:
-        """Add routes to the table, behind those of the same stage."""
+        """Add routes to the table, after those of the same stage. Raises RouteError for one that is never reached."""
         for route in routes:
             route.limits = replace(self._limits, body=min(self._limits.body, route.most))
             route.keeper = self._keeper
@@ -78,7 +78,7 @@ class Application:
             try:
                 try:
                     answer = await self._pass(request)
-                except Exception as error:  # what goes wrong becomes the error of the contract
+                except Exception as error:  # an exception becomes an error reply
                     answer = self._refuse(request, error)
                 if answer.status >= 400 or self.tells_all:
                     self._tell(request, answer)
@@ -86,7 +86,7 @@ class Application:
                     sending = self._send(request, answer, send)
                 except Exception as error:
                     self._notify("error", "reply.failed", error=error, **_about(request))
-                    raise  # the server breaks the connection, so that nobody takes a part for the whole
+                    raise  # the server breaks the connection, so that the client can't take a part for the whole
                 if sending:
                     await sending
             finally:
@@ -95,15 +95,15 @@ class Application:
                 request.end()
 
     def is_proxy(self, address: str) -> bool:
-        """Whether many clients are behind an address."""
+        """Whether an address is a configured proxy's, behind which are many clients."""
         return self._proxies.read(address)[1]
 
     def tell_refused(self, status: int, word: str, address: str) -> None:
-        """Of what was refused before it was a request."""
+        """Notify of a message that was refused before it became a request."""
         self._notify("info", "reply", status=status, error=word, origin=address)
 
     def _send(self, request: Request, answer: Reply, send: Send) -> Awaitable[None] | None:
-        """Send a reply; None when it is done, else what is to be awaited."""
+        """Send a reply. Returns None when it is sent, else an awaitable that sends it."""
         if isinstance(answer, Handover):
             return self._hand_over(request, answer, send)
         headers = answer.headers  # never changed in place: a handler may return one reply many times
@@ -111,7 +111,7 @@ class Application:
             etag = etag_of(answer.body)
             if etag_matches(request.headers.get(b"if-none-match"), etag):
                 answer, headers = Reply(304, b"", []), SECURITY
-            # what belongs to a user is kept by nobody; their own browser may still ask by its tag
+            # no cache may keep a user's data; the browser may still revalidate with the tag
             headers = [*headers, (b"etag", etag), NO_STORE if request.session else REVALIDATE]
         elif answer.cacheable or answer.error:
             headers = [*headers, NO_STORE]
@@ -119,13 +119,13 @@ class Application:
             headers = headers + self.table.said(request)
         if self._always:
             headers = headers + self._always
-        if request.exchange and type(answer) is Reply:  # what is all there needs no messages
+        if request.exchange and type(answer) is Reply:  # a complete reply needs no ASGI messages
             request.exchange.whole(answer.status, headers, answer.body)
             return None
         return self._send_parts(request, answer, headers, send)
 
     async def _send_parts(self, request: Request, answer: Reply, headers: list[Header], send: Send) -> None:
-        """Send by messages, which may wait for the client."""
+        """Send by ASGI messages, which may wait for the client."""
         try:
             sending = answer.send(send, headers, request.method == "HEAD")
             if answer.is_long:
@@ -151,7 +151,7 @@ class Application:
                 return reply(400, error="payload", where=error.where, why=error.why)
             case Malformed():
                 return reply(400, error="json")
-            case Disconnected():  # whoever only chunks its body wrongly is still there to read this
+            case Disconnected():  # a client that only sent a malformed chunk is still there to read the reply
                 self._notify("info", "client.disconnected", **_about(request))
                 return reply(400, error="json", headers=UNREAD)
             case Repeated():
@@ -176,7 +176,7 @@ class Application:
         return reply(500, error="server")
 
     async def _pass(self, request: Request) -> Reply:
-        """Through the gates and the routes, in order, to the first reply."""
+        """Take the request through gates and routes, in order, to the first reply."""
         request.join_headers()
         routes = self.table.find(request)
         if len(request.scope["query_string"]) > self._limits.query:
@@ -190,7 +190,7 @@ class Application:
             if route.stage.again:
                 request.ask_for_body()
             gates = route.stage.gates
-            if len(gates) > len(passed):  # a later stage has the gates of the earlier ones, and more
+            if len(gates) > len(passed):  # a later stage has all gates of the earlier ones, and more
                 verdict = route.judge(request, gates[len(passed) :])
                 if verdict is not None:
                     refusal = verdict if isinstance(verdict, Reply) else await verdict
@@ -246,7 +246,7 @@ def _no_route(request: Request, routes: list[Route]) -> Reply:
     if not methods:
         return reply(404, error="route")
     if "*" in methods or request.method in methods:
-        return reply(404, error="route")  # every route of it has passed
+        return reply(404, error="route")  # every route of this method has returned NEXT
     if "GET" in methods:
         methods.add("HEAD")
     allow = [("allow", ", ".join(sorted(methods | {"OPTIONS"})))]
@@ -256,7 +256,7 @@ def _no_route(request: Request, routes: list[Route]) -> Reply:
 
 
 def _about(request: Request) -> dict[str, Any]:
-    """What notify is told of a request: never its query, headers or body."""
+    """The fields that notify gets about a request: never its query, headers or body."""
     about = {"method": request.method, "path": request.told_path, "origin": request.origin}
     if hasattr(request, "user"):
         about["user"] = request.user.id

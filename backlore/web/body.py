@@ -16,28 +16,28 @@ from backlore.web.request import Request
 
 T = TypeVar("T")
 LONG = 16 << 10  # bytes of a body that may take more than a few milliseconds to decode
-Raw = bytes | list[tuple[str, Any]]  # of JSON, of a form
+Raw = bytes | list[tuple[str, Any]]  # JSON, or the fields of a form
 
 
 class Nothing(Payload):
-    """The body of a route that takes none: empty, or an empty object."""
+    """The body of a route that takes none: it may be empty, or an empty object."""
 
 
 class OnlyCsrf(msgspec.Struct):
-    """Finds the token in a payload that is otherwise wrong."""
+    """Finds the csrf token in a payload that is otherwise invalid."""
 
     csrf: str = ""
 
 
 class UnknownType(Exception):
-    """The content-type is none that we read: 415."""
+    """The content-type is not one that we read: 415."""
 
 
 class Body:
     """The body of a route, of the type `payload`.
 
-    Behind the csrf gate the token may stand in the body as `csrf`. It is no part of the type: it is read by a
-    second type with that one field more, and the handler gets the plain one.
+    Behind the csrf gate the token may stand in the body as `csrf`. It is not part of the type: a second type with
+    that one additional field reads it, and the handler gets a value of the plain type.
     """
 
     def __init__(self, payload: type[Any], with_csrf: bool):
@@ -61,13 +61,13 @@ class Body:
         try:
             return await _decode(request, limits, raw, self.codec)
         except Invalid as error:
-            # the token may stand in the header and, needlessly, in the body too
+            # the token may stand in the header and, unnecessarily, in the body too
             if not self._tokened or error.where != "csrf":
                 raise
             return self._split(await _decode(request, limits, raw, self._tokened))[0]
 
     async def csrf(self, request: Request, limits: Limits) -> str:
-        """The token in the body, or ""; the body is kept for `read`: decoded, or as what is wrong with it."""
+        """The token in the body, or "". The decoded body, or the error in it, is kept for `read`."""
         if not self._tokened:
             return ""
         raw = await self._receive(request, limits)
@@ -83,7 +83,7 @@ class Body:
         return plain, content.csrf
 
     async def _receive(self, request: Request, limits: Limits) -> Raw:
-        """The body as sent, read once: a second route of the same path finds it here."""
+        """The body as sent. It is received once and kept for a second route of the same path."""
         raw: Raw | None = request.raw
         if raw is None:
             raw = request.raw = await receive(request, limits, self.codec.uploads)
@@ -91,9 +91,9 @@ class Body:
 
 
 class Stream:
-    """The bytes of a body as they come, of any content-type: `async for chunk in body`.
+    """The bytes of a body as they arrive, of any content-type: `async for chunk in body`.
 
-    `declared` is their number as the client says it, -1 when it doesn't. While iterating raises TooLarge (over
+    `declared` is the number of bytes that the client has declared, -1 if it hasn't. Iterating raises TooLarge (over
     `upload_limit`), TooSlow, Disconnected, Refused.
     """
 
@@ -105,7 +105,6 @@ class Stream:
 
     @property
     def declared(self) -> int:
-        """Bytes, or -1."""
         return self._request.declared
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -115,19 +114,22 @@ class Stream:
 
 
 class RawBody:
-    """The body of a route whose handler takes it as a Stream. The csrf token stands in the header."""
+    """The body of a route whose handler takes it as a Stream. The csrf token must stand in the header."""
 
     async def read(self, request: Request, limits: Limits) -> Stream:
-        """The body, of which nothing has been read."""
+        """The body, of which nothing has been read yet."""
         return Stream(request, limits)
 
     async def csrf(self, request: Request, limits: Limits) -> str:
-        """No token: the body is none of ours."""
+        """Always "": only the handler reads this body."""
         return ""
 
 
 async def receive(request: Request, limits: Limits, uploads: frozenset[str]) -> Raw:
-    """JSON as bytes, a form as its fields, by the content-type; files only in the fields `uploads`."""
+    """Receive a body: JSON as bytes, a form as its fields, by the content-type. Only the fields `uploads` take files.
+
+    Raises Malformed, Invalid, UnknownType, and what `Incoming` raises.
+    """
     kind = request.headers.get(b"content-type")
     if kind == b"application/json":
         return await gather(request, limits)
@@ -169,7 +171,7 @@ async def _decode(request: Request, limits: Limits, raw: Raw, codec: Codec[Any])
 
 
 async def _aside(request: Request, limits: Limits, decode: Callable[[bytes], T], raw: bytes) -> T:
-    """What is decoded of a body: of a long one in a thread, origins taking turns, so that nobody else waits for it."""
+    """Decode a body. A long one is decoded in a thread, and origins take turns, so that other requests don't wait."""
     if len(raw) <= LONG:
         return decode(raw)
     return await limits.decoding.run(origin_of(request.origin), lambda: asyncio.to_thread(decode, raw))

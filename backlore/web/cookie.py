@@ -5,13 +5,13 @@ from typing import Final
 
 from backlore.core.crypto import Signer
 
-FAR = "Tue, 01 Jan 2069 00:00:00 GMT"  # the server alone decides when what it holds ends
-SENDERS = 2_000  # whose cookies a worker remembers, if the header has no more than
-USUAL = 1_000  # bytes
+FAR = "Tue, 01 Jan 2069 00:00:00 GMT"  # the cookie outlasts its content: the server alone decides when that expires
+SENDERS = 2_000  # senders whose cookies a worker caches
+USUAL = 1_000  # bytes: longer Cookie headers are not cached
 
 
 class Tampered:
-    """The type of TAMPERED: there is a cookie of ours that we never signed."""
+    """The type of TAMPERED: there is a cookie of this name, but we never signed its value."""
 
 
 TAMPERED: Final = Tampered()
@@ -25,23 +25,23 @@ def values_of(name: str, header: bytes) -> list[bytes]:
 
 
 class SignedCookie:
-    """Reads and writes one cookie, by default the session's.
+    """Reads and writes one signed cookie, by default the session's.
 
-    Over HTTPS (`secure`) it has the prefix `__Host-`, so that no other host sets it (RFC 6265bis, §4.1.3.2). What is
-    signed for one `purpose` is forged for another.
+    Over HTTPS (`secure`) its name has the prefix `__Host-`, so that no other host can set it (RFC 6265bis, §4.1.3.2).
+    A value signed for one `purpose` counts as forged for another.
     """
 
     def __init__(self, name: str, secret: str, secure: bool, purpose: str = "session"):
         self.name = f"__Host-{name}" if secure else name
         self._attributes = "; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
         self._signer = Signer(secret, purpose)
-        # a browser sends the same each time, and what is read is in it alone
+        # a browser sends the same header each time, and the result depends on nothing else
         self._known = lru_cache(SENDERS)(self._read)
 
     def read(self, header: bytes | None) -> str | Tampered | None:
-        """The value in a Cookie header: of several the first that we signed.
+        """The cookie's value in a Cookie header: the first one that we signed, if there are several.
 
-        TAMPERED when there are some, and we signed none; None when there is none.
+        TAMPERED when the cookie is there but none of its values is signed by us; None when it isn't there.
         """
         if header is None:
             return None
@@ -57,7 +57,7 @@ class SignedCookie:
         return found
 
     def give(self, value: str) -> tuple[str, str]:
-        """The header that gives a browser the value, which has no dot, semicolon or space."""
+        """The header that sets the cookie. `value` must contain no dot, semicolon or space."""
         return "set-cookie", f"{self.name}={value}.{self._signer.sign(value)}{self._attributes}; Expires={FAR}"
 
     def take(self) -> tuple[str, str]:

@@ -1,7 +1,7 @@
-"""Sending contents that lie in files or come as streams: whole, or the parts that were asked for (RFC 9110, §13, §14).
+"""Sends contents from files or streams: whole, or the ranges that the client asked for (RFC 9110, §13, §14).
 
-Laws: what is sent is never loaded; a length that was promised is kept, or the connection breaks, so that nobody takes
-a part for the whole. A header that we need not understand is ignored, as the RFC has it.
+Laws: a content is never loaded into memory as a whole. A declared length is kept, or the connection breaks, so that
+the client can't take a part for the whole. An invalid header that the RFC allows us to ignore is ignored.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from backlore.web.request import AGAIN, Request, forget
 
 T = TypeVar("T")
 
-# Bytes read and sent at once. A part of a file that is larger is sent by the kernel, where the server can have it so.
+# Bytes read and sent at once. The kernel sends larger parts of files, where the server supports it.
 PIECE = 256 << 10
-RANGES = 20  # in one request; with more the header is ignored
-NOWAIT = getattr(os, "RWF_NOWAIT", None)  # of Linux: reads what is in memory already, and nothing else
+RANGES = 20  # in one request; a header with more is ignored
+NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux: read only what is in memory already
 
 _RANGE = re.compile(rb"[ \t]*+(?:(?:[0-9]++-[0-9]*+|-[0-9]++)[ \t]*+)?")
-_UNSAFE = re.compile(r'[^ -~]|["\\%]')  # what can't stand in a quoted file name as it is
+_UNSAFE = re.compile(r'[^ -~]|["\\%]')  # characters that can't stand unescaped in a quoted file name
 
 Span = tuple[int, int]  # start, length: bytes of a content
 
 
 class FilePart(NamedTuple):
-    """A part of a file on the local disk. `whole`: it is all that the file has, and none will be added."""
+    """A part of a file on the local disk. `whole`: it is the entire file, which will not grow."""
 
     path: Path | str
     start: int
@@ -38,11 +38,11 @@ class FilePart(NamedTuple):
     whole: bool = False
 
     def cut(self, start: int, length: int) -> "FilePart":
-        """A part of it."""
+        """`length` bytes of it from `start`."""
         return FilePart(self.path, self.start + start, length)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Its bytes. Raises OSError, also when the file has become shorter."""
+        """The bytes, piece by piece. Raises OSError, also when the file has become shorter."""
         loop = asyncio.get_running_loop()
         at, end = self.start, self.start + self.length
         handle = os.open(self.path, os.O_RDONLY)
@@ -59,18 +59,18 @@ class FilePart(NamedTuple):
 
 
 class StreamPart(NamedTuple):
-    """What comes from elsewhere: `read(start, length)` begins to bring it."""
+    """A part of a content that comes from elsewhere: `read(start, length)` streams its bytes."""
 
     read: Callable[[int, int], AsyncIterator[bytes]]
     start: int
     length: int
 
     def cut(self, start: int, length: int) -> "StreamPart":
-        """A part of it."""
+        """`length` bytes of it from `start`."""
         return StreamPart(self.read, self.start + start, length)
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """Its bytes."""
+        """The bytes, piece by piece."""
         return self.read(self.start, self.length)
 
 
@@ -78,19 +78,19 @@ Part = FilePart | StreamPart
 
 
 def read_at_once(handle: int, size: int, at: int) -> bytes | bytearray:
-    """What of these bytes can be had without waiting for the disk; "" if it must be waited for."""
+    """As many of these bytes as can be read without waiting for the disk; empty if that would wait."""
     if NOWAIT is None:
         return b""
     buffer = bytearray(size)
     try:
         count = os.preadv(handle, [buffer], at, NOWAIT)
-    except OSError:  # it is not in memory, or the file system can't tell
+    except OSError:  # they are not in memory, or the file system can't tell
         return b""
     return buffer if count == size else buffer[:count]
 
 
 def read_small(file: FilePart) -> bytes | bytearray:
-    """All of a part, "" when it must be waited for: what `FilePart.pieces` gives, without its detours."""
+    """All bytes of a part; empty if that would wait for the disk. A short way for what `FilePart.pieces` does."""
     handle = os.open(file.path, os.O_RDONLY)
     try:
         content = read_at_once(handle, file.length, file.start)
@@ -100,7 +100,7 @@ def read_small(file: FilePart) -> bytes | bytearray:
 
 
 def cut(parts: Iterable[Part], start: int, length: int) -> list[Part]:
-    """The parts of a stretch of what some parts make together."""
+    """Take `length` bytes from `start` out of the parts' concatenation; returns the parts that make them."""
     found: list[Part] = []
     at, end = 0, start + length
     for part in parts:
@@ -112,16 +112,19 @@ def cut(parts: Iterable[Part], start: int, length: int) -> list[Part]:
 
 
 async def watched(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What work gives, which goes on only as long as the client is there: a server may never return from sending to
-    one that has gone, and nobody wants what was found for him.
+    """The result of `work`, which is cancelled when the client goes away or its session ends.
 
+    Without it, sending to a client that has gone may never return, and work would go on for nobody.
     Raises what the work raises, Disconnected, and Refused when the session ends.
     """
     return await held(request, work, asyncio.ensure_future(request.wait_until_gone()))
 
 
 async def held(request: Request, work: Coroutine[Any, Any, T], end: asyncio.Future[Exception]) -> T:
-    """What work gives, which goes on only as long as the session holds and `end` tells no reason to raise."""
+    """The result of `work`, which is cancelled when the session ends or `end` is done.
+
+    Raises what the work raises, the exception that is the result of `end`, and Refused when the session ends.
+    """
     task = asyncio.ensure_future(work)
     task.add_done_callback(forget)
     try:
@@ -137,7 +140,7 @@ async def held(request: Request, work: Coroutine[Any, Any, T], end: asyncio.Futu
 
 
 class PartsReply(Reply):
-    """What some parts and texts make together, of known length. `by_kernel`: the server can have files sent by it."""
+    """A reply of known length, made of parts and bytes. `by_kernel`: the server can let the kernel send files."""
 
     __slots__ = ("by_kernel", "is_long", "length", "parts")
 
@@ -149,7 +152,7 @@ class PartsReply(Reply):
         self.by_kernel = by_kernel
 
     async def send(self, send: Send, headers: list[Header], bodiless: bool) -> None:
-        """Send by ASGI, piece by piece; the first is there before the status is sent."""
+        """Send by ASGI, piece by piece. The first piece is read before the status is sent. Raises OSError."""
         headers = [*headers, (b"content-length", b"%d" % self.length)]
         start = {"type": "http.response.start", "status": self.status, "headers": headers}
         if bodiless or not self.length:
@@ -195,7 +198,7 @@ async def _pieces(part: Part | bytes) -> AsyncIterator[bytes]:
 
 
 class StreamReply(Reply):
-    """What comes as it comes, of unknown length. `may_end`: it is no part of a whole, wherever it ends."""
+    """A reply of unknown length, sent as it comes. `may_end`: it may end anywhere and still be complete."""
 
     __slots__ = ("may_end", "stream")
 
@@ -207,7 +210,7 @@ class StreamReply(Reply):
         self.may_end = may_end
 
     async def send(self, send: Send, headers: list[Header], bodiless: bool) -> None:
-        """Send by ASGI, chunk by chunk; when the stream raises, the connection breaks."""
+        """Send by ASGI, chunk by chunk. Raises what the stream raises: the connection then breaks."""
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         if not bodiless:
             async for piece in self.stream:
@@ -216,7 +219,7 @@ class StreamReply(Reply):
 
 
 def deliver(request: Request, parts: Sequence[Part], headers: list[Header], etag: bytes) -> Reply:
-    """The reply to a GET of what the parts make: all of it, 206 for ranges of it, 304, 412 `changed`, 416 `range`.
+    """The reply to a GET of the content that the parts make: 200, 206 for ranges, 304, 412 `changed`, 416 `range`.
 
     `headers` name its content-type; `etag` is strong.
     """
@@ -226,7 +229,7 @@ def deliver(request: Request, parts: Sequence[Part], headers: list[Header], etag
     size = sum(part.length for part in parts)
     by_kernel = "http.response.zerocopysend" in (request.scope.get("extensions") or ())
     asked = request.headers.get(b"range")
-    # of other methods a range has no meaning, not even of HEAD (§14.2)
+    # ranges are defined for GET only, not even for HEAD (§14.2)
     if asked and request.method == "GET" and request.headers.get(b"if-range", etag) == etag:
         spans = parse_ranges(asked, size)
         if spans is not None:
@@ -235,7 +238,10 @@ def deliver(request: Request, parts: Sequence[Part], headers: list[Header], etag
 
 
 def judge_conditions(request: Request, headers: list[Header], etag: bytes) -> Reply | None:
-    """What If-Match and If-None-Match demand instead of the content (RFC 9110, §13.2.2): 412 `changed`, 304."""
+    """The reply that If-Match or If-None-Match demands instead of the content: 412 `changed`, 304; None to send it.
+
+    See RFC 9110, §13.2.2.
+    """
     wanted = request.headers.get(b"if-match")
     if wanted is not None and not etag_matches(wanted, etag, strong=True):
         return reply(412, error="changed")
@@ -266,10 +272,10 @@ def _said(span: Span, size: int) -> bytes:
 
 
 def parse_ranges(header: bytes, size: int) -> list[Span] | None:
-    """The byte ranges of a header that are in a content of `size` bytes (RFC 9110, §14.1.2); none: nothing is in it.
+    """The ranges of a Range header, cut to a content of `size` bytes (RFC 9110, §14.1.2); empty if none lies within it.
 
-    None when the header is to be ignored: another unit, bad syntax, too many ranges, or more than the whole in all; or
-    when it asks for the last bytes of what is empty, which is satisfied by nothing.
+    None when the header is to be ignored: another unit, bad syntax, too many ranges, or ranges longer in all than the
+    whole; also when it asks for the last bytes of an empty content: the empty whole is the answer.
     """
     listed = read_list(header[6:], _RANGE) if header[:6].lower() == b"bytes=" else []
     if not 1 <= len(listed) <= RANGES:
@@ -291,12 +297,12 @@ def parse_ranges(header: bytes, size: int) -> list[Span] | None:
 
 
 def _number(digits: bytes) -> int:
-    """Of any length: what has more than 18 digits lies beyond every content."""
+    """The number, however many digits it has: one with more than 18 lies beyond every content."""
     return int(digits.lstrip(b"0")[:19] or b"0")
 
 
 def disposition(name: str, inline: bool) -> Header:
-    """`Content-Disposition` for a file of any name (RFC 6266, RFC 8187): whoever knows no UTF-8 gets an ASCII one."""
+    """`Content-Disposition` for a file of any name (RFC 6266, RFC 8187), with an ASCII name for older clients."""
     base = name.rpartition("/")[2]
     plain = _UNSAFE.sub("_", base)
     text = f'{"inline" if inline else "attachment"}; filename="{plain}"'

@@ -1,8 +1,8 @@
-"""Header lines of one name: joined, where the header is a list, refused, where it has one value (RFC 9110, §5.3)."""
+"""Repeated header lines: joined if the header is a list, refused if it has a single value (RFC 9110, §5.3)."""
 
 from collections.abc import Iterable
 
-# Two lines of them are no request that we could understand: of a proxy and us, each might take another one.
+# Headers that may come only once: of two lines, a proxy and we might each pick a different one.
 SINGLE = frozenset(
     b"authorization content-disposition content-encoding content-length content-location content-range content-type "
     b"date from host idempotency-key if-modified-since if-range if-unmodified-since last-event-id max-forwards origin "
@@ -12,7 +12,7 @@ FAMILIES = (b"sec-", b"tus-", b"upload-", b"access-control-request-")
 
 
 class Repeated(Exception):
-    """A header of one value that is given twice: its name."""
+    """A header with a single value came twice; the message is its name."""
 
 
 def join(lines: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -1,4 +1,4 @@
-"""Multipart bodies, streamed: files go to the disk as they arrive, fields stay in memory, all within limits."""
+"""Streams multipart bodies: files go to the disk as they arrive, fields stay in memory, all within limits."""
 
 import asyncio
 import hashlib
@@ -16,15 +16,15 @@ from backlore.web.incoming import Incoming
 from backlore.web.limits import Limits, TooLarge
 from backlore.web.request import Request
 
-WRITE_SIZE = 256 << 10  # bytes gathered before the disk is bothered, in a thread
-MOST = 2 << 20  # bytes gathered while it is busy; then we wait for it
+WRITE_SIZE = 256 << 10  # bytes gathered before a thread writes them
+MOST = 2 << 20  # bytes gathered while the disk is busy; then we wait for it
 
 
 class FormReader:
-    """Reads the parts of one multipart body into `fields`; what it wrote is in `request.uploads` from the start.
+    """Reads the parts of one multipart body into `fields`. `uploads` are the fields that take a file.
 
-    The application deletes those files when the request is over, however it ended. `uploads` are the fields that take
-    a file.
+    A file's path is in `request.uploads` as soon as the file is made: the application deletes it when the request is
+    over, however it ended.
     """
 
     def __init__(self, request: Request, limits: Limits, boundary: str, uploads: frozenset[str]):
@@ -40,9 +40,9 @@ class FormReader:
         self._text_total = 0
         self._file: FileIO | None = None
         self._hash = hashlib.sha256()
-        self._gathered: list[bytes | bytearray] = []  # of the file, not yet written: so many bytes
-        self._size = 0
-        self._writing: asyncio.Future[None] | None = None  # what was gathered before, while more is received
+        self._gathered: list[bytes | bytearray] = []  # pieces of the file that are not written yet
+        self._size = 0  # their bytes
+        self._writing: asyncio.Future[None] | None = None  # the write of earlier pieces, while more are received
 
     async def read(self) -> list[tuple[str, Any]]:
         """The fields in their order, files as Upload. Raises Malformed, Invalid, and what `Incoming` raises."""
@@ -70,7 +70,7 @@ class FormReader:
                 else:
                     await self._end()
         except StrictParserError:
-            self._parser.close()  # raises, unless all parts have come: what follows them is no part (RFC 2046, §5.1.1)
+            self._parser.close()  # raises unless all parts have come: text after the last is ignored (RFC 2046, §5.1.1)
 
     def _begin(self, segment: MultipartSegment) -> None:
         self._segment = segment
@@ -107,7 +107,7 @@ class FormReader:
             file.close()
             self._file = None
             if not segment.filename and not segment.size:
-                return  # what browsers send for a file input with nothing chosen (HTML, form data set)
+                return  # browsers send this for a file input with nothing chosen (HTML, form data set)
             value = Upload(
                 path=self._request.uploads[-1],
                 name=segment.filename or "",
@@ -122,13 +122,13 @@ class FormReader:
     async def _write(self) -> None:
         await self._written()
         pieces, self._gathered, self._size = self._gathered, [], 0
-        assert self._file is not None  # only its bytes are gathered
+        assert self._file is not None  # only a file's bytes are gathered
         self._writing = asyncio.get_running_loop().run_in_executor(None, self._write_all, self._file, pieces)
 
     async def _written(self) -> None:
-        """Until all that was given to a thread is written. Raises OSError."""
+        """Wait for the write that a thread is doing. Raises OSError."""
         if self._writing:
-            await asyncio.shield(self._writing)  # a request that is cancelled leaves the thread its file
+            await asyncio.shield(self._writing)  # when the request is cancelled the thread still needs its file
             self._writing = None
 
     def _close(self) -> None:
@@ -151,6 +151,6 @@ class FormReader:
 
 
 def _close_after(file: FileIO, writing: asyncio.Future[None]) -> None:
-    """Close what a thread had until now; what went wrong there no longer matters to anybody."""
+    """Close the file that a thread has just written; the request has ended, so an error there no longer matters."""
     writing.exception()
     file.close()

@@ -1,4 +1,4 @@
-"""What a handler's own code tells of it."""
+"""Inspects the code of handlers: where it stands, and whether it may return NEXT."""
 
 import contextlib
 import inspect
@@ -10,14 +10,14 @@ from backlore.web.reply import NEXT
 
 
 def place(handler: Any) -> str:
-    """Where it stands: `create_note, /srv/shoebox/server.py:12`."""
+    """Where the handler is defined: `create_note, /srv/shoebox/server.py:12`."""
     function = _function(handler)
     code = function.__code__
     return f"{function.__qualname__}, {code.co_filename}:{code.co_firstlineno}"
 
 
 def may_pass(handler: Any) -> bool:
-    """Whether it may return NEXT: it names it, or a function that it calls by name or wraps does."""
+    """Whether the handler may return NEXT: its code, or a function that it calls by name or wraps, names NEXT."""
     seen: set[Any] = set()
     functions = [_function(handler)]
     while functions:
@@ -28,7 +28,7 @@ def may_pass(handler: Any) -> bool:
         names = set(_names(function.__code__))
         used = [function.__globals__.get(name) for name in names]
         for cell in function.__closure__ or ():
-            with contextlib.suppress(ValueError):  # it is filled later
+            with contextlib.suppress(ValueError):  # the cell is filled later
                 used.append(cell.cell_contents)
         if "NEXT" in names or any(each is NEXT for each in used):
             return True
@@ -37,14 +37,14 @@ def may_pass(handler: Any) -> bool:
 
 
 def _function(handler: Any) -> Any:
-    """The function behind decorators, of a method or of a callable object."""
+    """The function behind decorators, a method or a callable object."""
     return inspect.unwrap(
         getattr(handler, "__func__", handler) if inspect.isroutine(handler) else type(handler).__call__
     )
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """All names of globals and attributes, also within functions inside it."""
+    """The names of all globals and attributes that the code uses, including those in nested functions."""
     yield from code.co_names
     for each in code.co_consts:
         if isinstance(each, CodeType):

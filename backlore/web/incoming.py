@@ -1,4 +1,4 @@
-"""The bytes of a body as they come: within their limits, and for as long as their session holds."""
+"""The bytes of a body as they arrive: within their limits, and for as long as the session holds."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from backlore.web.request import AGAIN, Request
 
 
 class Incoming:
-    """A body of at most `most` bytes. Raises TooLarge at once where the length is declared."""
+    """A body of at most `most` bytes. Raises TooLarge at once if the declared length is more."""
 
     __slots__ = (
         "_began", "_counted", "_declared", "_limits", "_looked", "_more", "_most", "_received", "_request", "_time",
@@ -23,14 +23,14 @@ class Incoming:
         self._most = most
         self._time = asyncio.get_running_loop().time
         self._began = self._looked = self._time()
-        self._waited = 0.0  # seconds for the client, not for our own disk, since so many bytes were there:
+        self._waited = 0.0  # seconds spent waiting for the client, not for our disk, since `_counted` bytes had come
         self._received = self._counted = 0
         self._more = self._declared != 0
 
     async def chunk(self) -> bytes:
-        """The next bytes, the last ones only after the session was seen to hold; none when all have come.
+        """The next bytes; empty when all have come. The last ones are returned only after the session was checked.
 
-        Raises TooLarge, TooSlow, Disconnected, and Refused where the session has ended meanwhile.
+        Raises TooLarge, TooSlow, Disconnected, and Refused when the session has ended meanwhile.
         """
         chunk, request, limits = b"", self._request, self._limits
         while self._more and not chunk:
@@ -41,7 +41,7 @@ class Incoming:
             self._received += len(chunk)
             if self._received > self._most:
                 raise TooLarge
-            if self._received == self._declared:  # spares the wait for the message that says "no more"
+            if self._received == self._declared:  # don't wait for the message that says "no more"
                 self._more = False
             elif now - self._began > limits.longest:
                 raise TooSlow

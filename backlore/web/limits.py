@@ -12,8 +12,8 @@ from backlore.web.request import become_task
 
 T = TypeVar("T")
 
-LOOK = 0.25  # seconds between two looks at what waits
-SMALL = 64 << 10  # bytes of a body of those who may not have shown yet who they are
+LOOK = 0.25  # seconds between two checks of all waits
+SMALL = 64 << 10  # bytes of a body that a client may send before it has logged in
 
 
 class TooLarge(Exception):
@@ -21,13 +21,13 @@ class TooLarge(Exception):
 
 
 class TooSlow(Exception):
-    """The body does not come in time: 408."""
+    """The body did not arrive in time: 408."""
 
 
 class Patience:
-    """Ends waits that take longer than `seconds`, by one look at all of them now and then.
+    """Ends waits that take longer than `seconds`: all of them are checked together, every LOOK seconds.
 
-    A timer for each, as asyncio.timeout has it, would cost a small POST a tenth of its time.
+    A timer for each wait, as in asyncio.timeout, would cost a small POST a tenth of its time.
     """
 
     def __init__(self, seconds: float):
@@ -37,7 +37,7 @@ class Patience:
         self._looking = False
 
     async def wait(self, what: Awaitable[T], since: float = 0.0) -> T:
-        """The result of `what`. Raises TooSlow when it isn't there `seconds` after `since`, by default now."""
+        """The result of `what`. Raises TooSlow if it isn't there `seconds` after `since`, by default now."""
         await become_task()
         task = asyncio.current_task()
         assert task is not None
@@ -71,13 +71,13 @@ class Patience:
 class Limits(msgspec.Struct, frozen=True):
     """Sizes in bytes."""
 
-    folder: Path  # where uploads are while their request lasts
-    patience: Patience  # for a whole body within `body`; for each `stretch` of an upload
-    body: int = 1 << 20  # JSON, forms without files, and all text fields of one with files together
+    folder: Path  # for uploaded files while their request lasts
+    patience: Patience  # with a whole body of at most `body` bytes; with each `stretch` bytes of an upload
+    body: int = 1 << 20  # JSON; a form without files; all text fields of a form with files
     upload: int = 100 << 20  # a form with files, all parts together; a Stream
     stretch: int = 30 << 10
     longest: float = 10800.0  # seconds for a whole upload
     parts: int = 100
     query: int = 2048  # characters
-    free: int = 0  # of the disk, that no upload may take
+    free: int = 0  # of the disk, that uploads must leave free
     decoding: Turns = msgspec.field(default_factory=lambda: Turns(1, each=20, total=200))  # of long bodies, by origin

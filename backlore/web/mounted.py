@@ -1,4 +1,4 @@
-"""What a mounted ASGI application answers: within our limits, and for as long as the session holds."""
+"""Runs a mounted ASGI application: within our limits, and for as long as the session holds."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ from backlore.web.request import Disconnected, Request, Scope
 
 
 class Handover(Reply):
-    """The answer of a mounted application, which sends it itself; `began` when the client has got a part of it."""
+    """The reply of a mounted application, which sends it itself. `began`: a part of it has been sent."""
 
     __slots__ = ("_application", "_body", "_end", "_limits", "_request", "_scope", "_send", "began")
 
@@ -27,7 +27,7 @@ class Handover(Reply):
         self._send: Send
 
     async def run(self, send: Send) -> None:
-        """Let the application answer. Raises what it raises, and what `Incoming` raises of its body."""
+        """Let the application answer. Raises what it raises, what `Incoming` raises for its body, and Refused."""
         self._send = send
         self._body = Incoming(self._request, self._limits, self._limits.upload)
         self._end = asyncio.get_running_loop().create_future()
@@ -35,7 +35,7 @@ class Handover(Reply):
 
     async def _receive_part(self) -> dict[str, Any]:
         if self._body is None:
-            return await self._request.message()  # which tells that the client has gone
+            return await self._request.message()  # it comes when the client has gone
         try:
             chunk = await self._body.chunk()
         except Disconnected:
@@ -43,7 +43,7 @@ class Handover(Reply):
         except Exception as error:
             if not self._end.done():
                 self._end.set_result(error)
-            await asyncio.Event().wait()  # for ever: the application is ended, and we answer
+            await asyncio.Event().wait()  # for ever: the application is cancelled, and we answer
         if not chunk:
             self._body = None
         return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
@@ -59,5 +59,5 @@ def _scope_below(request: Request, prefix: str) -> Scope:
     if hasattr(request, "user"):
         state["user"] = request.user
     scope = {**request.scope, "root_path": request.scope.get("root_path", "") + prefix, "state": state}
-    scope.pop("exchange", None)  # an application of ours would answer by it past what holds it to the session
+    scope.pop("exchange", None)  # with it a mounted Backlore application would bypass the checks of the session
     return scope

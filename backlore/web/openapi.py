@@ -1,4 +1,4 @@
-"""openapi.json (3.1) from the route table, the types and the docstrings: nothing is written twice."""
+"""Makes openapi.json (3.1) from the route table, the types and the docstrings: nothing is written twice."""
 
 import inspect
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ ERROR = {
 CSRF = "The session's token, in this header or in the body as `csrf`."
 TEXTS = {
     "200": "Done.",
-    "206": "The part of it that was asked for.",
-    "303": "Elsewhere, as `Location` says.",
-    "304": "It is what `If-None-Match` names.",
-    "400": "The payload breaks its type, or a header is given twice: `where` and `why`.",
+    "206": "The parts that were asked for.",
+    "303": "See the URL in `Location`.",
+    "304": "Not modified: it matches `If-None-Match`.",
+    "400": "The payload is invalid, or a header was given twice: see `where` and `why`.",
     "403": "Not allowed: the word says why.",
     "404": "Not found.",
     "408": "Too slow.",
@@ -33,19 +33,19 @@ TEXTS = {
     "413": "Too large.",
     "414": "The query is too long.",
     "415": "Unknown content-type.",
-    "412": "It is not what `If-Match` names.",
-    "416": "Nothing of the range is in it.",
+    "412": "It does not match `If-Match`.",
+    "416": "The range lies outside of the content.",
     "429": "Too many tries.",
     "500": "A bug.",
     "503": "Unavailable.",
 }
 RETRY = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "string"}}}
 PARTS = "#/components/schemas/"
-HELD = ("nocookie", "session", "tampered")  # of the gatekeeper
+HELD = ("nocookie", "session", "tampered")  # the gatekeeper's words
 
 
 def describe(name: str, version: str, routes: list[Route], cookie: str) -> dict[str, Any]:
-    """The document of an application; routes that several stages answer under one path are described once."""
+    """The document of an application. Of several routes with one path and method, the first is described."""
     types = [route.body.payload for route in routes if isinstance(route.body, Body)]
     types += [route.query.type for route in routes if route.query]
     types += [codec.type for route in routes for codec in route.parameters.values()]
@@ -73,7 +73,7 @@ def describe(name: str, version: str, routes: list[Route], cookie: str) -> dict[
 
 
 def describe_types(types: list[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, dict[str, Any]]]:
-    """The JSON schemas of some types, in their order, and of those that they refer to, by name."""
+    """The JSON schemas of `types`, in their order, and by name those of the types that they refer to."""
     schemas, parts = msgspec.json.schema_components(types, schema_hook=_file, ref_template=f"{PARTS}{{name}}")
     seen: set[str] = set()
     for kind, schema in zip(inspection.multi_type_info(types), schemas, strict=True):
@@ -82,7 +82,7 @@ def describe_types(types: list[Any]) -> tuple[tuple[dict[str, Any], ...], dict[s
 
 
 def _say_times(kind: inspection.Type, schema: dict[str, Any], parts: dict[str, dict[str, Any]], seen: set[str]) -> None:
-    """Say of times that may be without a zone that they are times: msgspec calls them any text."""
+    """Add the format to times that may lack a zone: msgspec describes them as plain strings."""
     match kind:
         case inspection.Metadata():
             _say_times(kind.type, schema, parts, seen)
@@ -111,7 +111,7 @@ def _say_times(kind: inspection.Type, schema: dict[str, Any], parts: dict[str, d
 
 
 def _leaves(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a value may be, of a choice within a choice."""
+    """The alternatives of a schema, with nested `anyOf` flattened."""
     if "anyOf" not in schema:
         yield schema
     for each in schema.get("anyOf", ()):
@@ -167,7 +167,7 @@ def _parameters(route: Route, schemas: dict[Any, Any], components: dict[str, Any
 
 
 def _responses(route: Route, promises: dict[int, Promise]) -> dict[str, Any]:
-    """The replies of a route: what its docstring promises, and what its stage and the decoding may say before it."""
+    """The replies of a route: those that its docstring promises, and those of its stage and of the decoding."""
     found = _file_replies(route.handler) if isinstance(route.handler, StaticFiles) else _good(route, promises)
     words = _words(route)
     keys: dict[str, tuple[str, ...]] = {}
@@ -179,7 +179,7 @@ def _responses(route: Route, promises: dict[int, Promise]) -> dict[str, Any]:
     for code, said in words.items():
         found[code] = _error(code, list(dict.fromkeys(said)), keys.get(code, ()))
     if 400 in promises and "400" in found:
-        found["400"]["x-beyond-type"] = True  # more is asked for than a schema can say
+        found["400"]["x-beyond-type"] = True  # the handler demands more than a schema can express
     return dict(sorted(found.items()))
 
 
@@ -205,7 +205,7 @@ def _file_replies(files: StaticFiles) -> dict[str, Any]:
 
 
 def _words(route: Route) -> dict[str, list[str]]:
-    """The words of the stages and of the decoding, by status."""
+    """The error words of the stages and of the decoding, by status."""
     found = {"400": ["header"], "414": ["query"], "500": ["server"], "503": ["unavailable"]}
     if isinstance(route.body, Body) or route.query:
         found["400"] += ["json", "payload"]
@@ -220,7 +220,7 @@ def _words(route: Route) -> dict[str, list[str]]:
 
 
 def _error(code: str, words: list[str], keys: tuple[str, ...]) -> dict[str, Any]:
-    """A reply of `{"error": WORD}`; a payload's has `where` and `why`, some have keys of their own."""
+    """An error reply, `{"error": WORD}`: with `where` and `why` for 400, and with further `keys` of its own."""
     more = (*keys, "where", "why") if code == "400" else keys
     properties: dict[str, Any] = {"error": {"type": "string", **({"enum": words} if words else {})}}
     properties |= {key: {"type": "string"} if key in ("where", "why") else {} for key in more}
@@ -232,7 +232,8 @@ def _error(code: str, words: list[str], keys: tuple[str, ...]) -> dict[str, Any]
     return reply | {"headers": RETRY} if code in ("429", "503") else reply
 
 
-# Links: what one route's reply carries is another's parameter, when it has its name and lies below its path
+# Links: a key in one route's reply is a parameter of another route, if that route lies below the first one's path and
+# names the parameter like the key
 
 
 def _link(paths: dict[str, dict[str, Any]]) -> None:
@@ -256,7 +257,7 @@ NAMES = str.maketrans({" ": "-", "/": ".", "{": "", "}": ""})
 
 
 def _places(shape: dict[str, Any]) -> list[tuple[str, str]]:
-    """The keys of a reply with their places (JSON pointers): its own, and those of the first item of a list in it."""
+    """The keys of a reply and their JSON pointers: top-level ones, and those of the first item of each list."""
     found = []
     for name, each in shape.get("properties", {}).items():
         found.append((name, name))

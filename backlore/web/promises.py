@@ -1,8 +1,8 @@
-"""What a handler's docstring promises: `200 {"id": int, "tags": [str]}; 404 `note`; 429 `rate`.`
+"""Reads the replies that a handler's docstring promises: `200 {"id": int, "tags": [str]}; 404 `note`; 429 `rate`.`
 
-A status stands before what comes with it: a shape in braces or brackets, a media type (`200 text/html`), or the words
-of its errors in backticks, of which one may bring keys of its own (`second` {ticket, factors}). In a shape a key
-stands with a type or alone; types are int, float, str, bool, dict, list, None, a shape, or `...` for anything.
+After each status comes what the reply carries: a shape in braces or brackets, a media type (`200 text/html`), or
+error words in backticks. A word may bring keys of its own (`second` {ticket, factors}). In a shape a key stands with
+a type or alone. Types are int, float, str, bool, dict, list, None, a shape, or `...` for anything.
 """
 
 import re
@@ -29,12 +29,12 @@ TYPES: dict[str, Schema] = {
 
 
 class Promise(NamedTuple):
-    """What a status comes with."""
+    """What the reply with one status carries."""
 
-    words: tuple[str, ...]  # of errors
-    keys: tuple[str, ...]  # that an error has beside `error`
+    words: tuple[str, ...]  # error words
+    keys: tuple[str, ...]  # further keys of an error, beside `error`
     shape: Schema | None  # of a JSON body
-    media: str  # the type of another body, else ""
+    media: str  # the media type of any other body, else ""
 
 
 def read(text: str) -> dict[int, Promise]:
@@ -55,7 +55,7 @@ def read(text: str) -> dict[int, Promise]:
 
 
 def read_shape(text: str) -> Schema | None:
-    """The JSON schema of the shape that the text begins with; None when it begins with none."""
+    """The JSON schema of the shape at the beginning of the text; None if there is none."""
     if not text.lstrip().startswith(("{", "[")):
         return None
     tokens, at = [], 0
@@ -66,7 +66,7 @@ def read_shape(text: str) -> Schema | None:
 
 
 def _value(tokens: list[str]) -> Schema:
-    """Takes a value, with its alternatives, off the tokens."""
+    """Take a value, with its alternatives, off the tokens."""
     schema = _one(tokens)
     while tokens[0] == "|":
         tokens.pop(0)

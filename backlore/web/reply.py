@@ -10,7 +10,7 @@ import msgspec
 Header = tuple[bytes, bytes]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-# On every reply. Ours says what it is: a browser guesses nothing, frames nothing, tells others nothing.
+# On every reply: the browser guesses no type, shows nothing in frames, and tells other sites no URL of ours.
 SECURITY: list[Header] = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -27,7 +27,7 @@ _TAG = re.compile(rb'[ \t]*+(?:(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*+)?')  # 
 
 
 class Next:
-    """The type of NEXT: the handler passes; the next route that matches takes the request."""
+    """The type of NEXT: the handler passes, and the next matching route takes the request."""
 
     def __repr__(self) -> str:
         return "NEXT"
@@ -37,21 +37,21 @@ NEXT: Final = Next()
 
 
 class Reply:
-    """Status, headers and body of an answer. Make it with `reply`."""
+    """A reply's status, headers and body. Make it with `reply`."""
 
     __slots__ = ("body", "cacheable", "error", "headers", "status")
 
-    is_long = False  # whether sending it may take so long that the client may have gone meanwhile
+    is_long = False  # whether sending may take so long that the client goes away meanwhile
 
     def __init__(self, status: int, body: bytes, headers: list[Header], error: str = "", cacheable: bool = False):
         self.status = status
         self.body = body
         self.headers = headers
-        self.error = error  # the word of the contract, for notify
-        self.cacheable = cacheable  # whether its ETag is that of its body
+        self.error = error  # the error word, for notify
+        self.cacheable = cacheable  # whether it gets an ETag made from its body
 
     async def send(self, send: Send, headers: list[Header], bodiless: bool) -> None:
-        """Send by ASGI, with these headers; `bodiless` for HEAD: the length is told, the body is not sent."""
+        """Send by ASGI, with these headers. `bodiless`, for HEAD: the length is sent, the body is not."""
         if bodiless and self.status != 304:
             headers = [*headers, (b"content-length", b"%d" % len(self.body))]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -67,11 +67,11 @@ def reply(
     why: str | None = None,
     headers: list[tuple[str, str]] | None = None,
 ) -> Reply:
-    """A reply of JSON: `body`, by default `{}`, is anything that msgspec encodes.
+    """A JSON reply: `body`, by default `{}`, is anything that msgspec can encode.
 
-    `error` is the stable word of the contract, with `where` and `why` for a payload; bytes as `body` go as they
-    are, and then `headers` name their content-type, and may say how long they can be kept. Headers with line breaks
-    raise ValueError.
+    `error` is the stable word that programs read; `where` and `why` say what is wrong with a payload. A `body` of bytes
+    is sent as it is: then `headers` must name its content-type, and may set cache-control (by default no-store).
+    Raises ValueError for control characters in headers.
     """
     extra = _encode_headers(headers) if headers else []
     if isinstance(body, bytes):
@@ -107,7 +107,7 @@ def etag_matches(header: bytes | None, etag: bytes, strong: bool = False) -> boo
 
 
 def quality_of(accept: bytes, kind: bytes) -> float:
-    """How much a client wants a media type by its `Accept`, 0 to 1 (RFC 9110, §12.5.1); 0 if that does not name it."""
+    """The quality, 0 to 1, that an `Accept` header gives to a media type (RFC 9110, §12.5.1); 0 if it is not named."""
     for each in accept.lower().split(b","):
         name, *parameters = each.split(b";")
         if name.strip(b" \t") == kind:
@@ -117,9 +117,9 @@ def quality_of(accept: bytes, kind: bytes) -> float:
 
 
 def read_list(header: bytes, element: re.Pattern[bytes]) -> list[bytes]:
-    """The elements of a header's list, empty ones skipped (RFC 9110, §5.6.1); none when one of them is not as said.
+    """The elements of a header's list, without empty ones (RFC 9110, §5.6.1); none if one doesn't match `element`.
 
-    An element takes the white space around it along.
+    The pattern must match the white space around an element too.
     """
     found, at = [], 0
     while at <= len(header):

@@ -1,4 +1,4 @@
-"""One request: what the client sent, and who it is once the gatekeeper has passed it."""
+"""One request: what the client sent, and whose it is once it has passed the gatekeeper."""
 
 import asyncio
 import re
@@ -15,12 +15,12 @@ from backlore.core.origins import UNKNOWN, Network, read_address
 from backlore.web.fields import join
 from backlore.web.reply import Reply
 
-AGAIN = 5.0  # seconds after which the session of what lasts is looked at again
-BLIND = 60.0  # seconds in which it need not be seen
+AGAIN = 5.0  # seconds between checks of the session during a long body or reply
+BLIND = 60.0  # seconds for which such a check may fail because redis is away
 LONGEST = 100  # characters of an address in X-Forwarded-For
-UNASKED = 64 << 10  # bytes of a body that nobody takes
+UNASKED = 64 << 10  # bytes of a body that nobody reads, after which the client counts as gone
 
-SIGNED = "signed-"  # what a part of a path begins with that is a signature: whoever reads it can use it
+SIGNED = "signed-"  # the prefix of a path segment that is a signature: anybody who reads it could use it
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Scope = dict[str, Any]
@@ -28,15 +28,15 @@ Check = Callable[[], Awaitable[Reply | None]]  # a refusal, or None
 
 
 class Proxies:
-    """Whom X-Forwarded-For is believed."""
+    """The proxies whose X-Forwarded-For is trusted."""
 
     def __init__(self, networks: Sequence[Network] = ()):
         self._networks = networks
-        # every request asks; those who ask are few, or strangers of whom the cache need not know
+        # every request calls `read`: mostly for the same few addresses, and a stranger's need not stay in the cache
         self._known = lru_cache(1000)(self._look)
 
     def read(self, hop: str) -> tuple[str, bool]:
-        """An address in its one form, or UNKNOWN; and whether it is a proxy's."""
+        """The address in its one form, or UNKNOWN; and whether it is a configured proxy's."""
         return self._known(hop) if len(hop) <= LONGEST else (UNKNOWN, False)
 
     def _look(self, hop: str) -> tuple[str, bool]:
@@ -47,7 +47,7 @@ class Proxies:
 
 
 class User(msgspec.Struct, frozen=True):
-    """Whose session a request carries."""
+    """The user whose session a request carries."""
 
     id: str
     email: str
@@ -56,20 +56,20 @@ class User(msgspec.Struct, frozen=True):
 
 @coroutine
 def become_task() -> Generator[None, None, None]:
-    """Go on as a task of asyncio, which what waits, or asks for its task, needs.
+    """Continue as an asyncio task: code that waits, or asks for the current task, needs one.
 
-    Our door begins a request without one, for most need none; a server that has made one loses nothing here.
+    Our door starts a request without a task, because most need none. Under a server that made one this does nothing.
     """
     if asyncio.current_task() is None:
         yield
 
 
 class Disconnected(OSError):
-    """The client went away before its request was complete: nobody is left to reply to."""
+    """The client went away before its request was complete: there is nobody to reply to."""
 
 
 class Refused(Exception):
-    """A gate that had let the request pass refuses it now; `answer` is the gate's."""
+    """A gate that had let the request pass refuses it now; `answer` is the gate's reply."""
 
     def __init__(self, answer: Reply):
         super().__init__(answer.error)
@@ -84,15 +84,15 @@ class Gated(Protocol):
 
 
 def forget(work: asyncio.Future[Any]) -> None:
-    """What becomes of work that was given up, nobody asks: else the loop would tell it as lost."""
+    """Retrieve the exception of abandoned work, so that the loop doesn't report it as never retrieved."""
     if not work.cancelled():
         work.exception()
 
 
 class Request:
-    """What handlers take first. `user` and `session` are set behind the gatekeeper, `parameters` by the route.
+    """The first argument of every handler. The gatekeeper sets `user` and `session`, the route sets `parameters`.
 
-    `is_late`: bytes of the body have come after the session was looked at.
+    `is_late`: bytes of the body have arrived since the session was checked.
     """
 
     __slots__ = (
@@ -101,37 +101,37 @@ class Request:
     )  # fmt: skip
 
     user: User
-    route: Gated  # whose gates it has passed
+    route: Gated  # the route whose gates it has passed
 
     def __init__(self, scope: Scope, receive: Receive, proxies: Proxies):
         self.started = time.time()  # seconds since the epoch
         self.scope = scope
         self._receive = receive
-        self.exchange = scope.get("exchange")  # of our own door: it tells what is here
+        self.exchange = scope.get("exchange")  # of our own door: knows what has arrived
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.session = ""  # until the gatekeeper has passed it
         self.parameters: dict[str, str] = {}
         self.raw: Any = None  # the body as sent, once it was read
-        self.content: Any = None  # the body as the csrf gate decoded it, and by which type
+        self.content: Any = None  # the Body with which the csrf gate decoded it, and the result
         self.uploads: list[Path] = []  # files of this request, deleted with it
         self.is_late = False
         self._first: asyncio.Future[dict[str, Any]] | None = None  # the first part of the body, once asked for
         self._received = 0  # bytes
-        self._also: Check | None = None  # what else must hold
-        self._is_here = False  # the whole body, when the session was looked at
-        self._seen = time.monotonic()  # when the session was seen to hold
+        self._also: Check | None = None  # a further check, beside the session
+        self._is_here = False  # whether the whole body was here when the session was checked
+        self._seen = time.monotonic()  # when the session was last known to hold
         self._proxies = proxies
 
     def header(self, name: str) -> str | None:
-        """A header by its name in any case; lines of one name are one, joined by commas."""
+        """The value of a header, None without it. The name may be in any case. Repeated lines are joined by commas."""
         value = self.headers.get(name.lower().encode("latin-1"))
         return None if value is None else value.decode("latin-1")
 
     @property
     def told_path(self) -> str:
-        """The path for notify: without signatures, and not of any length."""
+        """The path for notify: without signatures, and at most 500 characters long."""
         return re.sub(f"{SIGNED}[^/]*", f"{SIGNED}…", self.path[:500])
 
     @property
@@ -144,8 +144,8 @@ class Request:
     def origin(self) -> str:
         """The client's address in its one form, or `unknown`.
 
-        From the connection; or, when that comes from a configured proxy, the last address in X-Forwarded-For
-        that is no such proxy: whatever stands before it, the client can have made up.
+        It is the connection's address; or, if that is a configured proxy's, the last address in X-Forwarded-For that
+        is no such proxy's. The client may have made up everything before it.
         """
         address, is_proxy = self._peer
         forwarded = self.headers.get(b"x-forwarded-for") if is_proxy else None
@@ -158,7 +158,7 @@ class Request:
 
     @property
     def by_proxy(self) -> bool:
-        """Whether it came through a configured proxy."""
+        """Whether the request came through a configured proxy."""
         return self._peer[1]
 
     @property
@@ -168,20 +168,20 @@ class Request:
 
     @property
     def declared(self) -> int:
-        """The length of the body as its header says it, in bytes; -1 when it doesn't."""
+        """The length of the body in bytes, as content-length declares it; -1 without that header."""
         return int(self.headers.get(b"content-length", -1))
 
     def join_headers(self) -> None:
-        """Make one of header lines of one name. Raises Repeated."""
+        """Join repeated header lines into one. Raises Repeated."""
         if len(self.headers) < len(self.scope["headers"]):
             self.headers = join(self.scope["headers"])
 
     async def look_again(self) -> None:
-        """See that the session still holds; where none is needed, nothing happens. One command to redis.
+        """Check that the session still holds, with one command to redis; without a session nothing is checked.
 
-        Call it after whatever takes long, before what must not be done for somebody who has been logged out
-        meanwhile. It is done for you after a body that came late, and every few seconds while a body or a reply
-        lasts. Raises Refused, which the application answers.
+        Call it after a long wait, before an action that must not be done for a user who has been logged out
+        meanwhile. It is called for you after a body that arrived late, and every few seconds during a body or a reply.
+        Raises Refused; the application then sends the gate's reply.
         """
         self.is_late = False
         if self.exchange:
@@ -191,11 +191,14 @@ class Request:
             raise Refused(refusal)
 
     def hold_to(self, check: Check) -> None:
-        """This request lasts only as long as `check` gives no refusal: for what is allowed by no session."""
+        """Let this request last only as long as `check` returns no refusal: for permissions that no session gives."""
         self._also = check
 
     async def glance(self) -> None:
-        """Look again in the middle of what lasts. Redis may be away for a minute: nobody can be logged out then."""
+        """Check the session in the middle of a long body or reply. Raises Refused.
+
+        While redis is away nobody can be logged out, so its errors are raised only after a minute.
+        """
         try:
             await self.look_again()
             self._seen = time.monotonic()
@@ -206,7 +209,7 @@ class Request:
                 raise
 
     def ask_for_body(self) -> None:
-        """Before the session is looked at: what has come by now was there, what comes later is late."""
+        """Note, before the session is checked, what of the body has arrived: the rest is late."""
         if self.exchange:
             self._is_here = self.exchange.has_arrived()
             return
@@ -215,14 +218,14 @@ class Request:
             self._first = asyncio.ensure_future(self._receive())
 
     def was_looked_at(self) -> None:
-        """The session holds: from now on what has not come of the body is late, however long it takes to ask for it."""
+        """Note that the session holds: any part of the body that has not arrived by now is late, even if read later."""
         if self.exchange:
             self.is_late = not self._is_here
         else:
             self.is_late = self._first is not None and not self._first.done()
 
     def end(self) -> None:
-        """It was answered: nobody waits for its body any more."""
+        """Clean up after the reply: stop waiting for the body, and delete uploaded files."""
         if self._first is not None:
             self._first.add_done_callback(forget)
             self._first.cancel()
@@ -230,7 +233,7 @@ class Request:
             path.unlink(missing_ok=True)
 
     def take_body(self) -> bytes | None:
-        """The whole body, if it was all here before the session was looked at; None if it may have to be waited for."""
+        """The whole body, if all of it arrived before the session was checked; None if it may have to be waited for."""
         exchange = self.exchange
         if not exchange or self.is_late or self._received or not exchange.has_arrived():
             return None
@@ -246,7 +249,7 @@ class Request:
         return message.get("body", b""), message.get("more_body", False)
 
     async def message(self) -> dict[str, Any]:
-        """What ASGI's receive gives."""
+        """The next message of ASGI's `receive`."""
         first, self._first = self._first, None
         if not self._is_here and first is None and self._received != self.declared:
             self.is_late = True
@@ -255,7 +258,7 @@ class Request:
         return message
 
     async def wait_until_gone(self) -> Disconnected:
-        """Until the client has gone away; one that goes on sending what nobody takes counts as gone."""
+        """Wait until the client has gone away. One that goes on sending a body that nobody reads counts as gone."""
         before = self._received
         while (await self.message())["type"] != "http.disconnect" and self._received - before < UNASKED:
             pass

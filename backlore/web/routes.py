@@ -1,4 +1,4 @@
-"""The route table: every route on one screen, matched by looking up, not by trying each."""
+"""The route table: every route on one screen, found by lookup, not by trying each."""
 
 import inspect
 import re
@@ -19,22 +19,22 @@ from backlore.web.reply import Header, Next, Reply
 from backlore.web.request import Refused, Request, become_task
 
 Handler = Callable[..., Awaitable[Reply | Next]]
-Answer = Any  # a Reply or NEXT; the application checks it, for handlers are not ours
-Limit = Callable[[Request], Awaitable[Reply | None]]  # counts a request: None lets it pass
-Verdict = Reply | None | Awaitable[Reply | None]  # None lets a request pass
+Answer = Any  # a Reply or NEXT; the application checks it, because handlers are not ours
+Limit = Callable[[Request], Awaitable[Reply | None]]  # counts a request; None lets it pass
+Verdict = Reply | None | Awaitable[Reply | None]  # a refusal; None lets a request pass
 Gate = Callable[[Request, "Route", Any], Verdict]  # stands before a stage
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing and take no body
 
 
 class RouteError(Exception):
-    """A route that can't work; said when the table is made, not when a request comes."""
+    """A route that can't work. Raised when the table is made, not when a request comes."""
 
 
 class Stage:
-    """Makes routes that stand at this stage: `private.post("/notes", create_note)`.
+    """Makes routes at one stage: `private.post("/notes", create_note)`.
 
-    In a path `{id}` is one segment and `{path...}` all the rest; a handler takes them by name and type.
+    In a path, `{id}` is one segment and `{path...}` all the rest; a handler takes them as arguments of these names.
     """
 
     def __init__(
@@ -43,27 +43,29 @@ class Stage:
         self.name = name
         self.rank = rank
         self.gates = gates
-        self.again = again  # those of the gates that look at the session: what they have let pass may end
-        self.has_session = bool(again)  # whether a request that is here belongs to a user
-        self.most = most  # bytes of a body that is no upload, if `body_limit` is not less
+        self.again = again  # the gates that depend on the session, and are asked again: it may end during a request
+        self.has_session = bool(again)  # whether requests at this stage belong to a user
+        self.most = most  # bytes of a body that is no upload; a smaller `body_limit` wins
 
     def get(self, path: str, handler: Handler) -> "Route":
-        """A route that reads; it answers HEAD too."""
+        """A route that reads. It answers HEAD too."""
         return Route(self, "GET", path, handler)
 
     def post(self, path: str, handler: Handler, limit: Limit | None = None) -> "Route":
-        """A route that changes something; a `limit` counts its requests, before their bodies are read unless the csrf
-        gate has looked for its token there."""
+        """A route that changes something.
+
+        `limit` counts its requests before their bodies are read, unless the csrf gate had to look for its token there.
+        """
         return Route(self, "POST", path, handler, limit=limit)
 
     def route(self, method: str, path: str, handler: Handler) -> "Route":
-        """A route of another method; `*` is any."""
+        """A route of any other method; `*` is every method."""
         return Route(self, method.upper(), path, handler)
 
     def mount(self, path: str, application: Any) -> "Route":
-        """Any ASGI application below `path`, behind the gates of this stage (csrf by header only).
+        """Any ASGI application below `path`, behind the gates of this stage (csrf token in the header only).
 
-        It finds the user in its scope as `scope["state"]["user"]`.
+        The application finds the user in `scope["state"]["user"]`.
         """
         return Route(self, "*", f"{path.rstrip('/')}/{{path...}}", application, mounted=path.rstrip("/"))
 
@@ -72,8 +74,10 @@ class Stage:
 
 
 class Route:
-    """One row of the table. What the handler takes is read from its signature: `body`, `query`, and by name
-    the parameters of the path."""
+    """One row of the table. The handler's signature says what it takes: `body`, `query`, and parameters of the path.
+
+    Raises RouteError for a route that can't work.
+    """
 
     def __init__(
         self, stage: Stage, method: str, path: str, handler: Any, mounted: str | None = None, limit: Limit | None = None
@@ -89,16 +93,16 @@ class Route:
         self.parameters: dict[str, Codec[Any]] = {}
         self.query: Codec[Any] | None = None
         self.body: Body | RawBody | None = None
-        self.limits: Limits  # given by the table's owner, like the keeper
+        self.limits: Limits  # set by the owner of the table, like the keeper
         self.keeper: Any
-        self.said: list[Header] = []  # with each refusal of a request to its path, whoever refuses
-        # where in the path each parameter stands, and whether it has all the rest of it
+        self.said: list[Header] = []  # headers of every error reply to a request for its path
+        # of each parameter: its name, its place in the path, and whether it takes all the rest
         self.places = [
             (s[1:-1].removesuffix("..."), place, s.endswith("...}"))
             for place, s in enumerate(self.segments)
             if s.startswith("{")
         ]
-        # alike for paths that differ by the names of their parameters alone
+        # the same for paths that differ only in the names of their parameters
         self.shape = tuple(re.sub(r"^\{.*?(\.*)\}$", r"{\1}", segment) for segment in self.segments)
         self.names = [name for name, _, _ in self.places]
         if not path.startswith("/"):
@@ -133,14 +137,14 @@ class Route:
                 raise RouteError(f"{self}: the handler takes {name!r}, which is no body, query or part of the path")
         if self.body is None and self.method not in SAFE and self.method != "*":
             self.body = Body(Nothing, with_csrf=self.stage.has_session)
-        # the hot way: a handler that takes only the request, or only a body beside it, is called without detours
+        # the fast path: a handler that takes only the request, or the request and a body, is called directly
         self._takes_body = "body" in taken
         self._plain = not self.parameters and self.query is None
         self._waits = may_wait(function)
-        self._texts = {name for name in self.parameters if kinds.get(name, str) is str}  # of which any is right
+        self._texts = {name for name in self.parameters if kinds.get(name, str) is str}  # any text is valid for these
 
     def run(self, request: Request) -> Awaitable[Answer]:
-        """Decode what the handler takes, and call it. Raises what `Body.read` and `Codec` raise."""
+        """Decode the handler's arguments and call it. Raises what `Body.read`, `Codec` and the handler raise."""
         if self.body is None and self._plain and not self._waits:
             answer: Awaitable[Answer] = self.handler(request)
             return answer
@@ -170,7 +174,7 @@ class Route:
                 raise Refused(refusal)
 
     def judge(self, request: Request, gates: Sequence[Gate]) -> Verdict:
-        """The first refusal of some gates; what waits for one only if a gate does."""
+        """The first refusal of these gates, or None if all let the request pass. An awaitable if a gate has to wait."""
         for gate in gates:
             verdict = gate(request, self, self.keeper)
             if verdict is not None:
@@ -186,7 +190,7 @@ class Route:
         return verdict if verdict is None or isinstance(verdict, Reply) else await verdict
 
     async def csrf_of(self, request: Request) -> str:
-        """The csrf token in the body, for the gate."""
+        """The csrf token in the body, for the csrf gate; "" if there is none."""
         return "" if self.body is None else await self.body.csrf(request, self.limits)
 
     def _arguments(self, request: Request) -> dict[str, Any]:
@@ -205,13 +209,13 @@ class Route:
 
 
 def may_wait(function: Any) -> bool:
-    """Whether a coroutine function can wait for anything: one without an `await` can't."""
+    """Whether a coroutine function may wait: it can't if its code has no `await`."""
     code = getattr(function, "__code__", None)
-    return code is None or opmap["SEND"] in code.co_code[::2]  # each is followed by its argument
+    return code is None or opmap["SEND"] in code.co_code[::2]  # every second byte is an argument
 
 
 class NoSuchPath(Exception):
-    """A part of the path is not of its type, so that there is no such path: 404."""
+    """A part of the path doesn't match its type, or has bad escapes, so the path doesn't exist: 404."""
 
 
 def _payload(route: Route, kind: Any) -> type[Any]:
@@ -233,7 +237,7 @@ class Branch:
 
 
 class Table:
-    """All routes of an application, in the order of their stages and, within one, as they were given."""
+    """All routes of an application, ordered by stage, and within a stage as they were added."""
 
     def __init__(self) -> None:
         self.routes: list[Route] = []
@@ -241,7 +245,7 @@ class Table:
         self._fixed: dict[str, list[Route]] = {}
 
     def add(self, routes: list[Route]) -> None:
-        """Add routes behind those of the same stage. Raises RouteError for one that no request would reach."""
+        """Add routes after those of the same stage. Raises RouteError for one that no request would reach."""
         ordered = sorted([*self.routes, *routes], key=lambda route: route.stage.rank)
         _refuse_unreachable(ordered)
         self.routes = ordered
@@ -265,15 +269,15 @@ class Table:
         return branch
 
     def find(self, request: Request) -> list[Route]:
-        """The routes of the request's path, of all methods, in order. Raises NoSuchPath for bad escapes."""
+        """The routes that match the request's path, of all methods, in order. Raises NoSuchPath for bad escapes."""
         raw: bytes = request.scope["raw_path"]
-        if raw.find(b"%") >= 0:  # `in` makes an exception of bytes first, and takes four times as long
+        if raw.find(b"%") >= 0:  # `in` on bytes raises and catches an exception internally: four times as slow
             return self._walk_all([decode_path(part) for part in raw.removeprefix(b"/").split(b"/")])
         fixed = self._fixed.get(request.path)
         return self._walk_all(request.path.removeprefix("/").split("/")) if fixed is None else fixed
 
     def said(self, request: Request) -> list[Header]:
-        """What the routes of the path say with each refusal."""
+        """The headers that error replies for the request's path carry."""
         try:
             return next((route.said for route in self.find(request) if route.said), [])
         except NoSuchPath:
@@ -287,7 +291,7 @@ class Table:
 
 
 def _refuse_unreachable(routes: list[Route]) -> None:
-    """Two routes of one method and path make sense when the first may pass by NEXT, and is not the second as well."""
+    """Raises RouteError for a second route of a method and path, unless the first is another handler that may pass."""
     seen: dict[tuple[str, tuple[str, ...]], list[Route]] = {}
     for route in routes:
         before = seen.setdefault((route.method, route.shape), [])
@@ -310,7 +314,7 @@ def _walk(branch: Branch, segments: list[str], at: int, found: list[tuple[int, R
 
 
 def decode_path(raw: bytes) -> str:
-    """The text of a path's part. Percent escapes are UTF-8 (RFC 3986, §2.5); raises NoSuchPath if they are not."""
+    """Decode a part of a path. Percent escapes are UTF-8 (RFC 3986, §2.5); raises NoSuchPath if they are not."""
     try:
         return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8")
     except UnicodeDecodeError:
@@ -318,7 +322,7 @@ def decode_path(raw: bytes) -> str:
 
 
 def read_parameters(route: Route, raw_path: bytes) -> dict[str, str]:
-    """The parts of the path by the names that the route gives them, an escaped slash being no separator."""
+    """The path's parameters, by the names in the route. An escaped slash is no separator."""
     parts = raw_path.removeprefix(b"/").split(b"/")
     return {
         name: decode_path(b"/".join(parts[place:]) if takes_rest else parts[place])

@@ -1,9 +1,9 @@
-"""One request's way: avant → public → auth → gatekeeper → csrf → private → admin gatekeeper → admin.
+"""The way of a request: avant → public → auth → gatekeeper → csrf → private → admin gatekeeper → admin.
 
-A stage is a property of a route, never a test of its path. Between the stages stand the gates: each lets a
-request pass (None), replies, or has to wait for one or the other. A request meets a gate once, when it reaches the
-first route behind it; those that look at the session it meets again after a body that came late, and every few seconds
-while a body or a reply lasts.
+A stage is a property of a route, never a test of its path. Gates stand between the stages. A gate returns None to let
+the request pass, or a reply, or an awaitable of one of these. A request meets each gate once, when it reaches the
+first route behind it. The gates that depend on the session are asked again after a body that arrived late, and every
+few seconds during a body or a reply.
 """
 
 import hmac
@@ -20,7 +20,7 @@ from backlore.web.routes import SAFE, Route, Stage, Verdict
 
 
 class Keeper:
-    """What the gates know: the cookie, the csrf signature, and how a session is looked up (by a service)."""
+    """What the gates need: the cookie, the csrf signature, and a service's functions that look up a session."""
 
     def __init__(
         self,
@@ -31,10 +31,10 @@ class Keeper:
         remembered: Callable[[str], User | None] = lambda session: None,
     ):
         self.cookie = cookie
-        # the token of a session is its signature: nothing to keep
+        # the csrf token is a signature of the session, so nothing has to be stored
         self.token_of = lru_cache(SENDERS)(Signer(secret, "csrf").sign)
         self.load = load
-        self.remembered = remembered  # what needs no looking up
+        self.remembered = remembered  # the user of a cached session, or None
         self.notify = notify
 
     def has_token(self, session: str, token: bytes) -> bool:
@@ -43,10 +43,10 @@ class Keeper:
 
 
 def same_site(request: Request, route: Route, keeper: Keeper) -> Verdict:
-    """Refuse what another site makes a browser send, so that nobody is logged in as somebody else (login csrf).
+    """Refuse requests that another site makes a browser send: it could log a user in as somebody else (login csrf).
 
-    Browsers say where a request comes from (Fetch Metadata); older ones at least name the origin of a POST. What
-    says neither is no browser, and nobody's cookies are abused.
+    Browsers say which site a request comes from (Fetch Metadata); older ones at least name the origin of a POST. A
+    request that says neither comes from no browser, so it can't abuse a user's cookies.
     """
     if request.method in SAFE:
         return None
@@ -60,7 +60,7 @@ def same_site(request: Request, route: Route, keeper: Keeper) -> Verdict:
 
 
 def gatekeeper(request: Request, route: Route, keeper: Keeper) -> Verdict:
-    """Load the user of the session. No cookie, an ended session and a forged one are told apart."""
+    """Load the user of the session. A missing cookie, a forged one and an ended session get different error words."""
     session = keeper.cookie.read(request.headers.get(b"cookie"))
     if session is None:
         return reply(403, error="nocookie")
@@ -87,7 +87,7 @@ async def _load(request: Request, keeper: Keeper) -> Reply | None:
 
 
 def csrf(request: Request, route: Route, keeper: Keeper) -> Verdict:
-    """What could change something carries the session's token, in x-csrf-token or in the body's `csrf`."""
+    """Refuse a request that may change something, unless x-csrf-token or the body's `csrf` is the session's token."""
     if request.method in SAFE:
         return None
     header = request.headers.get(b"x-csrf-token")
@@ -102,7 +102,7 @@ async def _csrf_in_body(request: Request, route: Route, keeper: Keeper) -> Reply
 
 
 def admin_gatekeeper(request: Request, route: Route, keeper: Keeper) -> Verdict:
-    """Only an admin reaches a route behind this gate."""
+    """Refuse users who are not admins."""
     return None if request.user.admin else reply(403, error="admin")
 
 

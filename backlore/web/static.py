@@ -1,4 +1,4 @@
-"""Files from the disk: a page, or a folder. The ETag is made of modification time and size; no dates."""
+"""Serves files from the disk: one page, or a folder. The ETag is modification time and size; no dates are sent."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from backlore.web.delivery import FilePart, deliver
 from backlore.web.reply import REVALIDATE, SECURITY, Header, Reply, reply
 from backlore.web.request import Request
 
-# A page may load what its own server has, and nothing else: no inline script, no frame, no other's form.
+# A page may load only what its own server has: no inline scripts, no plug-ins, no frames around it, no forms elsewhere.
 POLICY: Header = (
     b"content-security-policy",
     b"default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -20,7 +20,8 @@ POLICY: Header = (
 class StaticFiles:
     """The handler that serves one file, or a folder's files by `{path...}`.
 
-    Nothing outside of the folder is reached, by no `..` and no link, nor anything whose name begins with a dot.
+    No path reaches outside of the folder, neither by `..` nor by a symbolic link. Names that begin with a dot are
+    never served from a folder.
     """
 
     def __init__(self, place: str, only: bool):
@@ -29,22 +30,22 @@ class StaticFiles:
 
     @property
     def media(self) -> str:
-        """The media type of the one file; of a folder's files, any."""
+        """The media type of the one file; `*/*` for a folder."""
         return _kind(self._place).partition(";")[0] if self._only else "*/*"
 
     def settle(self, folder: Path) -> None:
-        """Take relative places from the application's folder."""
+        """Resolve a relative place against the application's folder."""
         self._place = Path(os.path.realpath(folder / self._place))
 
     def is_there(self) -> bool:
-        """Whether there is something to serve."""
+        """Whether the file or the folder exists."""
         return os.path.isfile(self._place) if self._only else os.path.isdir(self._place)
 
     def __repr__(self) -> str:
         return f"{'file' if self._only else 'folder'} {self._place}"
 
     async def __call__(self, request: Request) -> Reply:
-        """The file; 304, 206, 412, 416; 404 `route`."""
+        """Reply with the file: 200, 206, 304, 412, 416; 404 `route` if there is none."""
         path = self._place if self._only else self._find(request.parameters.get("path", ""))
         try:
             status = path.stat() if path else None

@@ -1,6 +1,6 @@
-"""HTTP to an OpenID provider: what comes back is small, plain, and from where it was asked for.
+"""HTTP to an OpenID provider. Replies must be small and uncompressed, and redirects are not followed.
 
-It loads httpx and authlib, some 20 MB: import it when a provider is talked to, not before.
+This module loads httpx and authlib, some 20 MB: import it only when a provider is asked.
 """
 
 import base64
@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 import authlib.deprecate
 import httpx
 
-with warnings.catch_warnings():  # authlib would have httpx's successor, and says so each time
+with warnings.catch_warnings():  # authlib recommends httpx's successor in a warning each time
     warnings.simplefilter("ignore", authlib.deprecate.AuthlibDeprecationWarning)
     from authlib.integrations.httpx_client import AsyncOAuth2Client, OAuthError
 
@@ -22,7 +22,7 @@ LARGEST = 1 << 18  # bytes of a reply: an ID token with many groups has some 50 
 
 
 class Counted(httpx.AsyncByteStream):
-    """A reply's body, broken off when it is too large."""
+    """A reply's body. Raises DecodingError when it is too large."""
 
     def __init__(self, stream: httpx.AsyncByteStream):
         self._stream = stream
@@ -40,7 +40,7 @@ class Counted(httpx.AsyncByteStream):
 
 
 class Bounded(httpx.AsyncHTTPTransport):
-    """Takes no compressed replies, whose size shows too late, and none that is too large."""
+    """Refuses replies that are too large, and compressed ones, whose real size shows too late."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         got = await super().handle_async_request(request)
@@ -55,21 +55,21 @@ class Bounded(httpx.AsyncHTTPTransport):
 
 @functools.cache
 def _trust() -> ssl.SSLContext:
-    """The authorities of certifi and those of the system, where a company's own is."""
+    """A TLS context with certifi's authorities and the system's, where a company's own may be installed."""
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
 
 
 def _basic(client: Any, method: str, uri: str, headers: dict[str, str], body: str) -> tuple[str, dict[str, str], str]:
-    """What authlib leaves out of HTTP Basic: id and secret are form-encoded before (RFC 6749, §2.3.1)."""
+    """HTTP Basic with id and secret form-encoded first (RFC 6749, §2.3.1), which authlib leaves out."""
     pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
     headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     return uri, headers, body
 
 
 def session(client_id: str, secret: str, method: str, redirect: str) -> Any:
-    """An OAuth client, to use in `async with`. It follows no redirects and obeys no environment variables."""
+    """An OAuth client for `async with`. It follows no redirects and ignores environment variables."""
     return AsyncOAuth2Client(
         client_id=client_id,
         client_secret=secret or None,
@@ -84,7 +84,7 @@ def session(client_id: str, secret: str, method: str, redirect: str) -> Any:
 
 
 async def get_json(client: Any, url: str, access_token: str = "") -> Any:
-    """The JSON at a URL. Raises ConnectionError when there is none."""
+    """GET the JSON at a URL. Raises ConnectionError for any other answer, or none."""
     headers = {"authorization": f"Bearer {access_token}"} if access_token else {}
     try:
         got = await client.request("GET", url, withhold_token=True, headers=headers)
@@ -98,11 +98,11 @@ async def get_json(client: Any, url: str, access_token: str = "") -> Any:
 
 
 async def get_token(client: Any, url: str, code: str, verifier: str) -> dict[str, Any]:
-    """What a code is good for. Raises ConnectionError, and ValueError when the provider refuses the code."""
+    """Exchange a code for the token response. Raises ConnectionError; ValueError when the provider refuses the code."""
     try:
         got = await client.fetch_token(url, grant_type="authorization_code", code=code, code_verifier=verifier)
     except OAuthError as error:
-        # the description is left out: it may repeat what was sent
+        # without the description: it may repeat what we sent
         raise ValueError(f"the token endpoint answers {str(error.error)[:50]!r}") from None
     except httpx.HTTPError as error:
         raise ConnectionError(f"{url}: {type(error).__name__}") from None

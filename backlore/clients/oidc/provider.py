@@ -1,10 +1,13 @@
-"""A provider of OpenID Connect, as a client of it (Core 1.0, Discovery 1.0; PKCE: RFC 7636; RFC 9207).
+"""A client of an OpenID Connect provider (Core 1.0, Discovery 1.0; PKCE: RFC 7636; RFC 9207).
 
-Laws: nobody waits for a provider longer than 5 seconds. What it publishes is believed for an hour, and only when it
-names the issuer that is configured; its keys are asked for again when a token fits none of them, by its name or by its
-signature, once a minute at most. Codes and tokens stand in no message of an exception.
+Laws:
 
-httpx, authlib and joserfc are imported with the first sign-in: who has no provider does without their 20 MB.
+- No request waits for a provider longer than 5 seconds.
+- A provider's metadata are trusted for an hour, and only if they name the configured issuer.
+- Its keys are fetched again when none of them fits a token, by key id or by signature; at most once a minute.
+- No exception's message contains a code or a token.
+
+httpx, authlib and joserfc are imported at the first sign-in, so that servers without providers save their 20 MB.
 """
 
 import asyncio
@@ -13,29 +16,29 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-WAIT = 5.0  # seconds for all that one request asks of a provider
-FRESH = 3600.0  # seconds that its metadata and keys are believed
-PAUSE = 60.0  # seconds between two times that keys are asked for because a token did not fit
+WAIT = 5.0  # seconds for all calls to a provider within one request
+FRESH = 3600.0  # seconds for which its metadata and keys are trusted
+PAUSE = 60.0  # seconds between two fetches of keys because a token did not fit
 
 
 class ProviderUnreachable(Exception):
-    """The provider gives no answer in time, or none that a provider gives."""
+    """The provider gives no answer in time, or an invalid one."""
 
 
 class ProviderRefused(Exception):
-    """The provider, or the check of what it says, refuses this sign-in."""
+    """The provider refuses this sign-in, or its answer fails our checks."""
 
 
 class SignedIn(NamedTuple):
-    """Who has signed in."""
+    """The user who has signed in."""
 
     issuer: str
-    sub: str  # the user at this issuer, for ever
+    sub: str  # the user's permanent id at this issuer
     email: str  # "" unless the provider says that it is verified
 
 
 class Metadata(msgspec.Struct):
-    """What a provider publishes of itself, as far as we use it (Discovery 1.0, §3)."""
+    """The part of a provider's published metadata that we use (Discovery 1.0, §3)."""
 
     issuer: str
     authorization_endpoint: str
@@ -47,7 +50,10 @@ class Metadata(msgspec.Struct):
 
 
 class Provider:
-    """One provider: `id` in routes, `name` for users. `secret` is "" for a public client; `redirect` our own URL."""
+    """One provider. `id` names it in routes, `name` for users. `secret` is "" for a public client.
+
+    `redirect` is our URL that the provider sends browsers back to.
+    """
 
     def __init__(self, id: str, name: str, issuer: str, client_id: str, secret: str, redirect: str):
         self.id = id
@@ -59,8 +65,8 @@ class Provider:
         self._metadata: Metadata | None = None
         self._keys: Any = None
         self._until = 0.0  # monotonic seconds
-        self._next_look = 0.0  # likewise, at the keys because of a token
-        self._lock = asyncio.Lock()  # one request asks for metadata and keys, the others wait
+        self._next_look = 0.0  # monotonic seconds: no fetch of keys because of a token before that
+        self._lock = asyncio.Lock()  # one request fetches the metadata, the others wait
 
     async def begin(self, state: str, nonce: str, verifier: str) -> str:
         """The URL where the user signs in. Raises ProviderUnreachable."""
@@ -76,8 +82,10 @@ class Provider:
             raise ProviderUnreachable(str(error) or "no answer in time") from None
 
     async def redeem(self, code: str, issuer: str, verifier: str, nonce: str) -> SignedIn:
-        """Who came back with this code. `issuer` as the answer names it, or "". Raises ProviderUnreachable,
-        ProviderRefused."""
+        """The user who came back with this code. `issuer` is the one that the answer names, or "".
+
+        Raises ProviderUnreachable, ProviderRefused.
+        """
         try:
             async with asyncio.timeout(WAIT):
                 metadata = await self._discover()
@@ -109,17 +117,20 @@ class Provider:
             return self._metadata
 
     def _check(self, document: Any) -> Metadata:
-        """The metadata, if they are this issuer's (Discovery 1.0, §4.3) and lead nowhere without TLS."""
+        """The metadata. Raises ConnectionError unless they are this issuer's (Discovery 1.0, §4.3) and use TLS.
+
+        For an http issuer, a configured loopback, http URLs are allowed too.
+        """
         try:
             metadata = msgspec.convert(document, Metadata)
         except msgspec.ValidationError as error:
             raise ConnectionError(f"the provider's metadata: {error}") from None
         if metadata.issuer != self.issuer:
-            raise ConnectionError("the provider's metadata are of another issuer")
+            raise ConnectionError("the provider's metadata name another issuer")
         scheme = "http" if self.issuer.startswith("http:") else "https:"  # http: a configured loopback
         places = (metadata.authorization_endpoint, metadata.token_endpoint, metadata.jwks_uri)
         if not all(place.startswith(scheme) for place in (*places, metadata.userinfo_endpoint or scheme)):
-            raise ConnectionError("the provider's metadata lead to a place without TLS")
+            raise ConnectionError("the provider's metadata name a URL without TLS")
         return metadata
 
     async def _exchange(self, metadata: Metadata, code: str, verifier: str, nonce: str) -> SignedIn:
@@ -134,10 +145,10 @@ class Provider:
             access = got.get("access_token")
             told_all = "email" in claims and "email_verified" in claims
             if not told_all and metadata.userinfo_endpoint and isinstance(access, str):
-                # what a provider does not put into the ID token it tells here (Core 1.0, §5.4)
+                # claims that a provider leaves out of the ID token come from here (Core 1.0, §5.4)
                 told = await get_json(client, metadata.userinfo_endpoint, access)
                 if not isinstance(told, dict) or told.get("sub") != claims["sub"]:
-                    raise ProviderRefused("the user info is of another user")
+                    raise ProviderRefused("the user info is about another user")
                 claims |= told
         return SignedIn(self.issuer, claims["sub"], _verified_email(claims))
 
@@ -161,14 +172,17 @@ class Provider:
 
 
 def _load() -> None:
-    """Import what talks to providers, and the authorities that it trusts: half a second, for a thread."""
+    """Import the modules that talk to providers, and load the authorities that they trust.
+
+    It takes half a second: call it from a thread.
+    """
     from backlore.clients.oidc import idtoken  # noqa: F401
     from backlore.clients.oidc.fetch import session
 
-    session("", "", "none", "")  # of which more is imported
+    session("", "", "none", "")  # imports more on its first call
 
 
 def _verified_email(claims: dict[str, Any]) -> str:
     email, verified = claims.get("email"), claims.get("email_verified")
-    # some send the word; nothing else that Python takes for true is
+    # some providers send the word "true"; no other truthy value counts
     return email if isinstance(email, str) and (verified is True or verified == "true") else ""

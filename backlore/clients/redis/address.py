@@ -1,4 +1,4 @@
-"""Where a redis server is, and how a connection to it begins."""
+"""The address of a redis server, and the first commands on a connection to it."""
 
 import asyncio
 from ssl import SSLContext
@@ -8,8 +8,10 @@ from backlore.clients.redis.link import Arguments, Link, keep_alive
 
 
 class Address(NamedTuple):
-    """`path` of a unix socket, or `host` and `port`; `ssl`, a context, for TLS; who we are there, and in which
-    database."""
+    """`path` of a unix socket, or `host` and `port`; `ssl`: a context for TLS, else None.
+
+    `username` and `password` log us in; `db` is the database; `name` is what we call our connections.
+    """
 
     path: str | None = None
     host: str = "localhost"
@@ -27,14 +29,14 @@ class Address(NamedTuple):
         return repr(self)
 
     def greeting(self) -> list[Arguments]:
-        """What a new connection says first."""
+        """The first commands on a new connection."""
         known = self.username or self.password
         auth = ("AUTH", self.username or "default", self.password or "") if known else ()
         first = ("HELLO", "3", *auth, "SETNAME", self.name)
         return [first, ("SELECT", self.db)] if self.db else [first]
 
     async def connect(self, link: Link) -> None:
-        """Give a link its connection. Raises OSError."""
+        """Connect a link. Raises OSError."""
         loop = asyncio.get_running_loop()
         if self.path:
             await loop.create_unix_connection(lambda: link, self.path, ssl=self.ssl)

@@ -1,8 +1,8 @@
-"""An agenda: what is due when, a sorted set in redis: member → µs since the epoch, by redis' clock.
+"""An agenda: work and when it is due, as a sorted set in redis: member → µs since the epoch, by redis' clock.
 
-Whoever claims a member moves it on by `LASTS`, and renews that while it works; so what a killed process had claimed is
-due again by itself. Law: the moment until which a member is claimed shows who has claimed it, for nobody else has
-claimed it until the same microsecond.
+A worker claims a member by moving it into the future by `LASTS`, and renews the claim while it works. So work that a
+killed process had claimed becomes due again by itself. Law: the moment at which a claim ends identifies its holder,
+because no two workers claim a member until the same microsecond.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ from backlore.clients.redis.script import CLOCK, Script
 
 CLAIMED = int(LASTS * 1e6)  # µs
 
-# ARGV: delay (µs), member, "XX" or nothing
+# Set when a member is due. ARGV: delay (µs), member, "XX" or nothing
 SET = Script(CLOCK + "return redis.call('ZADD', KEYS[1], unpack({ARGV[3] or 'CH', later(ARGV[1]), ARGV[2]}))")
 
-# ARGV: how many
+# The members that are due, and when they became so. ARGV: how many, at most
 DUE = Script(CLOCK + "return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[1])")
 
-# Members that are claimed until a moment are so for longer, all of them or none: until when, or 0.
-# ARGV: that moment, for how long (µs), members
+# Renew the claims of members that are all claimed until the same moment: all or none. Returns the new moment, or 0.
+# ARGV: the moment, for how long (µs), members
 RENEW = Script(
     CLOCK
     + """
@@ -35,28 +35,31 @@ return later(ARGV[2])
 
 
 class Agenda:
-    """What is due by one key."""
+    """The agenda at one key. Methods raise RedisError."""
 
     def __init__(self, redis: Any, place: str):
         self._redis = redis
         self._place = place
 
     async def add(self, member: str, delay: float = 0) -> None:
-        """It is due in `delay` seconds. Raises RedisError, as the others do."""
+        """Add a member, or move it: it is due in `delay` seconds."""
         await SET(self._redis, [self._place], int(delay * 1e6), member)
 
     async def move(self, member: str, delay: float) -> None:
-        """The same, if it is there."""
+        """Like `add`, but only if the member is there."""
         await SET(self._redis, [self._place], int(delay * 1e6), member, "XX")
 
     async def due(self, limit: int) -> list[tuple[str, str]]:
-        """What is due now, first what has been for longest, each with its moment."""
+        """The members that are due now, longest overdue first, each with the moment at which it became due."""
         found = await DUE(self._redis, [self._place], limit)
         return list(zip(found[::2], found[1::2], strict=True))
 
     @contextlib.asynccontextmanager
     async def holding(self, members: Collection[str], until: str) -> AsyncIterator[None]:
-        """Keep what was claimed `until` a moment, as far as it is left in `members`. Raises LeaseLost."""
+        """Renew the claims of `members`, all claimed `until` the same moment, while the body runs.
+
+        The caller may remove members meanwhile: only those left are renewed. Raises LeaseLost.
+        """
 
         async def renew() -> bool:
             nonlocal until

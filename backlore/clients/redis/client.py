@@ -1,16 +1,16 @@
 """redis-py's own asyncio client over one shared connection, `Node`.
 
 Every command has the name, the arguments and the results of redis-py (https://redis.readthedocs.io); replies
-are str. A command is sent when it is called, and returns a future: `await` it, or `asyncio.gather` many.
-(`create_task` takes coroutines only: with a future there is no need for it.)
+are str. Calling a command sends it and returns a future: `await` it, or `asyncio.gather` many.
+(`create_task` takes coroutines only; a future doesn't need it.)
 
-Not on the shared connection, because they would stop the others or change it for them:
+Some commands don't use the shared connection, because they would block it or change it for the other tasks:
 
-- pub/sub, monitor, transactions with `watch`, blocking commands: a connection of redis-py's pool, as ever.
+- pub/sub, monitor, transactions with `watch`, blocking commands: they get a connection of redis-py's pool, as usual.
 - SELECT, SUBSCRIBE, CLIENT TRACKING and the like by `execute_command`: refused. `client()` gives a redis-py
   client with one connection of its own for them.
-- WAIT and WAITAOF: refused, for they wait for the writes of their own connection. They follow these in one
-  `pipeline(transaction=False)`, which then has a connection to itself, or in `client()`.
+- WAIT and WAITAOF: refused, because they wait for the writes of their own connection. Put them behind the writes in one
+  `pipeline(transaction=False)`, which then gets a connection to itself, or use `client()`.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Redis(StockRedis):
 
     Takes `url` (redis://, rediss:// or unix://) or redis-py's `host`, `port`, `unix_socket_path`, `username`,
     `password`, `ssl`, `ssl_...`, `db`, `client_name`; `timeout`, the seconds that a command may take;
-    `limit`, how many commands may wait at once; `notify`, called like core's `Notify` when the server is lost
-    or back.
+    `limit`, how many commands may wait at once; `notify`, called like core's `Notify` when the connection to the
+    server is lost or restored.
 
-    Every command ends within `timeout` and a little: with its reply, redis-py's exception for the server's
+    Every command ends within little more than `timeout`: with its reply, redis-py's exception for the server's
     error, `Interrupted` (it may have run) or `Unavailable` (it did not).
     """
 
@@ -66,7 +66,7 @@ class Redis(StockRedis):
         notify: Callable[..., object] | None = None,
         **options: Any,
     ) -> None:
-        self._plain: set[str] = set()  # commands in capitals, seen before, that need no second look
+        self._plain: set[str] = set()  # commands seen before, in capitals, that need no further checks
         options |= {
             "protocol": 3,
             "decode_responses": True,
@@ -82,11 +82,11 @@ class Redis(StockRedis):
             super().__init__(connection_pool=ConnectionPool.from_url(url, **options))
             self.auto_close_connection_pool = True
         self.connection_pool.connection_kwargs["parser_class"] = Parser
-        # by dict.get: the keys are in capitals, and redis-py's own `get` is slower
+        # read by dict.get: the keys are in capitals already, and redis-py's own `get` is slower
         self._callbacks: dict[str, Callback] = self.response_callbacks  # type: ignore[assignment]  # it is a dict
         self._timeout = timeout
         self.node = Node(self._address(), timeout=timeout, limit=limit, notify=notify)
-        # subscribing again does no harm
+        # with retries, because subscribing again does no harm
         self._listeners = self._pool(retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=1), 10))
 
     @classmethod
@@ -100,7 +100,7 @@ class Redis(StockRedis):
         return ConnectionPool(connection_class=pool.connection_class, **pool.connection_kwargs | changes)
 
     def _address(self) -> Address:
-        """What the pool knows of the server."""
+        """The server's address, from the options of the pool."""
         pool = self.connection_pool
         known = pool.connection_kwargs
         connection = pool.connection_class(**known)
@@ -117,7 +117,7 @@ class Redis(StockRedis):
         )
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command now; returns an awaitable of its result, as all commands of redis-py do."""
+        """Send a command now. Returns an awaitable of its result, as every redis-py command does."""
         name = args[0]
         if name not in self._plain:
             return self._uncommon(args, options)
@@ -130,7 +130,7 @@ class Redis(StockRedis):
         return self.node.send(args, callback, options)
 
     def _uncommon(self, args: Arguments, options: dict[str, Any]) -> Awaitable[Any]:
-        """A command seen for the first time, or one with a way of its own."""
+        """Send a command that is seen for the first time, or needs special handling."""
         if why := refusal(args):
             raise RedisError(why)
         name = full_name(args)
@@ -154,14 +154,14 @@ class Redis(StockRedis):
         return self.node.send(*request)
 
     def request(self, args: Arguments, options: dict[str, Any]) -> Request:
-        """A command of redis-py as `Node` takes it. Takes out of `options` what isn't for the callback."""
+        """A redis-py command as `Node` takes it. Removes from `options` whatever isn't for the callback."""
         options.pop("keys", None)
         decode = options.pop(NEVER_DECODE, None) is None
         callback = dict.get(self._callbacks, args[0].upper())
         return split(args), callback, options, decode
 
     async def _block(self, wait: float, args: Arguments, options: dict[str, Any]) -> Any:
-        """Run a blocking command on a connection of the pool, for as long as it blocks and `timeout` more."""
+        """Run a blocking command on a connection of the pool; it may take as long as it blocks plus `timeout`."""
         pool: Any = self.connection_pool
         request = self.request(args, options)
         try:
@@ -172,7 +172,7 @@ class Redis(StockRedis):
             raise Unavailable(f"{args[0]} did not run: {error}") from error
         try:
             await connection.send_command(*args)
-            async with asyncio.timeout(wait + self._timeout):  # redis-py's own would pass for an empty reply
+            async with asyncio.timeout(wait + self._timeout):  # redis-py's own timeout looks like an empty reply
                 reply = await connection.read_response(disable_decoding=not request[3], timeout=FOREVER)
         except (ConnectionError, TimeoutError, builtins.TimeoutError) as error:
             why = str(error) or "no reply in time"
@@ -182,7 +182,7 @@ class Redis(StockRedis):
         return await finish(reply, request)
 
     def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
-        """redis-py's: what makes the result of the command of a reply."""
+        """redis-py's: set the function that turns a command's reply into its result."""
         self._plain.discard(command.upper())
         super().set_response_callback(command, callback)
 
@@ -191,7 +191,7 @@ class Redis(StockRedis):
         return Pipeline(self, transaction, shard_hint)
 
     def watch(self, *names: Any) -> NoReturn:
-        """Refused: redis-py's own does nothing, and says so in a warning."""
+        """Refused: redis-py's own only warns that it does nothing."""
         raise RedisError("WATCH belongs to a transaction: use pipeline().watch() or transaction()")
 
     unwatch = watch
@@ -203,11 +203,11 @@ class Redis(StockRedis):
         return client
 
     def pubsub(self, **options: Any) -> PubSub:
-        """redis-py's pub/sub, on a connection of its own, which subscribes again when it was lost."""
+        """redis-py's pub/sub, on a connection of its own. After a loss it reconnects and subscribes again."""
         return PubSub(self._listeners, event_dispatcher=self._event_dispatcher, **options)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        """Wait for what is under way, at most `timeout`, and close all connections."""
+        """Wait for commands in flight, at most `timeout`, and close all connections."""
         await self.node.close()
         await super().aclose(close_connection_pool)
         await self._listeners.disconnect()

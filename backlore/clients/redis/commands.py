@@ -1,4 +1,4 @@
-"""What commands of redis do to a connection that many tasks share. Plain functions over tables."""
+"""What redis commands do to a connection that many tasks share. Plain functions over tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from redis.exceptions import DataError
 
 from backlore.clients.redis.link import Arguments
 
-# Where the limit of a blocking command stands among its arguments, and its unit in seconds.
+# The position of a blocking command's timeout among its arguments, and its unit in seconds.
 BLOCKING: Mapping[str, tuple[int, float]] = {
     "BLPOP": (-1, 1),
     "BRPOP": (-1, 1),
@@ -21,21 +21,21 @@ BLOCKING: Mapping[str, tuple[int, float]] = {
     "WAIT": (-1, 0.001),
     "WAITAOF": (-1, 0.001),
 }
-# Block only if asked to; redis-py wants a coroutine from these two.
+# Commands that block only if asked to. redis-py expects a coroutine from these two.
 STREAMS = frozenset({"XREAD", "XREADGROUP"})
-# They wait for what was written through their own connection: on one that all tasks share they would keep the others
-# waiting, on one of the pool they wait for nothing.
+# Commands that wait for writes made through their own connection: on the shared one they would block other tasks, on
+# one of the pool they would wait for nothing.
 WAITS = frozenset({"WAIT", "WAITAOF"})
-# Their second word decides.
+# Commands whose second word decides.
 FAMILIES = frozenset({"CLIENT", "SCRIPT", "HIMPORT"})
-# They change the connection they come through, or end it, or turn it into a stream, or have no reply. On a connection
-# that all tasks share that would hit the others; on a random one of the pool, whoever takes it next.
+# Commands that change or end their connection, turn it into a stream, or have no reply. On the shared connection that
+# would affect other tasks; on one of the pool, the task that takes it next.
 REFUSED = frozenset(
     {"SELECT", "AUTH", "HELLO", "RESET", "QUIT", "MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH", "MONITOR"}
     | {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE", "SYNC"}
     | {"PSYNC", "REPLCONF", "READONLY", "READWRITE", "ASKING", "SCRIPT DEBUG"}
 )
-# Of CLIENT these do not; what servers to come have beside them may.
+# The CLIENT commands that don't. All others are refused, because those of future servers may.
 HARMLESS = frozenset(
     {"ID", "INFO", "LIST", "KILL", "GETNAME", "GETREDIR", "TRACKINGINFO", "PAUSE", "UNPAUSE", "UNBLOCK", "HELP"}
 )
@@ -55,7 +55,7 @@ def _text(word: Any) -> str:
 
 
 def refusal(args: Arguments) -> str:
-    """Why this command can't come through a connection that others use too; empty if it can."""
+    """Why this command can't be sent over a connection that others use too; "" if it can."""
     name = full_name(args)
     family, _, second = name.partition(" ")
     if name in REFUSED or (family == "CLIENT" and second and second not in HARMLESS):
@@ -67,10 +67,10 @@ def refusal(args: Arguments) -> str:
 
 
 def split(args: Arguments) -> Arguments:
-    """redis-py writes `CONFIG GET` as one argument; the server wants two. Raises DataError when there is no name."""
+    """Split a name like `CONFIG GET`: one argument in redis-py, two for the server. Raises DataError without a name."""
     first = args[0].split() if isinstance(args[0], str | bytes) else [args[0]]
     if not first:
-        raise DataError("A command has a name")  # without one it gets no reply: the next one's would be taken for it
+        raise DataError("A command needs a name")  # it would get no reply, and take the next command's for its own
     return (*first, *args[1:])
 
 
@@ -89,7 +89,7 @@ def patience(name: str, args: Arguments) -> float | None:
 
 
 def shares(args: Arguments, options: Mapping[str, Any], transaction: bool) -> bool:
-    """May this command of a pipeline go over the shared connection? Within MULTI nothing blocks."""
+    """Whether this command of a pipeline may go over the shared connection. Within MULTI nothing blocks."""
     name = full_name(args)
     if name.startswith("HIMPORT") or EMPTY_RESPONSE in options:
         return False

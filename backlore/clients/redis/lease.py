@@ -1,10 +1,10 @@
-"""Leases: work that one of all processes does at a time goes on elsewhere soon after its process was killed.
+"""Leases: only one process at a time does some work, and another takes over soon after that process was killed.
 
-    lease:{NAM}E…   string   the token of whoever holds it; 20 s from when it was last renewed, by redis' clock
+    lease:{NAM}E…   string   the holder's token; 20 s from the last renewal, by redis' clock
 
-Laws: a lease is taken, renewed and released in one step each, the last two by its token alone. Whoever can't renew it
-stops before anybody else can begin: what it does is cancelled, and it learns why. What holds up the event loop for
-longer than that can't be cancelled, and may run twice.
+Laws: taking, renewing and releasing a lease are one atomic step each; the last two need its token. A holder that can't
+renew its lease stops before another can begin: its work is cancelled, and raises LeaseLost. Work that blocks the event
+loop for longer than the lease lasts can't be cancelled, and may run twice.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from backlore.clients.redis.script import Script
 from backlore.core.crypto import random_text
 from backlore.core.keys import key
 
-LASTS = 20.0  # seconds that work of a killed process waits, at most
+LASTS = 20.0  # seconds: the longest time for which a killed process's work waits
 
 # KEYS: lease. ARGV: token, milliseconds.
 RENEW = Script("""
@@ -29,14 +29,15 @@ RELEASE = Script("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('D
 
 
 class LeaseLost(Exception):
-    """Somebody else may do the work now: it was not renewed in time."""
+    """The lease was not renewed in time: another process may do the work now."""
 
 
 @contextlib.asynccontextmanager
 async def lease(redis: Any, owner: str, *rest: str) -> AsyncIterator[bool]:
-    """Hold what is named like a key, and be cancelled when it is lost: True; False if somebody else holds it.
+    """Hold the lease that is named like a key. Yields True; or False if another process holds it.
 
-    Raises LeaseLost; RedisError when it can't be taken.
+    The body is cancelled when the lease is lost: then LeaseLost is raised. Raises RedisError when it can't be taken
+    because redis fails.
     """
     place, token, lasts = key("lease", owner, *rest), random_text(64), int(LASTS * 1000)
     if not await redis.set(place, token, nx=True, px=lasts):
@@ -46,16 +47,16 @@ async def lease(redis: Any, owner: str, *rest: str) -> AsyncIterator[bool]:
         async with renewing(lambda: RENEW(redis, [place], token, lasts), LASTS):
             yield True
     finally:
-        with contextlib.suppress(RedisError):  # told by its client; it ends by itself
+        with contextlib.suppress(RedisError):  # the client reports it; the lease expires by itself
             await RELEASE(redis, [place], token)
 
 
 @contextlib.asynccontextmanager
 async def renewing(renew: Callable[[], Awaitable[object]], lasts: float) -> AsyncIterator[None]:
-    """Renew again and again what was just taken for `lasts` seconds, for as long as the body works.
+    """Renew, while the body runs, a claim that was just taken for `lasts` seconds.
 
-    The body is cancelled when `renew` says no by what is false, or could say nothing for three quarters of that time.
-    Raises LeaseLost.
+    The body is cancelled when `renew` returns something false, or has failed for three quarters of that time. Raises
+    LeaseLost then.
     """
     loop, patience = asyncio.get_running_loop(), lasts * 0.75
 
@@ -63,7 +64,7 @@ async def renewing(renew: Callable[[], Awaitable[object]], lasts: float) -> Asyn
         while True:
             await asyncio.sleep(lasts / 4)
             asked = loop.time()
-            with contextlib.suppress(RedisError):  # told by its client; there is time for another try
+            with contextlib.suppress(RedisError):  # the client reports it; there is time for another try
                 limit.reschedule(asked + patience if await renew() else asked)
 
     try:

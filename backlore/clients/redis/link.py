@@ -1,6 +1,6 @@
 """One connection to a redis server while it lives: commands out, replies in, in the order of the commands.
 
-An entry leaves the queue only with its reply or with its connection, also when nobody waits for it any more.
+An entry leaves the queue only with its reply or with its connection, even if nobody waits for it any more.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from backlore.clients.redis.refusals import parse_error
 Arguments = tuple[Any, ...]
 Callback = Callable[..., Any]
 Future = asyncio.Future[Any]
-# future, callback, options, decode, time of issue in seconds of the loop
+# future, callback, options, decode, time of issue in seconds by the loop's clock
 Entry = tuple[Future, Callback | None, Mapping[str, Any] | None, bool, float]
 # arguments, callback, options, decode
 Request = tuple[Arguments, Callback | None, Mapping[str, Any] | None, bool]
 
-INCOMPLETE = object()  # hiredis has no whole reply yet
+INCOMPLETE = object()  # returned by hiredis while it has no whole reply
 
 
 def pack(args: Arguments) -> bytes:
-    """The command as RESP. Arguments are str, bytes, int, float or a buffer, else `DataError`."""
+    """The command as RESP. Arguments are str, bytes, int, float or a buffer; raises DataError for others."""
     packed: bytes
     try:
         packed = pack_command(args)
@@ -38,7 +38,7 @@ def pack(args: Arguments) -> bytes:
 
 
 def encode(argument: Any) -> Any:
-    """An argument as hiredis takes it. What came as bytes that aren't UTF-8 goes back as the same bytes."""
+    """An argument as hiredis takes it. Bytes that aren't UTF-8, decoded to surrogates, become the same bytes again."""
     if isinstance(argument, str):
         return argument.encode("utf-8", "surrogateescape")
     if isinstance(argument, bytearray | memoryview):
@@ -52,12 +52,12 @@ class Link(asyncio.Protocol):
     """One connection while it lives: bytes in, replies out, in the order of `pending`."""
 
     def __init__(self, free: Callable[[], None], lost: Callable[[Link, Exception | None], None]) -> None:
-        self._on_free = free  # called when the socket takes more again
+        self._on_free = free  # called when the socket accepts data again
         self._on_lost = lost  # called when the connection is gone
         self.pending: deque[Entry] = deque()
-        self.since = 0.0  # when it was opened
+        self.since = 0.0  # when it was opened, by the loop's clock
         self.ready = False  # HELLO is done
-        self.paused = False  # the socket takes no more
+        self.paused = False  # the socket accepts no more data
         self.stalled = False  # the server doesn't answer
         self.transport: asyncio.Transport
         self.reader = Reader(
@@ -82,7 +82,7 @@ class Link(asyncio.Protocol):
         self._on_lost(self, error)
 
     def free(self) -> bool:
-        """May commands be written now?"""
+        """Whether commands may be written now."""
         return self.ready and not (self.paused or self.stalled or self.transport.is_closing())
 
     def write(self, data: bytes, entries: Sequence[Entry]) -> None:
@@ -116,7 +116,7 @@ class Link(asyncio.Protocol):
 
 
 def settle(entry: Entry, reply: Any) -> None:
-    """Give the reply, through the callback, to whoever still waits."""
+    """Give the entry's future its result, made from the reply by the callback, unless nobody waits for it any more."""
     future, callback, options, _, _ = entry
     if future.done():
         return
@@ -134,14 +134,14 @@ def settle(entry: Entry, reply: Any) -> None:
 
 
 def fail(entry: Entry, error: Exception) -> None:
-    """End the entry's future with the error, if it hasn't ended."""
+    """End the entry's future with the error, unless it has ended."""
     if not entry[0].done():
-        # a future takes every exception but this one, which would end the task that awaits
+        # a future accepts every exception except StopIteration
         entry[0].set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)
 
 
 def keep_alive(transport: asyncio.Transport) -> None:
-    """Notice within two minutes when the other machine, or a firewall between, is gone without a word."""
+    """Turn on TCP keepalive: a peer or a firewall that vanishes silently is noticed within two minutes."""
     connection = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):

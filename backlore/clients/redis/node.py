@@ -1,15 +1,16 @@
 """One connection to one redis server, shared by all tasks of an event loop.
 
-The laws:
+Laws:
 
-- All commands issued in one turn of the event loop leave in one write, or 12 by 12 when they are many. Commands
+- All commands issued in one turn of the event loop leave in one write, or 12 at a time when there are many. Commands
   issued in one synchronous stretch stay together, in order, on one connection: nothing comes between MULTI and EXEC.
 - Replies come in the order of the commands. An entry leaves the queue only with its reply or its connection,
-  also when nobody waits for it any more.
-- A command once written is never written again. If its reply doesn't come, it fails with `Interrupted`.
-- A command not yet written is kept until it can be sent, at most `timeout` seconds, then it fails with
-  `Unavailable`. So every command ends within `timeout` and a tick of the watchdog, whatever the server does.
-- That is time in which the event loop ran. While it stands still, so may the whole machine, and no server is late.
+  even if nobody waits for it any more.
+- A command that has been written is never written again. If its reply doesn't come, it fails with `Interrupted`.
+- A command that has not been written is kept until it can be sent, at most `timeout` seconds, then it fails with
+  `Unavailable`. So every command ends within `timeout` plus a tick of the watchdog, whatever the server does.
+- Only time in which the event loop runs counts. While the loop stands still the whole machine may, and the server is
+  not to blame.
 
 Wire format: RESP3 (https://github.com/redis/redis-specifications/blob/master/protocol/RESP3.md), server 6.0+.
 """
@@ -28,9 +29,9 @@ from backlore.clients.redis.address import Address
 from backlore.clients.redis.failures import Interrupted, full, interrupted, refused, unavailable
 from backlore.clients.redis.link import Arguments, Callback, Entry, Future, Link, Request, fail, pack
 
-PART = 12  # commands after which a turn doesn't wait for its end: server and worker then work side by side (+30 %)
-TICK = 0.1  # seconds between two looks of the watchdog
-PAUSE = 0.02, 1.0  # seconds between two attempts to connect: the first, and the most
+PART = 12  # commands that are written before their turn ends: server and worker then run in parallel (+30 %)
+TICK = 0.1  # seconds between two checks of the watchdog
+PAUSE = 0.02, 1.0  # seconds between two attempts to connect: the first pause, and the longest
 
 
 class Node:
@@ -60,15 +61,15 @@ class Node:
         self._turn = False  # a flush is scheduled
         self._since = 0.0  # when this turn began
         self._room = 0  # how long _unsent may become in this turn
-        self._mark = 0  # how long, before it is looked whether a part can be written, and whether there is room
+        self._mark = 0  # the length of _unsent at which to check for room, and whether a part can be written
         self._watchdog: asyncio.TimerHandle | None = None
-        self._due = 0.0  # when the watchdog looks
-        self._late = False  # it looks for the second time, since it was late for the first
-        self._stood = 0.0  # seconds that the loop stood still: commands are issued, and waited for, by a clock without
+        self._due = 0.0  # when the watchdog checks next
+        self._late = False  # it checks a second time, because it was late the first time
+        self._stood = 0.0  # seconds that the loop has stood still: the clock of commands leaves them out
         self._connecting: asyncio.Task[None] | None = None
         self._pause = 0.0
-        self._attempt = 0.0  # not before this time
-        self._trouble = ""
+        self._attempt = 0.0  # the next one, not before this time
+        self._trouble = ""  # why the server can't be reached
         self._create_future: Callable[[], Future] = self._first_future
 
     def send(
@@ -100,7 +101,7 @@ class Node:
         return future
 
     def send_many(self, requests: Sequence[Request]) -> list[Future]:
-        """Send requests, each a tuple like the arguments of `send`: all of them side by side, or none.
+        """Send requests, each a tuple like the arguments of `send`: all of them together, or none.
 
         Returns their futures, in order. Fails like `send`.
         """
@@ -121,7 +122,7 @@ class Node:
         return futures
 
     async def close(self) -> None:
-        """Wait for what is under way, at most `timeout` seconds, and disconnect.
+        """Wait for commands in flight, at most `timeout` seconds, and disconnect.
 
         The next command connects anew, on the event loop that it runs on.
         """
@@ -151,7 +152,7 @@ class Node:
         return self._create_future()
 
     def _begin(self) -> None:
-        """The first command of a turn: look at the clock and at the room left, once for all that follow."""
+        """Begin a turn with its first command: read the clock and the room left, once for all commands of the turn."""
         assert self._loop
         self._since = self._loop.time() - self._stood
         self._room = self.limit - (len(self._link.pending) if self._link else 0)
@@ -162,7 +163,7 @@ class Node:
             self._look_again(TICK)
 
     def _write_part(self) -> bool:
-        """Write what waits already, so that the server works while this turn goes on. Is there room for more?"""
+        """Write waiting commands now: the server works while this turn goes on. Returns whether more have room."""
         link = self._link
         if link is not None and link.free():
             self._room -= len(self._unsent)
@@ -178,7 +179,7 @@ class Node:
         self._packed.clear()
 
     def flush(self) -> None:
-        """Write all that waits, if the link is free; see that there is one."""
+        """Write all waiting commands if the link is free; connect if there is no link."""
         self._turn = False
         link = self._link
         if not self._unsent:
@@ -191,18 +192,18 @@ class Node:
     # The limits of waiting
 
     def _watch(self) -> None:
-        """End what has waited too long; leave a server that is silent for too long."""
+        """Fail commands that have waited too long; disconnect from a server that is silent for too long."""
         assert self._loop
         late = self._loop.time() - self._due
         if late > TICK:
             self._stood += late
-            if not self._late:  # replies that have come are read first, then judge
+            if not self._late:  # let the loop first read replies that have come
                 self._look_again(TICK / 2, late=True)
                 return
         now = self._loop.time() - self._stood
         link = self._link
         if link is not None:
-            latest = now - self.timeout  # one bound for both: a difference that was rounded otherwise let one more pass
+            latest = now - self.timeout  # one value for both checks: computed twice, rounding could let one more pass
             for entry in link.pending:
                 if entry[4] > latest:
                     break
@@ -226,7 +227,7 @@ class Node:
         self._watchdog = self._loop.call_later(seconds, self._watch)
 
     def _expire(self, before: float, why: str) -> None:
-        """Give up the unsent commands issued before this time. Those of one stretch have one time."""
+        """Fail the unsent commands that were issued up to this time. Those of one turn share one time."""
         late = 0
         while late < len(self._unsent) and self._unsent[late][4] <= before:
             fail(self._unsent[late], unavailable(self.address, why))
@@ -236,12 +237,12 @@ class Node:
     # Connecting
 
     def lost(self, link: Link, error: Exception | None) -> None:
-        """The link broke: fail what was in flight, connect anew at once."""
+        """The link broke: fail the commands in flight, and reconnect at once."""
         if link is not self._link:
             return
         assert self._loop
         now = self._loop.time()
-        if now - link.since > TICK:  # else it is no use to hurry
+        if now - link.since > TICK:  # a link that broke sooner keeps the pause
             self._pause = 0.0
         self._attempt = now + self._pause
         why = str(error or "the server closed the connection")
@@ -251,7 +252,7 @@ class Node:
             self._connect()
 
     def _drop(self, why: str) -> None:
-        """Forget the link; what it was asked has no answer."""
+        """Forget the link, and fail the commands in flight on it."""
         link, self._link = self._link, None
         for entry in link.pending if link else ():
             fail(entry, interrupted(self.address, why))
@@ -272,16 +273,16 @@ class Node:
                     async with asyncio.timeout(self.timeout):
                         await self._open()
                     return
-                except Exception as error:  # from no route to no such host to a certificate
+                except Exception as error:  # of many kinds: no route, no such host, a bad certificate
                     self._failed(error)
                 if not self._unsent:
                     return
         finally:
-            if self._connecting is asyncio.current_task():  # else `close` has let go of this one
+            if self._connecting is asyncio.current_task():  # else `close` has cancelled this one
                 self._connecting = None
 
     async def _open(self) -> None:
-        """Connect, introduce ourselves, write what waits."""
+        """Connect, greet the server, and write waiting commands."""
         assert self._loop
         link = Link(self.flush, self.lost)
         await self.address.connect(link)
@@ -291,7 +292,7 @@ class Node:
         since = link.since - self._stood
         greeted = [(self._loop.create_future(), None, None, True, since) for _ in greeting]
         link.write(b"".join(map(pack_command, greeting)), greeted)
-        await asyncio.gather(*(entry[0] for entry in greeted))  # which also hears those after the first that fails
+        await asyncio.gather(*(entry[0] for entry in greeted))  # it also retrieves errors after the first
         link.ready = True
         if self._trouble and self._notify:
             self._notify("info", "redis.back", address=str(self.address))
@@ -299,13 +300,13 @@ class Node:
         self.flush()
 
     def _failed(self, error: Exception) -> None:
-        """An attempt failed: who is refused by the server itself hears its own words; others wait on."""
+        """An attempt to connect failed. Waiting commands fail if the server refused us, and else go on waiting."""
         assert self._loop
         self._attempt = self._loop.time() + self._pause * random.uniform(0.5, 1)
         link, self._link = self._link, None
         if link:
             link.transport.abort()
-        if not isinstance(error, Interrupted):  # else `lost` knew why
+        if not isinstance(error, Interrupted):  # else `lost` has reported why
             self._worry(str(error) or f"no connection within {self.timeout:g} s")
         if isinstance(error, AuthenticationError | ResponseError):
             for entry in self._unsent:

@@ -1,4 +1,4 @@
-"""redis-py's pipeline, transactions too, over the connection that all tasks share."""
+"""redis-py's pipeline, including transactions, over the connection that all tasks share."""
 
 import asyncio
 import inspect
@@ -16,7 +16,7 @@ EXEC: Request = ("EXEC",), None, None, True
 
 
 async def finish(reply: Any, request: Request) -> Any:
-    """The result of a reply, or of the future of one, by a callback that may have to be awaited."""
+    """The result of a reply, or of the future of one. The request's callback makes it, and may be a coroutine."""
     _, callback, options, _ = request
     if asyncio.isfuture(reply):
         reply = await reply
@@ -25,10 +25,10 @@ async def finish(reply: Any, request: Request) -> Any:
 
 
 class Pipeline(StockPipeline):
-    """redis-py's pipeline over the shared connection.
+    """redis-py's pipeline over the shared connection. `client` is the `Redis` that makes it.
 
-    After `watch` it needs a connection of its own and is redis-py's altogether; so too with commands that block:
-    those may block for less than `timeout`, and within MULTI not at all. `client` is the `Redis` that makes it.
+    After `watch`, or with commands that block, it needs a connection of its own and works as redis-py's. Such commands
+    may block for less than `timeout`, and within MULTI not at all.
     """
 
     def __init__(self, client: Any, transaction: bool, shard_hint: str | None) -> None:
@@ -36,7 +36,7 @@ class Pipeline(StockPipeline):
         self._client = client
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """redis-py's; raises RedisError for what would change the connection for whoever has it next."""
+        """redis-py's. Raises RedisError for a command that would change the connection for its next user."""
         watches = args[0] == "WATCH" or (args[0] == "UNWATCH" and self.watching)
         if not watches and (why := refusal(args)):
             raise RedisError(why)
@@ -49,9 +49,9 @@ class Pipeline(StockPipeline):
         return super().pipeline_execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send all commands in one write; returns their results, in order.
+        """Send all commands in one write. Returns their results, in order.
 
-        Raises the first error, or with `raise_on_error` off leaves errors in their places; raises
+        Raises the first error of a command; without `raise_on_error` errors are among the results. Raises
         `Interrupted` if some may or may not have run, `Unavailable` if none did.
         """
         commands = self.command_stack
@@ -71,7 +71,7 @@ class Pipeline(StockPipeline):
             await self.reset()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
     async def load_scripts(self) -> None:
-        """Load the scripts of this pipeline that the server doesn't know."""
+        """Load those of this pipeline's scripts that the server doesn't know."""
         scripts = list(self.scripts)
         known = await self._client.script_exists(*(script.sha for script in scripts))
         for script, exists in zip(scripts, known, strict=True):
@@ -79,10 +79,10 @@ class Pipeline(StockPipeline):
                 script.sha = await self._client.script_load(script.script)
 
     async def _exchange(self, requests: list[Request]) -> list[Any]:
-        """Send requests side by side; returns replies and errors of the server, raises if one is missing."""
+        """Send requests together. Returns the server's replies and errors; raises if a reply is missing."""
         futures = self._client.node.send_many(requests)
         try:
-            with suppress(Exception):  # told below
+            with suppress(Exception):  # raised below
                 await futures[-1]  # the last reply is the last to come
         finally:
             for future in futures:

@@ -1,4 +1,4 @@
-"""What a redis server refuses, as exceptions: redis-py's, and one more."""
+"""The errors of a redis server as exceptions: redis-py's, and one more."""
 
 import re
 
@@ -23,18 +23,18 @@ class Unready(ResponseError):
 
 
 UNREADY = re.compile("(NOREPLICAS|BUSY|MISCONF|UNBLOCKED|DENIED) ")
-# Until 7.0 an error within a script came with the server's own words before it.
+# Servers before 7.0 put words of their own before an error from within a script.
 IN_SCRIPT = re.compile(r"ERR Error (?:running|compiling) script .*?: -(?=[A-Z]+ )", re.S)
 
-# The command did not run, since the server can't take it now.
+# The command did not run, because the server can't take it now.
 NOT_TAKEN = (Unready, BusyLoadingError, ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, AskError)
-# All that means "not now". A transaction that is aborted though none of its commands was refused is among it: the
-# server itself changed while it was collected.
+# All errors that mean "not now". They include a transaction that is aborted although none of its commands was refused:
+# the server's state changed while the commands were queued.
 NOT_NOW = (ConnectionError, TimeoutError, ExecAbortError, *NOT_TAKEN)
 
 
 def parse_error(text: str) -> Exception:
-    """The server's error, without the minus before it."""
+    """The exception for a server's error; `text` is that error without the leading minus."""
     if found := IN_SCRIPT.match(text):
         text = text[found.end() :]
     if UNREADY.match(text):
@@ -44,6 +44,6 @@ def parse_error(text: str) -> Exception:
 
 
 class Parser(_AsyncHiredisParser):
-    """redis-py's, for its own connections, with our exceptions."""
+    """redis-py's parser for its own connections, with our exceptions."""
 
     parse_error = staticmethod(parse_error)

@@ -1,4 +1,4 @@
-"""A Lua script that redis runs in one step, and redis' clock, by which nodes whose own clocks differ agree."""
+"""A Lua script that redis runs atomically, and redis' clock, on which nodes agree even if their own clocks differ."""
 
 import hashlib
 from typing import Any
@@ -14,7 +14,7 @@ local function later(delay) return ('%.0f'):format(now + delay) end
 
 
 class Script:
-    """Called with a client, the keys and the arguments; sent by its hash, and whole when redis has forgotten it."""
+    """Call it with a client, the keys and the arguments. Its hash is sent, or all of it if redis lacks it."""
 
     __slots__ = ("_sha", "_text")
 
@@ -23,7 +23,7 @@ class Script:
         self._sha = hashlib.sha1(text.encode()).hexdigest()
 
     async def __call__(self, redis: Any, keys: list[str], *arguments: str | int | float) -> Any:
-        """What the script returns. Raises RedisError."""
+        """Run the script; returns its result. Raises RedisError."""
         try:
             return await redis.execute_command("EVALSHA", self._sha, len(keys), *keys, *arguments)
         except NoScriptError:
@@ -31,6 +31,6 @@ class Script:
 
 
 async def read_clock(redis: Any) -> int:
-    """µs since the epoch, as redis has it. Raises RedisError."""
+    """µs since the epoch, by redis' clock. Raises RedisError."""
     seconds, micros = await redis.time()
     return int(seconds) * 1_000_000 + int(micros)

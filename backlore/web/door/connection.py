@@ -2,13 +2,13 @@
 
 Laws:
 
-- Requests are answered in their order, one after another. What is sent behind one waits as bytes, one read of the
-  socket at most; then nothing more is read, so that a client that only sends costs nothing.
-- A client that only reads slowly holds up its own reply, and nobody else's.
-- All that one turn of the loop has for a connection leaves in one write.
-- Whatever may be silent has a deadline: a head, a pause between requests, a client that doesn't read, a close.
-- A connection that ends goes on reading for a while, and throws it away: else a client that still sends would
-  lose our reply by a reset (RFC 9112, §9.6).
+- Requests are answered one after another, in order. Bytes sent behind a request wait, at most one read of the socket;
+  then reading pauses, so that a client that sends without end costs nothing.
+- A client that reads slowly delays its own reply, and nobody else's.
+- All data for a connection from one turn of the event loop leaves in one write.
+- Every silence has a deadline: in a head, between requests, while the client doesn't read, during a close.
+- A connection that is being closed goes on reading for a while, and discards what it reads: otherwise a client that
+  is still sending would lose our reply to a TCP reset (RFC 9112, §9.6).
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from backlore.web.door.writing import CLOSE, begin, length_line
 if TYPE_CHECKING:
     from backlore.web.door.door import Door
 
-HIGH = 256 << 10  # bytes of a body that wait for the application, before we read no more
-SOON = 64 << 10  # bytes to send that don't wait for the turn's end
-TURNS = 32  # requests that one connection has in a turn of the loop
-LINGER = 256 << 20  # bytes thrown away of a client that we have refused
-STRETCH = 4 << 20  # bytes of them for which it has its time anew: browsers read no reply before they have sent all
+HIGH = 256 << 10  # bytes of a body that may wait for the application before reading pauses
+SOON = 64 << 10  # bytes to send that are not held until the end of the turn
+TURNS = 32  # messages that are read from one connection in a turn of the loop
+LINGER = 256 << 20  # bytes of a refused client that are discarded, at most
+STRETCH = 4 << 20  # discarded bytes after which the deadline is renewed: browsers send all before they read a reply
 NEVER = float("inf")
 REFUSAL = [
     (b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"),
@@ -36,8 +36,10 @@ REFUSAL = [
 
 
 class Connection(asyncio.Protocol):
-    """`client` is its address and port; `ended`: it sends nothing more that we take; `gone`: it is lost; `full`: it
-    doesn't take what we send."""
+    """`client` is the client's address and port. `ended`: we take nothing more from it. `gone`: the connection is lost.
+
+    `full`: a future while the client doesn't take what we send, else None.
+    """
 
     __slots__ = (
         "_blocked", "_closing", "_eof", "_exchange", "_is_reading", "_lingers", "_out", "_paused", "_size",
@@ -51,23 +53,22 @@ class Connection(asyncio.Protocol):
         self.client: tuple[str, int] | None = None
         self.ended = self.gone = False
         self.full: asyncio.Future[None] | None = None
-        self.deadline = NEVER  # seconds of the loop
+        self.deadline = NEVER  # seconds by the loop's clock
         self._transport: Any = None
-        self._exchange: Exchange | None = None  # under way
-        self._unread = b""  # what was sent behind its request
-        self._paused = False  # we don't read
-        self._is_reading = False  # what is written now leaves when what came is read
-        self._out: list[bytes] = []  # for the end of this turn: so many bytes
-        self._size = 0
-        self._blocked = 0  # bytes that the client had not taken when last looked at
-        self._eof = False  # it has said that it sends nothing more
+        self._exchange: Exchange | None = None  # the one in flight
+        self._unread = b""  # bytes behind the request in flight
+        self._paused = False  # reading is paused
+        self._is_reading = False  # writes wait until the received bytes are read
+        self._out: list[bytes] = []  # to be written at the end of this turn
+        self._size = 0  # bytes of these
+        self._blocked = 0  # bytes that the client had not taken at the last check
+        self._eof = False  # the client has sent EOF
         self._closing = False  # nothing more is sent
-        self._lingers = LINGER  # bytes that we throw away
+        self._lingers = LINGER  # bytes that may still be discarded
 
-    # Of the transport
+    # Called by the transport
 
     def connection_made(self, transport: Any) -> None:
-        """A client has come."""
         self._transport = transport
         peer = transport.get_extra_info("peername")
         self.client = peer[:2] if peer else None
@@ -77,7 +78,6 @@ class Connection(asyncio.Protocol):
             self.refuse(BadMessage(503, "unavailable"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It is over."""
         self.gone = self.ended = self._closing = True
         self.door.leave(self)
         self._out.clear()
@@ -86,12 +86,11 @@ class Connection(asyncio.Protocol):
             self._exchange.wake()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the client's."""
         if self._closing or self.ended:
             before, self._lingers = self._lingers, self._lingers - len(data)
             if self._lingers < 0:
                 self._transport.abort()
-            elif self._closing and before // STRETCH > self._lingers // STRETCH:  # it goes on, at a rate that will end
+            elif self._closing and before // STRETCH > self._lingers // STRETCH:  # still sending, towards the limit
                 self.deadline = self.door.now + self.door.bounds.linger
         elif self.reader.complete if self._exchange else self.full:
             self._keep(self._unread + data)
@@ -99,7 +98,7 @@ class Connection(asyncio.Protocol):
             self._read(data)
 
     def eof_received(self) -> bool:
-        """The client sends nothing more: what it asked for before, it still gets, unless that takes long."""
+        """The client sends nothing more. It still gets replies to what it has sent, unless that takes long."""
         self._eof = self.ended = True
         self.flush()
         if self._exchange:
@@ -107,13 +106,13 @@ class Connection(asyncio.Protocol):
         return not self._closing and (self._exchange is not None or bool(self._unread))
 
     def pause_writing(self) -> None:
-        """The client doesn't take what we send."""
+        """The client doesn't take what we send: it gets a deadline."""
         self.full = self.door.loop.create_future()
         self._blocked = self._unsent()
         self.deadline = self.door.now + self.door.bounds.stall
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """The client takes again what we send."""
         self._set_free()
         if self._exchange:
             self.deadline = NEVER
@@ -124,7 +123,7 @@ class Connection(asyncio.Protocol):
     # Reading
 
     def _read(self, data: bytes) -> None:
-        """Take a message after another out of the bytes, have it answered, and send what is answered."""
+        """Read messages from the bytes, one after another, have them answered, and send the replies."""
         self._is_reading = True
         try:
             self._read_messages(data)
@@ -144,7 +143,7 @@ class Connection(asyncio.Protocol):
             if exchange:
                 exchange.wake()
             elif reader.head:
-                self.deadline = NEVER  # the application has its own for a body
+                self.deadline = NEVER  # for the body the application has deadlines of its own
                 self._exchange = Exchange(self, reader.head)
                 self._exchange.run()
             elif reader.has_begun and self.deadline > self.door.now + self.door.bounds.head:
@@ -168,7 +167,7 @@ class Connection(asyncio.Protocol):
             self.door.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """With what was sent behind a request that is answered."""
+        """Read the bytes that were sent behind a request, once that is answered."""
         if self._exchange is None and not self._closing and not self.full:
             data, self._unread = self._unread, b""
             self.read_on()
@@ -178,12 +177,12 @@ class Connection(asyncio.Protocol):
     def _refuse_message(self, refusal: BadMessage) -> None:
         if self._exchange is None:
             self.refuse(refusal)
-        else:  # the application has it already, and hears that no more comes
+        else:  # the application has the request already: it is told that no more comes
             self.ended = True
             self._exchange.wake()
 
     def _keep(self, data: bytes) -> None:
-        """For when what came before it is answered; more is not read until then."""
+        """Keep bytes until the request before them is answered; reading pauses until then."""
         self._unread = data
         if data:
             self._pause()
@@ -194,7 +193,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def read_on(self) -> None:
-        """There is room again for what the client sends."""
+        """Resume reading: there is room again for what the client sends."""
         if self._paused and not self._unread and not self._eof and not self.gone:
             self._paused = False
             self._transport.resume_reading()
@@ -202,7 +201,7 @@ class Connection(asyncio.Protocol):
     # Writing
 
     def write(self, data: bytes) -> None:
-        """Send with what else this turn has."""
+        """Send at the end of this turn, together with its other data; at once when there is much."""
         if self._closing:
             return
         if not self._out and not self._is_reading:
@@ -213,7 +212,7 @@ class Connection(asyncio.Protocol):
             self.flush()
 
     def flush(self) -> None:
-        """Send it now."""
+        """Send now what this turn has so far."""
         out = self._out
         if out:
             if len(out) == 1:
@@ -224,12 +223,12 @@ class Connection(asyncio.Protocol):
             self._size = 0
 
     async def drain(self) -> None:
-        """Until the client takes more. Raises nothing: the next piece sees whether it has gone."""
+        """Wait until the client takes more. Raises nothing when it has gone: sending the next piece will."""
         if self.full:
             await asyncio.shield(self.full)
 
     async def empty(self) -> None:
-        """Until the client, or its system, has taken all that was written."""
+        """Send what is written, and wait until the transport's buffer is empty."""
         self.flush()
         self._transport.set_write_buffer_limits(0)
         try:
@@ -239,7 +238,7 @@ class Connection(asyncio.Protocol):
                 self._transport.set_write_buffer_limits()
 
     async def wait_until_writable(self, socket: int) -> None:
-        """Until the client takes more, by a duplicate of its socket."""
+        """Wait until the client takes more. `socket` is a duplicate of the connection's."""
         loop = self.door.loop
         self.pause_writing()
         loop.add_writer(socket, self._set_free)
@@ -256,7 +255,10 @@ class Connection(asyncio.Protocol):
             full.set_result(None)
 
     def _unsent(self) -> int:
-        """Bytes that the client's system has not taken: ours may have megabytes of them, and says nothing for long."""
+        """Bytes that the client's system has not acknowledged: those in our buffer, and those in our kernel's.
+
+        The kernel may hold megabytes, and signals nothing for a long time while they drain.
+        """
         try:
             waiting = fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, bytes(4))
         except (OSError, ValueError):  # another kind of socket, or one that is closed
@@ -265,14 +267,14 @@ class Connection(asyncio.Protocol):
         return size + int.from_bytes(waiting, sys.byteorder)
 
     def fileno(self) -> int:
-        """Of its socket."""
+        """The file descriptor of the socket."""
         number: int = self._transport.get_extra_info("socket").fileno()
         return number
 
     # Ending
 
     def finished(self, exchange: Exchange) -> None:
-        """A request is answered."""
+        """Go on after a request has been answered: with the next one, or with a close."""
         self._exchange = None
         if not exchange.keep or (self.ended and not self._unread):
             self.close()
@@ -284,7 +286,7 @@ class Connection(asyncio.Protocol):
                 self.door.loop.call_soon(self._go_on)
 
     def refuse(self, refusal: BadMessage, bodiless: bool = False) -> None:
-        """Answer what is no request that we take, or `bodiless` a HEAD that came to nothing."""
+        """Answer a message that we don't take, and close. `bodiless`: it is the failed reply to HEAD."""
         body = b'{"error":"%b"}' % refusal.word.encode()
         headers = [*REFUSAL, (b"retry-after", b"1")] if refusal.status == 503 else REFUSAL
         head = begin(refusal.status, headers) + length_line(len(body)) + CLOSE + self.door.date
@@ -293,7 +295,7 @@ class Connection(asyncio.Protocol):
         self.door.tell_refused(refusal, self.address)
 
     def close(self) -> None:
-        """Send what is written, and end: when the client ends too, or has had its time for it."""
+        """Send what is written, and end: when the client closes its side too, or at the deadline for that."""
         if self._closing:
             return
         self.flush()
@@ -308,7 +310,7 @@ class Connection(asyncio.Protocol):
             self.read_on()
 
     def fail(self, began: bool, bodiless: bool) -> None:
-        """The application has failed: a reply that was begun breaks, another is ours, `bodiless` to HEAD."""
+        """The application has failed: break a reply that has begun, else send 500, `bodiless` to HEAD."""
         if began or self._closing:
             self.abort()
         else:
@@ -316,15 +318,15 @@ class Connection(asyncio.Protocol):
             self.refuse(BadMessage(500, "server"), bodiless)
 
     def abort(self) -> None:
-        """End at once, in the middle of it."""
+        """End the connection at once, even in the middle of a reply."""
         self._exchange = None
         self._closing = True
         self._transport.abort()
 
     def expire(self) -> None:
-        """The deadline is over."""
+        """The deadline has passed: extend it if the client still reads, else end the connection."""
         if (self.full or self._closing) and (left := self._unsent()) < self._blocked:
-            self._blocked = left  # slowly, but it reads
+            self._blocked = left  # the client reads, slowly
             self.deadline = self.door.now + self.door.bounds.stall
         elif self._closing or self.full:
             self._transport.abort()
@@ -335,15 +337,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def address(self) -> str:
-        """The client's, without its port; nothing where it has none."""
+        """The client's IP address, without the port; "" if it has none."""
         return self.client[0] if self.client else ""
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether no request is in flight, nor the head of one begun."""
         return self._exchange is None and (self._closing or not self.reader.has_begun)
 
     @property
     def is_sending(self) -> bool:
-        """Whether the system has not yet all that was written."""
+        """Whether written data has not all been handed to the system yet."""
         return not self.gone and self._transport.get_write_buffer_size() > 0

@@ -1,4 +1,4 @@
-"""The door of a worker: takes connections from a listening socket, keeps their time, bounds their number."""
+"""The door of a worker: accepts connections from a listening socket, watches their deadlines, bounds their number."""
 
 import asyncio
 import contextvars
@@ -13,24 +13,27 @@ from backlore.web.door.reading import BadMessage
 from backlore.web.door.writing import date_line
 
 TICK = 0.25  # seconds between two looks at the clock
-BACKLOG = 4096  # connections that wait to be taken; the loop says it anew for the master's socket
-SWEEP = 8  # ticks from one look at all deadlines to the next: 20,000 take a millisecond
+BACKLOG = 4096  # connections that wait to be accepted; the loop sets it again on the master's socket
+SWEEP = 8  # ticks between two checks of all deadlines: 20,000 connections take a millisecond
 
 
 class Bounds(NamedTuple):
-    """Of connections; times in seconds."""
+    """The bounds of connections; times in seconds."""
 
     head: float = 10.0  # for a whole head
     idle: float = 75.0  # between two requests
-    stall: float = 30.0  # in which a client takes nothing of what we send
-    linger: float = 30.0  # in which a client that we have said goodbye to does the same
+    stall: float = 30.0  # for which a client may take nothing of what we send
+    linger: float = 30.0  # for the client to close its side after we have closed ours; longer while data moves
     connections: int = 20_000  # open at once in a process
-    per_address: int = 2_000  # of one address (IPv6: of its /64), unless it is a proxy's
+    per_address: int = 2_000  # open at once from one address (IPv6: its /64), unless it is a proxy's
 
 
 class Door:
-    """Serves an ASGI application over HTTP/1.1. `is_proxy` knows the addresses behind which many clients are; `tell`
-    hears of what is refused before the application sees it: status, word, address."""
+    """Serves an ASGI application over HTTP/1.1.
+
+    `is_proxy` says whether many clients are behind an address. `tell` is called with status, word and address of each
+    message that is refused before the application sees it.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class Door:
         self.bounds = bounds
         self.loop: asyncio.AbstractEventLoop
         self.address: tuple[str, int] | None = None
-        self.now = 0.0  # seconds of the loop, by the last look
+        self.now = 0.0  # the loop's time in seconds, at the last tick
         self.date = b""
         self._is_proxy = is_proxy
         self._tell = tell
@@ -58,7 +61,7 @@ class Door:
         self._timer: asyncio.TimerHandle | None = None
 
     async def open(self, listening: socket.socket) -> None:
-        """Begin to serve."""
+        """Begin to serve on this socket."""
         self.loop = asyncio.get_running_loop()
         self.context = contextvars.copy_context()
         name = listening.getsockname()
@@ -67,13 +70,13 @@ class Door:
         self._server = await self.loop.create_server(lambda: Connection(self), sock=listening, backlog=BACKLOG)
 
     def shut(self) -> None:
-        """Take no more connections; what is replied from now on asks its client to connect anew."""
+        """Accept no more connections. Replies from now on close theirs, so that clients connect anew."""
         self.is_shut = True
         if self._server:
             self._server.close()
 
     async def close(self, seconds: float) -> None:
-        """End connections where nothing is under way, and after so long the others."""
+        """Close idle connections, and after `seconds` the others too."""
         self.shut()
         until = self.loop.time() + seconds
         if self._tasks:
@@ -81,16 +84,16 @@ class Door:
         self._flush()
         for connection in list(self.connections):
             connection.close() if connection.is_idle else connection.abort()
-        # what is answered may not have been taken yet
+        # replies may not have left yet
         while self.loop.time() < until and any(connection.is_sending for connection in self.connections):
             await asyncio.sleep(TICK / 10)
         if self._timer:
             self._timer.cancel()
 
-    # For connections
+    # Called by connections
 
     def admit(self, connection: Connection) -> bool:
-        """Whether there is room for one more."""
+        """Count a new connection. Returns whether it is within the bounds."""
         self.connections.add(connection)
         origin = _origin_of(connection)
         self._origins[origin] += 1
@@ -99,7 +102,7 @@ class Door:
         )
 
     def leave(self, connection: Connection) -> None:
-        """It is over."""
+        """Forget a connection that has ended."""
         self.connections.discard(connection)
         origin = _origin_of(connection)
         self._origins[origin] -= 1
@@ -107,23 +110,23 @@ class Door:
             del self._origins[origin]
 
     def spawn(self, work: Coroutine[Any, Any, None], context: contextvars.Context) -> asyncio.Task[None]:
-        """Run what waits for something."""
+        """Run a coroutine as a task that `close` waits for."""
         task = self.loop.create_task(work, context=context)
         self._tasks.add(task)
         return task
 
     def forget(self, task: asyncio.Task[None]) -> None:
-        """It is done."""
+        """Forget a task that is done."""
         self._tasks.discard(task)
 
     def flush_soon(self, connection: Connection) -> None:
-        """At the end of this turn of the loop."""
+        """Flush a connection at the end of this turn of the loop."""
         if not self._unflushed:
             self.loop.call_soon(self._flush)
         self._unflushed.append(connection)
 
     def tell_refused(self, refusal: BadMessage, address: str) -> None:
-        """Of what the application never sees."""
+        """Report a message that the application never sees."""
         self._tell(refusal.status, refusal.word, address)
 
     def _flush(self) -> None:
@@ -132,7 +135,7 @@ class Door:
             connection.flush()
 
     def _look(self) -> None:
-        """Keep the clock, and now and then see whose deadline is over."""
+        """Update the clock, and now and then expire connections whose deadline has passed."""
         self._timer = self.loop.call_later(TICK, self._look)
         self.now = self.loop.time()
         self.date = date_line()

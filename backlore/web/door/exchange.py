@@ -1,10 +1,14 @@
 """One request and its reply, as the application sees them: ASGI 3.0.
 
-In the scope are an extension of ASGI's own, `http.response.zerocopysend`, which has the kernel send a part of an open
-file, and the exchange itself: what is here at once is taken, and sent, by plain calls.
+The scope holds two extras. One is the standard ASGI extension `http.response.zerocopysend`: the kernel sends a part
+of an open file. The other is the exchange itself: through it a body that has arrived is taken, and a whole reply is
+sent, by plain calls.
 
-Laws: what a head said is kept, or the connection breaks, so that nobody takes a part for the whole; a client that has
-gone ends what waits for it, and nothing else. A request that waits for nothing costs no task.
+Laws:
+
+- The length in a reply's head is kept, or the connection breaks, so that the client can't take a part for the whole.
+- When a client goes away, only calls that wait for it end.
+- A request that waits for nothing costs no task.
 """
 
 import asyncio
@@ -34,12 +38,12 @@ if TYPE_CHECKING:
 
 ASGI = {"version": "3.0", "spec_version": "2.4"}
 EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.zerocopysend": {}}
-UNKNOWN = -1  # length
-CLOSES = b"\n" + CLOSE  # as a line of a head
+UNKNOWN = -1  # as a length
+CLOSES = b"\n" + CLOSE  # as a line within a head
 
 
 class Exchange:
-    """Runs the application for one request. `keep`: the connection outlives it; `over`: it is answered."""
+    """Runs the application for one request. `keep`: the connection stays open after it. `over`: it is answered."""
 
     __slots__ = (
         "_began", "_bodiless", "_chunked", "_connection", "_expects", "_head", "_left", "_start", "_taken", "_waiter",
@@ -49,19 +53,19 @@ class Exchange:
     def __init__(self, connection: "Connection", head: Head):
         self._connection = connection
         self._head = head
-        self._expects = head.said.expects  # to be told to go on, before its body comes
-        self._start: dict[str, Any] | None = None  # of the reply, until its first bytes leave
-        self._began = False  # to reply
+        self._expects = head.said.expects  # the client waits for "100 Continue" before it sends the body
+        self._start: dict[str, Any] | None = None  # the message that starts the reply, until its head is sent
+        self._began = False  # the head of the reply is sent
         self._bodiless = False
         self._chunked = False
-        self._left = 0  # bytes that the reply's head has promised, and that have not been sent
-        self._taken = False  # the body, to its end
-        self._waiter: asyncio.Future[None] | None = None  # for more of the body, or for the client's leaving
+        self._left = 0  # bytes that the reply's head declares and that have not been sent yet
+        self._taken = False  # the whole body has been taken
+        self._waiter: asyncio.Future[None] | None = None  # done when more of the body is here, or the client has gone
         self.keep = head.said.keep_alive
         self.over = False
 
     def run(self) -> None:
-        """Begin. What waits for nothing is answered when this returns."""
+        """Run the application. If it waits for nothing, the request is answered when this returns."""
         connection, line = self._connection, self._head.line
         scope = {
             "type": "http", "asgi": ASGI, "http_version": line.version, "method": line.method, "scheme": "http",
@@ -70,10 +74,10 @@ class Exchange:
             "extensions": EXTENSIONS, "exchange": self,
         }  # fmt: skip
         work = connection.door.application(scope, self.receive, self.send)
-        context = connection.door.context.copy()  # what one request sets there is no other's business
+        context = connection.door.context.copy()  # one request's context variables must not leak into another
         try:
             awaited = context.run(work.send, None)
-        except (Exception, asyncio.CancelledError):  # StopIteration, or what an application has told itself
+        except (Exception, asyncio.CancelledError):  # StopIteration, or an error that the application has reported
             self._break()
         else:
             task = connection.door.spawn(work if awaited is None else _go_on(work, awaited), context)
@@ -86,13 +90,13 @@ class Exchange:
         self._break()
 
     def _break(self) -> None:
-        """Nothing more comes: if the reply is not whole, the client must see it."""
+        """The application has ended: if the reply is incomplete, let the client see that."""
         if not self.over:
             self.over = True
             self._connection.fail(self._began, self._head.line.method == "HEAD")
 
     def wake(self) -> None:
-        """More of the body is there, or the client has gone."""
+        """Wake `receive`: more of the body is here, or the client has gone."""
         waiter, self._waiter = self._waiter, None
         if waiter and not waiter.done():
             waiter.set_result(None)
@@ -102,7 +106,7 @@ class Exchange:
         return not self.over and self._connection.reader.complete
 
     def take_all(self) -> bytes:
-        """The body that has arrived, once."""
+        """Take the body that has arrived; call it once."""
         self._taken = True
         body = self._connection.reader.take()
         self._connection.read_on()
@@ -125,32 +129,35 @@ class Exchange:
                 connection.write(CONTINUE)
             if self._waiter is None or self._waiter.done():
                 self._waiter = connection.door.loop.create_future()
-            await asyncio.shield(self._waiter)  # others may wait too, and this one be cancelled
+            await asyncio.shield(self._waiter)  # other calls may wait too when this one is cancelled
         return {"type": "http.disconnect"}
 
     def whole(self, status: int, headers: Iterable[Header], body: bytes) -> None:
-        """A whole reply; its headers name no length. Nothing happens when the client has gone."""
+        """Send a whole reply; `headers` must not frame the body. If the client has gone, nothing happens."""
         head = self._make_head(status, headers, len(body))
         self._connection.write(head + body if self._left else head)
         self._end()
 
     async def send(self, message: dict[str, Any]) -> None:
-        """The head of the reply, or a part of its body. Raises Disconnected, OSError."""
+        """Take the head of the reply, or a part of its body.
+
+        Raises Disconnected; OSError for a file that has become shorter; RuntimeError, ValueError for a wrong message.
+        """
         kind, connection = message["type"], self._connection
         if kind == "http.response.start":
             if self._start or self._began:
                 raise RuntimeError("a second head")
             self._start = message
-            self._expects = False  # what it would be told now stands in the middle of the reply
+            self._expects = False  # a "100 Continue" from now on would stand in the middle of the reply
             return
         if self.over:
-            raise RuntimeError("the reply was complete before")
+            raise RuntimeError("the reply is complete already")
         if connection.gone:
             raise Disconnected
         more = message.get("more_body", False)
         if kind == "http.response.body":
             body = message.get("body", b"")
-            # to HEAD nothing may be sent in place of what GET has
+            # an empty body to HEAD says nothing about the length of GET's
             self._begin(UNKNOWN if more or (not body and self._head.line.method == "HEAD") else len(body))
             self._write(body)
         elif kind == "http.response.zerocopysend":
@@ -162,14 +169,14 @@ class Exchange:
                 self._spend(count)
                 await send_file(connection, message["file"], offset, count)
         else:
-            raise RuntimeError(f"no message of a reply: {kind}")
+            raise RuntimeError(f"not a message of a reply: {kind}")
         if not more:
             self._finish()
         elif connection.full:
             await connection.drain()
 
     def _begin(self, length: int) -> None:
-        """Send the head, if it hasn't been. How the connection goes on is ours to say, and ends at most with this."""
+        """Send the head, unless it has been sent. A content-length in its headers wins over `length`."""
         start, self._start = self._start, None
         if start is None:
             if not self._began:
@@ -185,12 +192,16 @@ class Exchange:
         self._connection.write(self._make_head(start["status"], rest, length))
 
     def _make_head(self, status: int, headers: Iterable[Header], length: int) -> bytes:
-        """The head of a reply, whose body has `length` bytes (RFC 9112, §6)."""
+        """The head of a reply whose body has `length` bytes, or UNKNOWN (RFC 9112, §6). Decides on `keep` too.
+
+        Raises ValueError for an informational status or a bad header.
+        """
         connection, line = self._connection, self._head.line
         if status < 200:
-            raise ValueError(f"the status {status} ends nothing")
+            raise ValueError(f"the status {status} is informational: it ends no request")
         begun = begin(status, headers)
-        # what the application ends, and where a body comes that nobody waits for, the connection has no other use
+        # the connection closes when the door is shut, when the application says so, and when a body is still coming
+        # that nobody waits for
         closes = connection.door.is_shut or begun.find(CLOSES) >= 0
         keep = self.keep = self.keep and connection.reader.complete and not closes
         framing = b""
@@ -222,7 +233,7 @@ class Exchange:
         self._connection.write(body)
 
     def _spend(self, count: int) -> None:
-        """So many bytes of the body are sent next."""
+        """Count bytes of the body that are sent next. Raises RuntimeError if the head declares fewer."""
         if self._left != UNKNOWN:
             if count > self._left:
                 raise RuntimeError("more than the reply's content-length")
@@ -243,7 +254,7 @@ class Exchange:
 
 
 async def _go_on(work: Coroutine[Any, Any, None], awaited: Any) -> None:
-    """What is left of a coroutine that was begun by hand and waits for `awaited`: for a task to run."""
+    """The rest of a coroutine that was started by hand and waits for `awaited`; a task runs this."""
     await _pass_on(work, awaited)
 
 

@@ -1,6 +1,6 @@
-"""Files, sent by the kernel from the page cache to the socket: nothing of them comes here.
+"""Sends files by sendfile, from the page cache to the socket: their bytes never enter this process.
 
-Law: the event loop doesn't wait for the disk. A piece whose ends aren't in memory is read by a thread first.
+Law: the event loop doesn't wait for the disk. If either end of a piece isn't in memory, a thread reads the piece first.
 """
 
 import asyncio
@@ -13,19 +13,21 @@ from backlore.web.request import Disconnected
 if TYPE_CHECKING:
     from backlore.web.door.connection import Connection
 
-PIECE = 512 << 10  # bytes sent before others have their turn
+PIECE = 512 << 10  # bytes sent before other connections get their turn
 
 
 def fetch(file: int, at: int, size: int) -> None:
-    """Bring a stretch of a file into memory; for threads."""
+    """Read a stretch of a file, so that it is in the page cache. Blocks: call it from a thread."""
     end = at + size
     while at < end and (piece := os.pread(file, min(128 << 10, end - at), at)):
         at += len(piece)
 
 
 def stretch_of(message: dict[str, Any]) -> tuple[int, int]:
-    """Where the part of a file begins that a message names, and its bytes: by default from where the file stands, and
-    to its end."""
+    """The offset and length of the part of a file that a message names.
+
+    By default the part begins at the file's current position and ends at the file's end.
+    """
     file, offset = message["file"], message.get("offset")
     if offset is None:
         offset = os.lseek(file, 0, os.SEEK_CUR)
@@ -39,7 +41,7 @@ async def send_file(connection: "Connection", file: int, at: int, count: int) ->
     await connection.empty()
     if connection.gone:
         raise Disconnected
-    socket = os.dup(connection.fileno())  # the transport has the other one in its own hands
+    socket = os.dup(connection.fileno())  # the transport owns the original
     try:
         while count:
             size = min(PIECE, count)

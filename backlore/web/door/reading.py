@@ -1,11 +1,11 @@
-"""What a client's bytes are: requests, one after another (RFC 9112). No sockets here.
+"""Parses a client's bytes into requests, one after another (RFC 9112). No sockets here.
 
 Laws:
 
-- One message at a time. What comes behind its end stays with the caller, as bytes, until it is answered.
-- What could be read in two ways is refused, and nothing more is read: nobody in front of us may see other requests
-  than we do. llhttp checks a head at its strictest; what it takes and we don't is checked here.
-- Everything has a bound: the line, the head, the number of its fields, what frames the chunks, the trailers.
+- One message at a time. The caller keeps the bytes behind a message's end until the message is answered.
+- A message that could be read in two ways is refused, and nothing more is read: a proxy in front of us must not see
+  other requests than we do. llhttp parses heads in its strictest mode; what it accepts and we don't is checked here.
+- Everything has a bound: the request line, the head, the number of its fields, the framing of chunks, the trailers.
 """
 
 import re
@@ -22,26 +22,26 @@ Fields = tuple[Field, ...]
 LINE_LIMIT = 64 << 10  # bytes of a request line; the application bounds the query more narrowly
 HEAD_LIMIT = 96 << 10  # bytes of a whole head
 FIELDS = 100
-USUAL = 1500  # bytes of the fields of most heads,
-USUAL_LINE = 200  # and of their lines
-FRAMING = 16 << 10  # bytes that frame the chunks, beyond eight for each byte of content
+USUAL = 1500  # bytes: the fields of most heads are no longer, and are cached
+USUAL_LINE = 200  # bytes: the same for request lines
+FRAMING = 16 << 10  # bytes that may frame the chunks of a body, beyond eight for each byte of content
 END = b"\r\n\r\n"
-BLANK = (b"", b"\r", b"\r\n")  # before a head it is nothing (§2.2)
+BLANK = (b"", b"\r", b"\r\n")  # ignored before a head (§2.2)
 
-# method, target, version (§3), more strictly than llhttp: it would take two spaces, and lines of other protocols
+# method, target, version (§3). Stricter than llhttp, which accepts two spaces, and lines of other protocols
 LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([!-~]+) HTTP/(\d\.\d)\r\n")
 # authority and the rest of an absolute target (§3.2.2)
 ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE)
 HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?")
 LENGTH = re.compile(rb"\d{1,20}[ \t]*")
-# the size of a chunk, and an extension that nobody needs (§7.1)
+# the size of a chunk, and an extension, which is ignored (§7.1)
 SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?\r\n")
-BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")  # ends a line for some, and not for others
+BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")  # ends a line for some parsers, and not for others
 TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n")
 
 
 class BadMessage(Exception):
-    """The message is none that we take: `status` and `word` of the reply, the last one on its connection."""
+    """The message is refused. `status` and `word` are those of the reply, the last one on its connection."""
 
     def __init__(self, status: int, word: str):
         super().__init__(word)
@@ -50,61 +50,61 @@ class BadMessage(Exception):
 
 
 class RequestLine(NamedTuple):
-    """What the first line of a head says."""
+    """The first line of a head."""
 
     method: str
     authority: bytes  # of an absolute target, else empty
-    path: str  # without escapes
+    path: str  # with percent escapes decoded
     raw_path: bytes  # as sent
     query: bytes
     version: str
 
 
 class Said(NamedTuple):
-    """What the fields of a head say of the message and its connection."""
+    """What the fields of a head say about the message and its connection."""
 
     fields: Fields
-    length: int  # of the body in bytes, -1 when it comes in chunks
+    length: int  # of the body in bytes; -1 when it comes in chunks
     keep_alive: bool
-    expects: bool  # that we say 100 before the body is sent (RFC 9110, §10.1.1)
+    expects: bool  # the client expects 100 before it sends the body (RFC 9110, §10.1.1)
 
 
 class Head(NamedTuple):
-    """What stands before a body."""
+    """The head of a message: all that stands before the body."""
 
     line: RequestLine
     said: Said
 
 
 class Fielder:
-    """llhttp, given one whole head after another: one serves all connections."""
+    """Parses fields with llhttp, one whole head after another. One instance serves all connections."""
 
     def __init__(self) -> None:
         self._found: list[Field] = []
-        self._spent = True  # it expects what isn't its business: a body, or the end of the connection
+        self._spent = True  # the parser can't take another head: it expects a body, or the end of the connection
 
     def parse(self, raw: bytes) -> list[Field]:
-        """The fields, from behind the first line to the empty one. Raises BadMessage."""
+        """Parse the fields, from after the first line to the empty one. Raises BadMessage."""
         if self._spent:
             self._parser = HttpRequestParser(self)
         self._spent = True
         found = self._found = []
         try:
-            self._parser.feed_data(b"GET / HTTP/1.1\r\n" + raw)  # any method is one, and the table knows which it has
+            self._parser.feed_data(b"GET / HTTP/1.1\r\n" + raw)  # any request line will do: read_line parses ours
         except HttpParserError as error:
             raise (BadMessage(431, "size") if len(found) > FIELDS else BadMessage(400, "http")) from error
-        except HttpParserUpgrade:  # we stay with this protocol (RFC 9110, §7.8)
+        except HttpParserUpgrade:  # we ignore it and stay with HTTP/1.1 (RFC 9110, §7.8)
             self._spent = True
         return found
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Of httptools."""
+        """Called by httptools."""
         self._found.append((name.lower(), value))
         if len(self._found) > FIELDS:
             raise ValueError("too many fields")
 
     def on_message_complete(self) -> None:
-        """Of httptools."""
+        """Called by httptools."""
         self._spent = not self._parser.should_keep_alive()
 
 
@@ -112,19 +112,19 @@ _fielder = Fielder()
 
 
 def read_head(raw: bytes) -> Head:
-    """The head that these bytes, up to the empty line, are. Raises BadMessage."""
+    """Parse a head, up to the empty line. Raises BadMessage."""
     end = raw.find(b"\r\n") + 2
-    # a client's next request has the same fields, more often than not, and the same lines come from all clients
+    # cached: a client's next request mostly has the same fields, and all clients send the same request lines
     line = (read_line_again if end <= USUAL_LINE else read_line)(raw[:end])
     said = (judge_again if len(raw) - end <= USUAL else judge_fields)(raw[end:], line.version)
-    if line.authority:  # it stands for Host (§3.2.2)
+    if line.authority:  # it replaces Host (§3.2.2)
         others = (each for each in said.fields if each[0] != b"host")
         said = said._replace(fields=((b"host", line.authority), *others))
     return Head(line, said)
 
 
 def read_line(raw: bytes) -> RequestLine:
-    """The first line (§3). Raises BadMessage."""
+    """Parse the first line (§3). Raises BadMessage."""
     found = LINE.fullmatch(raw)
     if found is None:
         raise BadMessage(400, "http")
@@ -138,7 +138,7 @@ def read_line(raw: bytes) -> RequestLine:
             raise BadMessage(400, "http")
         authority, rest = absolute[1], absolute[2] or b"/"
         target = rest if rest[:1] == b"/" else b"/" + rest
-    if method == b"CONNECT":  # what a proxy takes for an open tunnel is never ours (RFC 9110, §9.3.6)
+    if method == b"CONNECT":  # refused always: a proxy could take our reply for an open tunnel (RFC 9110, §9.3.6)
         raise BadMessage(501, "http")
     if target.find(b"#") >= 0:
         raise BadMessage(400, "http")
@@ -152,7 +152,7 @@ read_line_again = lru_cache(1000)(read_line)
 
 
 def judge_fields(raw: bytes, version: str) -> Said:
-    """The fields from behind the line to the empty one, and what they say. Raises BadMessage."""
+    """Parse the fields, from after the first line to the empty one, and interpret them. Raises BadMessage."""
     fields = _fielder.parse(raw)
     known = dict(fields)
     length = 0
@@ -163,7 +163,7 @@ def judge_fields(raw: bytes, version: str) -> Said:
         raise BadMessage(400, "http")
     keep_alive = version == "1.1"
     if b"connection" in known:
-        # of several lines each may say it
+        # the header may come in several lines
         said = {word.strip().lower() for name, value in fields if name == b"connection" for word in value.split(b",")}
         keep_alive = b"close" not in said and (keep_alive or b"keep-alive" in said)
     expects = b"expect" in known and known[b"expect"].lower() == b"100-continue" and version == "1.1"
@@ -174,7 +174,7 @@ judge_again = lru_cache(1000)(judge_fields)
 
 
 def judge_framing(fields: Sequence[Field], version: str) -> int:
-    """How long the body is, -1 in chunks (§6.3). Raises BadMessage."""
+    """The length of the body in bytes, -1 if it comes in chunks (§6.3). Raises BadMessage."""
     framing = [each for each in fields if each[0] in (b"content-length", b"transfer-encoding")]
     name, value = framing[0]
     if name == b"transfer-encoding":
@@ -191,32 +191,32 @@ def judge_framing(fields: Sequence[Field], version: str) -> int:
 class Reader:
     """Reads one message after another: `feed` it bytes until it is `complete`, then `reset` it.
 
-    `head` is there as soon as it is whole; what has come of the body waits for `take`, and is `size` bytes.
+    `head` is set as soon as it is whole. The bytes of the body that have come wait for `take`; `size` is their number.
     """
 
     __slots__ = ("_framing", "_left", "_partial", "_pieces", "_step", "complete", "head", "size")
 
     def __init__(self) -> None:
-        self._partial = b""  # of a head, or of a line that frames chunks
+        self._partial = b""  # the beginning of a head, or of a line that frames chunks
         self._pieces: list[bytes] = []
         self.size = 0
         self.reset()
 
     def reset(self) -> None:
-        """The next message begins."""
+        """Get ready for the next message."""
         self.head: Head | None = None
         self.complete = False
-        if self.size:  # of a body that nobody took: it belongs to no other message
+        if self.size:  # a body that nobody took: it must not become part of the next message
             self.take()
-        self._left = 0  # bytes of the body, or of this chunk, that are to come
+        self._left = 0  # bytes of the body, or of this chunk, that are still to come
 
     @property
     def has_begun(self) -> bool:
-        """Whether something of a head is there."""
+        """Whether at least the beginning of a head is here."""
         return self.head is not None or self._partial not in BLANK
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes, up to the end of the message at most; what is left of them. Raises BadMessage."""
+        """Read bytes, up to the end of the message at most. Returns those that are left. Raises BadMessage."""
         at = 0
         if self.head is None:
             raw, at = self._gather(data, 0, END, HEAD_LIMIT)
@@ -225,7 +225,7 @@ class Reader:
             self.head = read_head(raw.removeprefix(b"\r\n"))
             self._left = self.head.said.length
             if self._left < 0:
-                self._step = self._read_size  # what comes next of a body in chunks
+                self._step = self._read_size  # reads the next part of a body in chunks
                 self._framing = FRAMING
         if self.head.said.length >= 0:
             if self._left:
@@ -237,17 +237,17 @@ class Reader:
         return data[at:]
 
     def take(self) -> bytes:
-        """What has come of the body since the last time."""
+        """The bytes of the body that have come since the last call."""
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self.size = 0
         return body
 
-    # Each takes bytes from `at` on, and gives the place behind what it took: copying the rest each time, a read that
-    # is full of small chunks would hold up everybody for seconds.
+    # Each takes bytes from `at` on, and returns the place behind them. If the rest were copied each time, a read full
+    # of small chunks would block the event loop for seconds.
 
     def _gather(self, data: bytes, at: int, end: bytes, limit: int) -> tuple[bytes, int]:
-        """All up to `end`, it included; nothing while it hasn't come. Raises BadMessage."""
+        """All bytes up to and including `end`; nothing while that hasn't come. Raises BadMessage."""
         known, most = len(self._partial), limit + len(end)
         if not known:
             found = data.find(end, at, at + most)
@@ -262,13 +262,13 @@ class Reader:
             return whole[: found + len(end)], at - known + found + len(end)
         if len(whole) >= most:
             raise judge_size(whole) if self.head is None else BadMessage(400, "http")
-        if BARE.search(whole, max(known - 1, 0)):  # what was there before was looked at before
+        if BARE.search(whole, max(known - 1, 0)):  # earlier bytes were checked when they came
             raise BadMessage(400, "http")
         self._partial = whole
         return b"", len(data)
 
     def _read_content(self, data: bytes, at: int) -> int:
-        """The bytes of a body or a chunk."""
+        """Take the bytes of a body or a chunk."""
         piece = data[at : at + self._left]
         if piece:
             self._pieces.append(piece)
@@ -314,7 +314,7 @@ class Reader:
         return at + len(end) - known
 
     def _read_trailer(self, data: bytes, at: int) -> int:
-        """A field behind the last chunk, which is dropped, or the empty line that ends them (§7.1.2)."""
+        """Read a field behind the last chunk, which is dropped, or the empty line that ends the fields (§7.1.2)."""
         line, at = self._read_line(data, at)
         if line and line != b"\r\n" and not TRAILER.fullmatch(line):
             raise BadMessage(400, "http")
@@ -323,5 +323,5 @@ class Reader:
 
 
 def judge_size(data: bytes) -> BadMessage:
-    """What is too large, of a head or of what frames chunks: 414, 431 (RFC 6585, §5)."""
+    """The refusal of a head that is too large: 414 if its first line is, else 431 (RFC 6585, §5)."""
     return BadMessage(431, "size") if 0 <= data.find(b"\r\n") <= LINE_LIMIT else BadMessage(414, "query")
