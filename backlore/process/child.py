@@ -1,6 +1,7 @@
-"""A process of the master's, seen from the master: started, listened to, ended.
+"""A child process of the master, from the master's side: start it, listen to it, end it.
 
-Law: what it says comes by its line alone, `ready` or why it can't start; the line ends when either side does.
+Law: a child reports only on its line, a socket pair: `ready`, or why it can't start. The line closes when either side
+ends.
 """
 
 import signal
@@ -9,7 +10,7 @@ import time
 
 from backlore.process.zygote import Zygote
 
-READY = b"ready\n"  # all that a child says on its line, unless it can't start
+READY = b"ready\n"  # the only thing that a child says on its line, unless it can't start
 
 
 class Child:
@@ -19,15 +20,15 @@ class Child:
         self.role = role
         self.born = time.monotonic()
         self.ready = False
-        self.why = ""  # it could not start, if the application is to blame
-        self.ending = 0.0  # when it is killed, if it was told to end
+        self.why = ""  # why it could not start, if the application is to blame
+        self.ending = 0.0  # when it will be killed; 0 until it is told to end
         self._hung_up = False
         self.line, theirs = socket.socketpair()
         self.line.setblocking(False)
         self.process = zygote.bear(role, theirs, listener)
 
     def look(self) -> bool:
-        """Read what it said on its line; whether it has just become ready."""
+        """Read the child's line. Returns whether it has just become ready."""
         try:
             said = self.line.recv(10_000)
         except BlockingIOError:
@@ -42,11 +43,11 @@ class Child:
         return became
 
     def ended(self) -> bool:
-        """Whether it has. Of one that outlived its zygote the end of its line tells."""
+        """Whether it has ended. For a child that outlived its zygote, its closed line tells."""
         return self.process.poll() is not None or (self._hung_up and self.process.zygote.gone)
 
     def end(self, seconds: float, hurry: bool = False) -> None:
-        """Tell it to drain and end, soon if in a `hurry`; it is killed if it hasn't within `seconds`."""
+        """Tell it to drain and end, soon if in a `hurry`. It is killed if it hasn't ended within `seconds`."""
         if not self.ending:
             self.ending = time.monotonic() + seconds
             self.process.send_signal(signal.SIGUSR1 if hurry else signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""A process of the master's: `serve` answers requests through our door, `tasks` runs the periodic tasks.
+"""A child process of the master: `serve` answers requests through the door, `tasks` runs the periodic tasks.
 
-Forked by the zygote, which has imported this module. LINE is a socket to the master: we say `ready` on it, or what of
-the application is wrong, and when it ends the master is dead and so are we.
+It is forked by the zygote, which has imported this module. Its line is a socket to the master. The worker says on it
+`ready`, or what is wrong with the application. When the line closes, the master is dead, and the worker ends.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 Served: TypeAlias = "Backend | Alone"
 
-# A draining worker looks again and again whether it is still asked. What follows is counted in looks, not in seconds:
-# on a machine that is so busy that we come late, clients come late too.
-LOOK = 0.02  # seconds from one to the next
-QUIET = 15  # looks without a request after which nobody is thought to use it
-HASTE = 3  # the same when somebody who has just written new code waits for it
-LINGER = 50  # looks at most while it tells its clients to connect anew
-# What goes wrong in one of these ends with it: the loop, and all else in it, goes on.
+# A draining worker polls whether requests still come. The limits below count polls, not seconds: on a machine so busy
+# that we are late, clients are late too.
+LOOK = 0.02  # seconds between two polls
+QUIET = 15  # polls without a request, after which no client seems to use it
+HASTE = 3  # the same, when a developer who has just saved new code waits for it
+LINGER = 50  # the most polls while it tells clients to connect anew
+# An error in one of these ends only that one: the loop and everything else in it go on.
 CONTAINED = frozenset({"future", "task", "asyncgen", "transport"})
 
 
 class Worker:
-    """The life of one process: start, run, end, with what went wrong told before."""
+    """The life of one process: start, run, end. What went wrong is reported before it ends."""
 
     def __init__(self, app: Served, line: socket.socket, listener: socket.socket):
         self.app = app
@@ -48,7 +48,7 @@ class Worker:
         self.status = 0
 
     async def live(self, work: Callable[["Worker"], Awaitable[None]]) -> int:
-        """Work until told to stop; the exit status."""
+        """Work until told to stop. Returns the exit status. Raises ConfigError when the application can't start."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._hurry)
@@ -62,8 +62,8 @@ class Worker:
                 raise ConfigError(why) from None
             raise
         gc.collect()
-        gc.freeze()  # what is here now stays: the collector needn't look at it again
-        gc.set_threshold(20_000, 50, 100)  # a request leaves next to no cycles: looking less often gives some 2 %
+        gc.freeze()  # what exists now stays: the collector need not look at it again
+        gc.set_threshold(20_000, 50, 100)  # a request leaves almost no cycles: looking less often gains about 2 %
         await work(self)
         for hook in self.app.web.on_stop:
             await hook()
@@ -84,7 +84,7 @@ class Worker:
         self.app.notify("error", event, message=context.get("message"), error=error, pid=os.getpid())
         if contained:
             return
-        self.status = 1  # nobody knows what state we are in: end, and be replaced
+        self.status = 1  # our state is unknown: end, and be replaced
         self.stop.set()
 
 
@@ -101,11 +101,11 @@ async def serve(worker: Worker) -> None:
 
 
 async def drain(app: Served, door: Door, quiet: int) -> None:
-    """Ask clients to connect anew until none has asked for `quiet` looks; then let requests under way end."""
+    """Tell clients to connect anew until no request has come for `quiet` polls; then let requests in flight end."""
     loop = asyncio.get_running_loop()
     app.web.draining = True
     until = loop.time() + app.settings.config.drain
-    door.shut()  # others listen; a client that came to us now would be sent away at once
+    door.shut()  # other workers listen; a client that connected to this one would be sent away at once
     await wait_for_quiet(app, quiet)
     while app.web.under_way and loop.time() < until:
         await asyncio.sleep(LOOK)
@@ -113,7 +113,7 @@ async def drain(app: Served, door: Door, quiet: int) -> None:
 
 
 async def wait_for_quiet(app: Served, quiet: int) -> None:
-    """Until nobody has asked for so many looks, or not for long."""
+    """Wait for `quiet` polls without a request in between, but for LINGER polls at most."""
     served, still = app.web.served, 0
     for _ in range(LINGER):
         await asyncio.sleep(LOOK)
@@ -132,14 +132,14 @@ async def tasks(worker: Worker) -> None:
     if running.done():
         running.result()  # raises what ended it
     running.cancel()
-    await asyncio.wait([running], timeout=worker.app.settings.config.drain)  # it gives back what it holds
+    await asyncio.wait([running], timeout=worker.app.settings.config.drain)  # it releases what it holds
 
 
 ROLES = {"serve": serve, "tasks": tasks}
 
 
 def maker(serves: str) -> Callable[[], Served]:
-    """The function that makes what is served, the `application` or its `files`; nothing of the other is imported."""
+    """The function that makes what is served, the `application` or its `files`. It imports only the one asked for."""
     if serves == "files":
         from backlore.alone import Alone
 
@@ -150,7 +150,7 @@ def maker(serves: str) -> Callable[[], Served]:
 
 
 def die_with_master(line: socket.socket) -> None:
-    """A thread that waits for the end of the line. A frozen event loop can't keep it from its work."""
+    """Start a thread that ends the process when the line closes. A frozen event loop can't stop it."""
 
     def wait() -> None:
         while line.recv(100):
@@ -161,7 +161,7 @@ def die_with_master(line: socket.socket) -> None:
 
 
 def main(role: str, context: Context, make: Callable[[], Served], line: socket.socket, listener: socket.socket) -> None:
-    """Import the application and live. Exit status 1 after what was notified."""
+    """Import the application, run the worker and end the process, with status 1 after an error, which was reported."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_master(line)
     notify = Notify(console)
@@ -171,10 +171,10 @@ def main(role: str, context: Context, make: Callable[[], Served], line: socket.s
         notify = app.notify
         status = uvloop.run(Worker(app, line, listener).live(ROLES[role]))
     except ConfigError as error:
-        line.sendall(str(error).encode())  # the master tells it once, for all of us
+        line.sendall(str(error).encode())  # the master reports it once, for all workers
         status = 1
     except Exception as error:
         notify("error", "worker.failed", role=role, pid=os.getpid(), error=error)
         status = 1
     notify.flush()
-    os._exit(status)  # threads that still hash a password must not keep us
+    os._exit(status)  # don't wait for threads that still hash a password

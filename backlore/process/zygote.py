@@ -1,15 +1,15 @@
-"""The process that workers are forked from: it has imported Backlore once, for all of them.
+"""The zygote: the process that workers are forked from. It imports Backlore once, for all of them.
 
-Started as `python -m backlore.process.zygote birth CONTEXT MASTER`. MASTER is a socket: the master writes the role of
-a child on it, with the child's line and the listener as descriptors; the zygote writes `PID` when the child is there,
-`0 ERRNO` when there can be none now, and `PID STATUS` when one has ended. When the socket ends, it bears no more and
-ends with the last of its children.
+Started as `python -m backlore.process.zygote birth CONTEXT MASTER`. MASTER is a socket. The master asks for a child by
+writing its role, with the child's line and the listener as descriptors. The zygote writes `PID` when the child exists,
+`0 ERRNO` when it could not fork, and `PID STATUS` when a child has ended. When the socket closes, the zygote forks no
+more, and ends with the last of its children.
 
-Laws: it imports what is Backlore's and its libraries', and nothing of the application, whose code may start threads or
-open connections; it has one thread, no event loop, and no descriptor but the standard streams and its sockets.
+Laws: it imports Backlore and its libraries, and nothing of the application, whose code may start threads or open
+connections. It has one thread, no event loop, and no descriptors except the standard streams and its sockets.
 
-It forks without exec on macOS too. That is safe there as long as nothing before the fork has called one of the system's
-frameworks that start threads, as imports don't. Its children can't be told apart there in `ps`.
+It forks without exec on macOS too. That is safe as long as nothing before the fork has called one of the system's
+frameworks that start threads, and imports call none. On macOS, `ps` can't tell its children apart.
 """
 
 import contextlib
@@ -28,20 +28,20 @@ import msgspec
 
 from backlore.core.config import Context
 
-# Held back in the zygote, which ends by its socket alone, and delivered in the child: no moment in which one is lost.
+# Blocked in the zygote, which ends only through its socket, and delivered in the child: none is ever lost.
 HELD = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
-LETTERS = 5  # of a role: each has as many, so that a message ends where the next begins
+LETTERS = 5  # in a role: each has the same number, so that a message ends where the next begins
 
 
 class Newborn:
-    """A child of the zygote's, as far as the master needs a Popen. It has a pid as soon as the zygote tells it."""
+    """A child of the zygote, with as much of Popen as the master needs. It has no pid until the zygote reports it."""
 
     def __init__(self, zygote: "Zygote", line: socket.socket):
         self.zygote = zygote
         self.pid: int | None = None
-        self.returncode: int | None = None  # None also of one that outlived its zygote: nobody tells
-        self._line = line  # until it has arrived: macOS may lose what its sender closes before
-        self._owed: int | None = None  # a signal that came before the pid
+        self.returncode: int | None = None  # stays None for a child that outlived its zygote: no one reports it
+        self._line = line  # kept until the child has it: macOS may lose a descriptor that the sender has closed
+        self._owed: int | None = None  # a signal that was sent before the pid was known
 
     def poll(self) -> int | None:
         self.zygote.look()
@@ -55,7 +55,7 @@ class Newborn:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once; when it isn't there for so long, its zygote hangs."""
+        """Kill it. If it still has no pid, its zygote hangs and is killed as well."""
         if self.pid is None:
             self.zygote.process.kill()
         self.send_signal(signal.SIGKILL)
@@ -72,12 +72,12 @@ class Newborn:
 
 
 class Zygote:
-    """The zygote, seen from the master: started, asked for children, retired for one with newer code."""
+    """The zygote, from the master's side: start it, ask it for children, retire it for one with newer code."""
 
     def __init__(self, context: Context):
         self.retired = False
         self.gone = False
-        self.proven = False  # it has borne a child
+        self.proven = False  # it has forked a child
         self.line, theirs = socket.socketpair()
         self.line.setblocking(False)
         words = [sys.executable, "-m", "backlore.process.zygote", "birth", msgspec.json.encode(context).decode()]
@@ -88,11 +88,11 @@ class Zygote:
             start_new_session=True,
         )
         theirs.close()
-        self._unborn: deque[Newborn] = deque()  # in the order in which they were asked for
+        self._unborn: deque[Newborn] = deque()  # in the order of the requests
         self._living: dict[int, Newborn] = {}
 
     def bear(self, role: str, line: socket.socket, listener: socket.socket) -> Newborn:
-        """A child, which gets two sockets; `line` is closed here."""
+        """Ask for a child, which gets both sockets. `line` is closed on this side."""
         child = Newborn(self, line)
         try:
             socket.send_fds(self.line, [role.encode()], [line.fileno(), listener.fileno()])
@@ -102,10 +102,10 @@ class Zygote:
         return child
 
     def look(self) -> bool:
-        """Read what it said of its children; whether it is there."""
+        """Read what it reports about its children. Returns whether it is alive."""
         if self.gone:
             return False
-        self.gone = self.process.poll() is not None  # asked first, so that its last words are read
+        self.gone = self.process.poll() is not None  # asked first, so that its last reports are read
         with contextlib.suppress(BlockingIOError, ConnectionError):
             for said in self.line.recv(10_000).splitlines():
                 self._heed(*map(int, said.split()))
@@ -124,20 +124,20 @@ class Zygote:
             self._unborn.popleft().failed(status)
 
     def retire(self) -> None:
-        """Bear no more. It stays until the last of its children has ended, for it alone learns how."""
+        """Let it fork no more. It lives until its last child has ended: only the parent learns their status."""
         self.retired = True
         with contextlib.suppress(OSError):
             self.line.shutdown(socket.SHUT_WR)
 
     def end(self) -> None:
-        """End it at once. Children that it still has follow when their lines end."""
+        """Kill it. Children that are left end when their lines close."""
         self.process.kill()
         self.process.wait()
         self.line.close()
 
 
 def bear(master: socket.socket) -> tuple[str, list[int]]:
-    """Fork whenever the master asks. Returns in each child, with its role and its descriptors; in the zygote never."""
+    """Fork whenever the master asks. Returns in each child, with its role and its descriptors, never in the zygote."""
     awake, wakes = socket.socketpair()
     with master, awake, wakes:
         for end in (awake, wakes):
@@ -153,7 +153,7 @@ def bear(master: socket.socket) -> tuple[str, list[int]]:
                 continue
             try:
                 role, handles, _, _ = socket.recv_fds(master, LETTERS, 2)
-            except ConnectionError:  # it died before it had read all
+            except ConnectionError:  # the master died before it had read everything
                 role = b""
             if not role:
                 tell_ended(master, 0)
@@ -164,7 +164,7 @@ def bear(master: socket.socket) -> tuple[str, list[int]]:
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     return role.decode(), handles
                 tell(master, f"{pid}\n")
-            except OSError as error:  # too many processes, or no memory: there may be some later
+            except OSError as error:  # too many processes, or no memory: a later fork may succeed
                 os.write(handles[0], str(error).encode())
                 tell(master, f"0 {error.errno}\n")
             for handle in handles:
@@ -172,19 +172,19 @@ def bear(master: socket.socket) -> tuple[str, list[int]]:
 
 
 def tell_ended(master: socket.socket, options: int) -> None:
-    """Tell of the children that have ended, or wait for all that will."""
+    """Report the children that have ended. With `options` 0, wait for the others and report them too."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, options))[0]:
             tell(master, f"{ended[0]} {os.waitstatus_to_exitcode(ended[1])}\n")
 
 
 def tell(master: socket.socket, text: str) -> None:
-    with contextlib.suppress(OSError):  # it is dead
+    with contextlib.suppress(OSError):  # the master is dead
         master.sendall(text.encode())
 
 
 def rename(role: str) -> None:
-    """In `ps`, show the command line of a worker: in place of ours and as long, for it can't grow. On Linux."""
+    """Show a worker's command line in `ps`, on Linux. It overwrites ours at the same length, since it can't grow."""
     if sys.platform == "linux":
         start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45])  # arg_start, of proc(5)
         shown = Path("/proc/self/cmdline").read_bytes()
@@ -194,13 +194,13 @@ def rename(role: str) -> None:
 
 
 def main() -> None:
-    """Import, then bear."""
+    """Import, fork when asked, and run the worker in each child."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    gc.disable()  # it would write to pages, and leave holes in them, that children share
-    from backlore.process import worker  # here, for the master needs none of it
+    gc.disable()  # a collection would write to pages that the children share, and leave holes in them
+    from backlore.process import worker  # here: the master does not need it
 
     context = msgspec.json.decode(sys.argv[2], type=Context)
-    make = worker.maker(context.serves)  # which imports all that a worker needs
+    make = worker.maker(context.serves)  # imports everything that a worker needs
     gc.freeze()
     role, handles = bear(socket.socket(fileno=int(sys.argv[3])))
     os.setsid()
