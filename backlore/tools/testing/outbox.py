@@ -36,9 +36,7 @@ class Inbox:
         return str(reply.body)
 
     def find(self, address: str, patterns: dict[str, str]) -> dict[str, str] | str:
-        """What the patterns match in the newest mail to `address` that matches all; else why there is none. Raises
-        NoReply.
-        """
+        """What the patterns match in the newest mail to `address` that fits all, else why none does. Raises NoReply."""
         with self._lock:
             why = f"no new mail to {address}"
             for link, to in self._list():

@@ -11,9 +11,7 @@ Schema = dict[str, Any]  # a JSON schema, as the document has it
 
 
 class Language(NamedTuple):
-    """How a language writes types. `array`, `record` and `fixed` (an array of known length) have a place for inner
-    types.
-    """
+    """How a language writes types. `array`, `record` and `fixed` (a list of known length) have a place for a type."""
 
     plain: dict[str, str]  # the types of JSON Schema, and `file` and `any`
     array: str
@@ -122,8 +120,7 @@ class Document:
         return shape
 
     def _spell(self, schema: Schema, hint: str) -> str:
-        """The type in the language. A type that it refers to becomes a shape; so does an object, under the name `hint`.
-        """
+        """The type in the language. Types that it refers to become shapes; so does an object, named `hint`."""
         language = self._language
         if reference := schema.get("$ref"):
             return self._refer(reference.rsplit("/", 1)[1])
