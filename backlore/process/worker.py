@@ -1,6 +1,6 @@
 """A child process of the master: `serve` answers requests through the door, `tasks` runs the periodic tasks.
 
-It is forked by the zygote, which has imported this module. Its line is a socket to the master. The worker says on it
+It is forked by the zygote, which has imported this module. Its line is a socket to the master. On it the worker says
 `ready`, or what is wrong with the application. When the line closes, the master is dead, and the worker ends.
 """
 

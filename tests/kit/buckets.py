@@ -20,8 +20,7 @@ GRPC = 10_000  # each gRPC port is this much above the named one
 
 
 def free_ports(count: int) -> list[int]:
-    """Free ports, each of which is free GRPC above as well. They lie below those that the system gives to connections.
-    """
+    """Free ports, each also free GRPC higher. They lie below those that the system gives to connections."""
     found: list[int] = []
     for port in random.sample(range(11_000, 20_000), 1000):
         with socket.socket() as low, socket.socket() as high, contextlib.suppress(OSError):

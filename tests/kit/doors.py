@@ -15,8 +15,7 @@ Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
 class Opened:
-    """A door that serves. `seen` has method, path and body of the application's requests, `refused` the others' status.
-    """
+    """A door that serves. `seen`: method, path and body of each request to the application. `refused`: statuses."""
 
     def __init__(self, door: Door, port: int, loop: asyncio.AbstractEventLoop):
         self.door = door

@@ -23,9 +23,7 @@ def free_port() -> int:
 
 
 class Engine:
-    """A redis in a folder of its own, on a unix socket and a port. It forgets everything when it ends, except with
-    KEPT.
-    """
+    """A redis in a folder of its own, on a unix socket and a port. It forgets everything at its end, unless KEPT."""
 
     def __init__(self, *options: str):
         self.folder = tempfile.mkdtemp(prefix="redis")  # short: a socket's path has 108 characters at most
@@ -47,8 +45,7 @@ class Engine:
             time.sleep(0.005)
 
     def _answers(self) -> bool:
-        """Whether it takes commands, which it does after it has read its data. With a password set, it asks for that.
-        """
+        """Whether it takes commands: it must have read its data. A redis with a password asks for that first."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(self.path)
             probe.sendall(b"PING\r\n")

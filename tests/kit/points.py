@@ -34,8 +34,7 @@ class Points:
         self.arm(0, 0)
 
     def arm(self, at: int, victim: int, only: str = "") -> int:
-        """Count anew, and kill `victim` at point number `at` of the kind `only`. Returns how many were passed before.
-        """
+        """Count anew, and kill `victim` at the `at`-th point of the kind `only`. Returns how many were passed."""
         passed = next(self._count) - 1 if hasattr(self, "_count") else 0
         self._count, self._at, self._victim, self._only = itertools.count(1), at, victim, only
         return passed
@@ -178,9 +177,7 @@ async def look(files: Files, user: str) -> State:
 
 
 def act(name: str, place: Place, at: int, victim: int, only: str, told: Connection) -> None:
-    """Do a deed in this process. Sends how many points it passed, which also says that it was acknowledged, or its
-    error.
-    """
+    """Do a deed in this process. It sends how many points it passed once it is acknowledged, or its error."""
 
     async def within() -> None:
         deed = DEEDS[name]

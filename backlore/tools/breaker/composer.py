@@ -124,9 +124,7 @@ class Composer:
         return found.id or "a" * 16
 
     def maker_of(self, operation: Operation, name: str) -> Operation | None:
-        """The route that makes what a path parameter names: a POST to a path above it that has the name in its reply or
-        its body.
-        """
+        """The route that makes what a path parameter names: a POST to a path above, with the name in reply or body."""
         above = operation.path.partition(f"/{{{name}}}")[0]
         while above:
             maker = self.operation("POST", above)

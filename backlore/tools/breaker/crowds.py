@@ -27,7 +27,7 @@ GROWTH = 1_500_000  # bytes in a round: more than noise
 
 
 def observe(breaker: Breaker, person: Person) -> str:
-    """All that a user sees on the application's own routes, without what differs between any two users."""
+    """All that a user sees on the application's own routes. What differs between any two users is masked."""
     seen = []
     for operation in breaker.operations:
         if operation.is_own and operation.method == "GET" and operation.has_session:

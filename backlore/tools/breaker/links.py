@@ -1,5 +1,5 @@
-"""Links that need no session, since they carry a signature. They must end when their owner's password is reset, and
-when the account is disabled.
+"""Links that need no session, since they carry a signature. A reset of their owner's password, or the disabling of the
+account, must end them.
 """
 
 from collections.abc import Iterator

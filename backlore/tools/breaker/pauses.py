@@ -109,8 +109,8 @@ def recover(breaker: Breaker, watch: Watchers) -> None:
 
 def during(breaker: Breaker, watch: Watchers, sent: Sent) -> float:
     """The longest that other clients wait while a request is answered. If the answer takes long and no one waits, a
-    worker may have served it that serves none of the watchers. Its connection becomes one of theirs, and it is sent
-    again.
+    worker may have served it that serves none of the watchers. Its connection becomes one of theirs, and the request is
+    sent again.
     """
     found = 0.0
     for _ in range(TRIES):

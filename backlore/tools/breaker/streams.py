@@ -22,7 +22,7 @@ from backlore.tools.breaker.wire import Got, Sent, begin, send_on
 
 MOMENT = 1.0  # seconds after which a usual reply is over
 WITHIN = 15.0  # seconds in which a long reply or body must end
-SLOW = 9.0  # of these seconds: first a reader takes little, then all that was sent meanwhile
+SLOW = 9.0  # seconds of these in which a reader takes little; after them it takes all that was sent meanwhile
 LARGE = 12 << 20  # bytes: more than fits into the buffers between a server and a reader that does not read
 ENDED = ("POST /auth/logout", "POST /auth/reset")
 STEP = 0.25  # seconds between two pieces of a body

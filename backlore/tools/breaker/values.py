@@ -52,8 +52,8 @@ def kind_of(schema: Schema) -> Schema:
 
 
 def sample(schema: Schema, random: Random, marker: str = "", full: bool = True) -> Any:
-    """A plain value that fits. Its texts begin with `marker` where their type allows that. `full`: with everything
-    optional. Raises NoValue.
+    """A plain value that fits. Its texts begin with `marker` where their type allows that. `full`: with every optional
+    key. Raises NoValue.
     """
     known = kind_of(schema)
     if "enum" in known or "const" in known:
