@@ -40,7 +40,7 @@ DIRECTORY = "backlore/services/identity/directory.py"
 
 
 class Edit(NamedTuple):
-    """`old` stands in `file` exactly once, and is replaced."""
+    """`old` occurs in `file` exactly once, and is replaced."""
 
     file: str
     old: str

@@ -134,7 +134,7 @@ def measure(cabinet: Cabinet, folder: Path, seconds: int) -> Figures:
 
 
 def table_of(results: dict[str, list[Figures]]) -> Table:
-    """Medians, and how many times as fast as each peer we are."""
+    """Medians, and how many times faster we are than each peer."""
     table = Table(title="\nfiles of 4 KB, with a session", title_justify="left", title_style="bold")
     table.add_column("contestant")
     for heading in ("files/s", "p50 ms", "p99 ms", "least", "most", "core 0", "core 1", "ours / it"):

@@ -146,7 +146,7 @@ def main(rounds: int, large: int) -> None:
             ):
                 time.sleep(REST)
                 took = measure()
-                if number:  # the first is to warm up
+                if number:  # the first round is a warm-up
                     results[name].append(took)
         took, watch = upload_large(filing, large)
     console = console_for_tables()

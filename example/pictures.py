@@ -4,7 +4,7 @@ picture:{k3f}…:ID     hash        name, number, width, height, tags (JSON), ke
 gallery:{k3f}…        sorted set  id → number of the user's pictures, in the order in which they came
 gallery:{k3f}…:TAG    sorted set  the same for pictures with the tag
 marks:{k3f}…          set         tags that the user has ever given to pictures
-binned:{k3f}…         sorted set  id → when the hash of a picture that is not there expires (seconds)
+binned:{k3f}…         sorted set  id → when the key of a picture that is not there expires (seconds)
 lastpicture:{k3f}…    string      the last number given
 
 Laws: Backlore's catalog of files decides whether a picture is there, and what its name, size and time are. A picture
@@ -61,7 +61,7 @@ class Pictures:
         self.redis = app.redis
         self.files = app.files
         self.thumbs = Thumbs(app.settings.data / "thumbs")
-        # seconds that the hash of a deleted picture is kept: longer than the trash
+        # seconds that the key of a deleted picture is kept: longer than the trash
         self.kept = int(app.settings.config.files.trash) + DAY
         app.web.on_stop.append(self.thumbs.close)
         app.identity.on_destroy.append(self.erase_all)
@@ -93,7 +93,7 @@ class Pictures:
         return reply(409, error="exists")
 
     async def list_pictures(self, request: Request, query: Gallery):
-        """The newest pictures, with a tag; `before` leads to the next page.
+        """The newest pictures, all or those with a tag; `before` leads to the next page.
 
         200 {"pictures": [{id, name, size, width, height, tags, created}], "before": int}.
         """
@@ -127,7 +127,7 @@ class Pictures:
         return reply(200, {"tags": [{"tag": t, "count": n} for t, n in zip(tags, counts, strict=True) if n]})
 
     async def list_bin(self, request: Request, query: Bin):
-        """The pictures that were last deleted, and when; `before` leads to the next page. POST /files/erase ends them.
+        """The last deleted pictures, and when; `before` leads to the next page. POST /files/erase erases them.
 
         200 {"pictures": [{id, name, size, width, height, tags, created, deleted}], "before": int}.
         """
@@ -147,7 +147,7 @@ class Pictures:
         return await self.app.send_file(request, file) if file else reply(404, error="picture")
 
     async def read_thumb(self, request: Request, id: PictureId):
-        """A small WebP of it, also while it is in the trash. 200 image/webp; 304; 404 `picture`; 503."""
+        """A small WebP of the picture, even while it is in the trash. 200 image/webp; 304; 404 `picture`; 503."""
         user = request.user.id
         file = await self._find(user, id) or await self.files.catalog.find_dead(user, id)
         if file is None:
@@ -162,12 +162,12 @@ class Pictures:
             return reply(503, error="unavailable", headers=[("retry-after", "5")])
 
     async def mark_picture(self, request: Request, id: PictureId, body: Marks):
-        """Replace its tags. 200 {}; 404 `picture`."""
+        """Replace the picture's tags. 200 {}; 404 `picture`."""
         found = await self._settle(request.user.id, id, list(dict.fromkeys(body.tags)))
         return reply(200) if found else reply(404, error="picture")
 
     async def delete_picture(self, request: Request, id: PictureId):
-        """Into the trash. 200 {}; 404 `picture`."""
+        """Move the picture to the trash. 200 {}; 404 `picture`."""
         user = request.user.id
         file = await self._find(user, id)
         if file is None:
@@ -181,7 +181,7 @@ class Pictures:
         return reply(200)
 
     async def undelete_picture(self, request: Request, id: PictureId):
-        """Out of the trash, under another name if its own is taken. 200 {}; 404 `picture`; 409 `exists`."""
+        """Take it out of the trash, under another name if its own is taken. 200 {}; 404 `picture`; 409 `exists`."""
         user = request.user.id
         (look,) = await self._looks(user, [id])
         try:
@@ -207,7 +207,7 @@ class Pictures:
         await self.redis.delete(*names, gallery(user), *(key(kind, user) for kind in kinds))
 
     async def _looks(self, user: str, ids: list[str]) -> list[dict[str, str]]:
-        """The hashes of pictures; empty for an unknown id."""
+        """What is kept of these pictures; empty for an unknown id."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for id in ids:
                 pipe.hgetall(key("picture", user, id))

@@ -43,7 +43,7 @@ class Child:
         return became
 
     def ended(self) -> bool:
-        """Whether it has ended. For a child that outlived its zygote, its closed line tells."""
+        """Whether it has ended. If its zygote is gone, that shows by its closed line."""
         return self.process.poll() is not None or (self._hung_up and self.process.zygote.gone)
 
     def end(self, seconds: float, hurry: bool = False) -> None:

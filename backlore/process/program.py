@@ -19,7 +19,7 @@ class EngineError(Exception):
 
 
 class Version(NamedTuple):
-    """`name` is redis or valkey."""
+    """An engine's version. `name` is redis or valkey."""
 
     name: str
     number: tuple[int, ...]

@@ -51,8 +51,7 @@ class Breaker(Composer):
     """One run against one server. `seconds` limits it; `seed` decides every choice in it.
 
     `make_admin` makes the user with an e-mail address an admin, where that is possible. `heal` restarts a server that
-    hangs. `domain` is that of all e-mail addresses; it differs between runs against a server that remembers earlier
-    ones.
+    hangs. `domain` is that of all e-mail addresses; a server that remembers earlier runs needs a new one.
     """
 
     def __init__(

@@ -35,8 +35,7 @@ class Composer:
         self.wire = wire
         self.cast = cast
         self.random = random
-        # the application's own routes first: those that the time does not reach are ours, which others have tried many
-        # times
+        # the application's own routes first: those that the time does not reach are ours, which many others have tried
         self.operations: list[Operation] = []
         self.speechless: list[str] = []  # routes for which no valid request was found, with the reason
         for each in sorted(read_document(document), key=lambda each: not each.is_own):

@@ -199,7 +199,7 @@ def _race(
 
 
 def _use_up(breaker: Breaker, maker: Operation, operation: Operation, name: str, person: Person) -> None:
-    """What works only once must work only once at the same time, too."""
+    """What works only once must work only once under simultaneous requests, too."""
     label = "used 20 times at once"
     id = breaker.make(maker, person, name, breaker.payload(maker, person))
     sent = breaker.compose(operation, person, path={name: id})

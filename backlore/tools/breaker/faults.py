@@ -1,4 +1,4 @@
-"""Values that break a type, by one or altogether.
+"""Values that break a type: by one step beyond a bound, or altogether.
 
 Law: every value is compared with the type before it is called a fault, so that nothing valid is called invalid.
 """

@@ -1,6 +1,6 @@
 """Lists that are walked page by page while others write: each item that exists throughout must come exactly once.
 
-The items are made at the same time, so that many have the same time. The list is walked in three ways: undisturbed;
+The items are made at the same time, so that many share a timestamp. The list is walked in three ways: undisturbed;
 while the last item of each page is deleted before the next page is asked for; and while others come and go at any
 moment.
 """

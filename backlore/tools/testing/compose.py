@@ -14,7 +14,7 @@ from backlore.tools.testing.kept import Kept, fill, fill_path, fill_text, to_tex
 from backlore.tools.testing.rows import Default, File, RowRequest
 
 HIDDEN = {"cookie", "authorization", "set-cookie"}  # not printed for a server on another machine
-LONGEST = 20_000  # bytes of a body that is shown in a command
+LONGEST = 20_000  # bytes: the longest body that is shown in a command
 
 
 def compose(request: RowRequest, kept: Kept, client: Client) -> Outgoing:

@@ -98,7 +98,7 @@ def kinds_of(expected: Any) -> tuple[Any, ...]:
 
 
 def is_of(value: Any, kind: type) -> bool:
-    """Whether a value of JSON is of a type."""
+    """Whether a JSON value is of a type."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
