@@ -1,9 +1,9 @@
-"""What accounts cost: signups and logins a second beside peers, what others wait meanwhile, and whether time tells
-a known address.
+"""What accounts cost: signups and logins a second, beside peers; how long other clients wait meanwhile; and whether the
+time of a reply reveals a known address.
 
 `python bench/accounts.py`: each server has both cores and two processes (PocketBase has its threads). Ours and
-FastAPI's hash with argon2id (t=2, 19 MiB), PocketBase as it does, with bcrypt. What is asked for here is that a login
-is no slower than theirs, starves nobody and betrays nothing.
+FastAPI's hash with argon2id (t=2, 19 MiB); PocketBase hashes as it does, with bcrypt. The requirement is that a login
+is no slower than theirs, starves no other client and reveals nothing.
 """
 
 import itertools
@@ -26,8 +26,8 @@ from rich.table import Table
 
 PASSWORD = "a long password"
 KNOWN, UNKNOWN = "known@example.com", "unknown@example.com"
-TRIES = 200  # of each address, in turn
-AT_ONCE = 50  # clients who log in while others work
+TRIES = 200  # tries of each address, in turn
+AT_ONCE = 50  # clients that log in while others work
 CLIENTS = 16  # clients of the comparison
 SECONDS = 8
 ROUNDS = 3
@@ -50,7 +50,7 @@ def account(email: str) -> dict[str, str]:
 
 
 def ours(ground: Ground) -> Peer:
-    """Our server without limits, which would be measured else."""
+    """Our server without rate limits, which would be measured otherwise."""
     app = ground.folder / "app"
     shutil.copytree(PEERS / "ours", app, ignore=shutil.ignore_patterns("secret.py", "__pycache__", ".data"))
     kinds = {kind: [1_000_000, 60] for kind in ("signup", "login", "login-account")}
@@ -98,7 +98,7 @@ def healthy(base: str) -> bool:
 
 
 def rate(peer: Peer, send: Send, address: Callable[[], str]) -> float:
-    """Requests a second by the clients of the comparison; every one must succeed."""
+    """Requests a second by the clients of the comparison. Every request must succeed."""
     stop = time.perf_counter() + SECONDS
 
     def run(_: int) -> int:
@@ -115,7 +115,7 @@ def rate(peer: Peer, send: Send, address: Callable[[], str]) -> float:
 
 
 def compare() -> dict[str, tuple[float, float]]:
-    """Signups and logins a second of each, the medians of rounds in turn."""
+    """Signups and logins a second of each server: the medians of rounds in turn."""
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(ROUNDS):
         for start in (ours, fastapi, pocketbase):
@@ -131,7 +131,7 @@ def compare() -> dict[str, tuple[float, float]]:
 
 
 def login(client: httpx.Client, email: str, password: str) -> float:
-    """Milliseconds of one try."""
+    """The milliseconds of one try."""
     began = time.perf_counter()
     client.post("/auth/login", json={"email": email, "password": password})
     return (time.perf_counter() - began) * 1e3

@@ -1,8 +1,7 @@
 """The ground on which servers are measured: processes, cores, ports, redis and wrk.
 
-Laws: a process that was started is ended by its pid, whatever happens, and its temporary folder goes with it.
-The server has core 0 alone; redis, wrk and the benchmark itself share core 1. A run in which one request
-failed has no figure.
+Laws: a process that was started is ended by its pid, whatever happens, and its temporary folder is deleted with it. The
+server has core 0 to itself; redis, wrk and the benchmark share core 1. A run in which one request failed has no figure.
 """
 
 import json
@@ -29,7 +28,7 @@ from backlore.process.program import find_binary
 BENCH = Path(__file__).resolve().parent
 PEERS = BENCH / "peers"
 CACHE = BENCH / ".cache"
-ENGINE = "valkey-server"  # the name of its process
+ENGINE = "valkey-server"  # the engine's process name
 
 SERVER_CORE = 0
 CLIENT_CORE = 1
@@ -38,7 +37,7 @@ PATIENCE = 30  # seconds until a server must answer, or must have ended
 
 
 class Refused(Exception):
-    """The contest can't give an honest figure; says why, for the person who runs it."""
+    """The contest can't give an honest figure. The text says why, to the person who runs it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a run came to: requests per second, latencies in ms, use of the two cores in percent."""
+    """The result of a run: requests per second, latencies in ms, use of the two cores in percent."""
 
     rate: float
     p50: float
@@ -78,7 +77,7 @@ class Ground:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, command: Sequence[str | Path], core: int | None = None, **env: str) -> subprocess.Popen:
-        """Start a command, on one core when that is given; its output goes to a file of the folder."""
+        """Start a command, on one core if that is given. Its output goes to a file in the folder."""
         pinned = ["taskset", "-c", str(core)] if core is not None else []
         with open(self._log(len(self._processes)), "wb") as log:
             process = subprocess.Popen(
@@ -88,7 +87,7 @@ class Ground:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **env},
                 cwd=self.folder,
-                start_new_session=True,  # Ctrl-C is ours alone: we end them, in order
+                start_new_session=True,  # Ctrl-C is for us alone: we end them, in order
             )
         self._processes.append(process)
         return process
@@ -112,12 +111,12 @@ class Ground:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """SIGTERM, then SIGKILL for it and its children when that takes too long."""
+    """SIGTERM, then SIGKILL for it and its descendants when that takes too long."""
     family = family_of(process.pid)
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(PATIENCE)
-    for survivor in family:  # psutil holds the start time too: never a stranger with the same pid
+    for survivor in family:  # psutil knows the start time too: it never kills a stranger with the same pid
         with suppress(psutil.NoSuchProcess):
             survivor.kill()
     process.wait()
@@ -132,13 +131,13 @@ def family_of(pid: int) -> list[psutil.Process]:
 
 
 def prepare(**tools: str) -> None:
-    """Check that the machine has what the contest needs (program=package); raises Refused when not."""
+    """Check that the machine has what the contest needs (program=package). Raises Refused if not."""
     for tool, package in tools.items():
         if shutil.which(tool) is None:
             raise Refused(f"{tool} isn't on the PATH: apt-get install {package}")
     if not {SERVER_CORE, CLIENT_CORE} <= os.sched_getaffinity(0):
         raise Refused(f"cores {SERVER_CORE} and {CLIENT_CORE} aren't both ours")
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what was started is ended
+    signal.signal(signal.SIGTERM, _interrupt)  # like Ctrl-C: what was started is ended
 
 
 def _interrupt(*_):
@@ -146,7 +145,7 @@ def _interrupt(*_):
 
 
 def refusing(main: Callable[[], None]) -> None:
-    """Run a benchmark; a refusal is one message and exit code 1, never a trace."""
+    """Run a benchmark. A refusal is one message and exit code 1, never a traceback."""
     try:
         main()
     except Refused as refusal:
@@ -210,7 +209,7 @@ def socket_in(folder: Path) -> str:
 def wrk(shot: Shot, seconds: int, paths: Path | None = None) -> Figures:
     """Run wrk on the client's core. Raises Refused when any request failed.
 
-    `paths` is a file with a path in each line: all of them are asked for in turn.
+    `paths` is a file with a path in each line. All of them are requested in turn.
     """
     headers = [part for name, value in shot.headers.items() for part in ("-H", f"{name}: {value}")]
     command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]

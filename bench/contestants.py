@@ -1,8 +1,8 @@
-"""The contestants: how each server is started, and how its one user and its two requests come to be.
+"""The contestants: how each server is started, and how its one user and its two requests are made.
 
-Law: every contestant is run as its own makers would in production, with the faster of what they offer, and
-does no less than the others; `proof.py` checks the second half. Where one has its own ways (PocketBase), the
-difference is said in README.md.
+Law: every contestant runs as its own makers would run it in production, with the faster of their options, and does no
+less than the others; `proof.py` checks the second half. Where a contestant works differently (PocketBase), README.md
+states the difference.
 """
 
 import subprocess
@@ -54,10 +54,10 @@ ITEM = {
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server that runs and has one user: the two requests that it is measured by.
+    """A server that runs and has one user, with the two requests by which it is measured.
 
-    `identity` is the header that says who asks; `redis` the socket of its redis, if it has one; `items` gives
-    what it has kept, with all values as strings.
+    `identity` is the header that identifies the user. `redis` is the socket of its redis, if it has one. `items`
+    returns what it has stored, with all values as strings.
     """
 
     get: Shot
@@ -69,9 +69,9 @@ class Contestant:
 
 
 def backlore(ground: Ground, workers: int = 1, spread: bool = False, **env: str) -> Contestant:
-    """Our server, everything by default. The engine that it starts is moved to the client's core.
+    """Our server with all defaults. The engine that it starts is moved to the client's core.
 
-    `spread`: all of it runs wherever the kernel likes. `env` is what its `config.py` reads.
+    `spread`: the kernel places all processes. `env` is what its `config.py` reads.
     """
     port, data = free_port(), ground.folder / "data"
     run = [sys.executable, "-m", "backlore.cli", "run", "--app", PEERS / "ours"]
@@ -93,7 +93,7 @@ def backlore(ground: Ground, workers: int = 1, spread: bool = False, **env: str)
 
 
 def backlore_asking(ground: Ground) -> Contestant:
-    """The same without a memory of sessions: redis is asked each time, as by the peers."""
+    """The same without remembered sessions: redis is asked each time, as the peers do."""
     return backlore(ground, SESSION_MEMORY="0")
 
 
@@ -182,7 +182,7 @@ def item_shot(url: str, headers: dict[str, str]) -> Shot:
 
 
 def install_node_packages() -> None:
-    """What the Node peers need, into the cache of the benchmark, by name; once."""
+    """Install what the Node peers need, by name, into the benchmark's cache; once."""
     names = [package.rpartition("@")[0] for package in NODE_PACKAGES]
     if all((CACHE / "node_modules" / name).is_dir() for name in names):
         return
@@ -192,14 +192,14 @@ def install_node_packages() -> None:
 
 
 def granian_constant(ground: Ground) -> Shot:
-    """What carried us once: granian answering a constant."""
+    """The server that Backlore ran on earlier, granian, answering a constant."""
     flags = ["--interface", "asgi", "--http", "1", "--no-ws", "--loop", "uvloop", "--workers", "1", "--no-access-log"]
     app = ["--working-dir", PEERS / "constant", "server:app"]
     return _constant(ground, lambda port: [script("granian"), *flags, "--port", port, *app])
 
 
 def door_constant(ground: Ground) -> Shot:
-    """What carries us: our own door answering the same."""
+    """The server that Backlore runs on, our own door, answering the same."""
     return _constant(ground, lambda port: [sys.executable, PEERS / "constant" / "door.py", port])
 
 
@@ -211,7 +211,7 @@ def _constant(ground: Ground, command: Callable[[int], list]) -> Shot:
 
 
 def with_signup(ground: Ground, command: Callable[[int], list], **env: str) -> Contestant:
-    """A peer with a redis beside it, and the user that its POST /signup makes."""
+    """A peer with a redis of its own, and the user that its POST /signup makes."""
     redis, port = start_redis(ground), free_port()
     process = ground.start(
         command(port),
@@ -230,7 +230,7 @@ def with_signup(ground: Ground, command: Callable[[int], list], **env: str) -> C
 
 
 def _with_cookie(base: str, reply: httpx.Response, pid: int, redis: str) -> Contestant:
-    """The contestant whose reply to a login or signup carried the cookie and {"csrf": TOKEN}."""
+    """The contestant whose reply to a login or signup had the cookie and {"csrf": TOKEN}."""
     cookie = {"cookie": reply.headers["set-cookie"].partition(";")[0]}
     return Contestant(
         get=Shot("GET", f"{base}/me", cookie),
@@ -268,5 +268,5 @@ def _healthy(url: str) -> bool:
 
 
 def script(name: str) -> str:
-    """The path of a program that a Python package of this environment brought."""
+    """The path of a program that a Python package of this environment has installed."""
     return str(Path(sys.prefix) / "bin" / name)

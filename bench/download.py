@@ -1,13 +1,13 @@
-"""How fast a file comes: nginx serving it as static, nginx sending it for us (X-Accel-Redirect), and ourselves.
+"""How fast a file is served: by nginx as a static file, by nginx for us (X-Accel-Redirect), and by us.
 
 `python bench/download.py [--rounds N] [--seconds N]`
 
-Laws: the same file on the same disk, an authenticated session for the two that know any; each is first shown to give
-every byte, and ours to give none to strangers. They take turns; the figure is the median. nginx and our worker have
-core 0, both of them where both are at work; the client and redis have core 1. "Apart" our worker has core 1 too, so
-that nginx has its core for itself as when it serves alone. "nginx for nginx" is what no backend can be faster than: in
-our place another nginx process says what is to be sent, and looks for nothing. The worker's memory is looked at all the
-while.
+Laws: the same file on the same disk, and an authenticated session for the servers that know sessions. Each is first
+shown to send every byte, and ours to send none to strangers. They take turns; the figure is the median. nginx and our
+worker have core 0, which they share when both are at work; the client and redis have core 1. In "apart", our worker
+moves to core 1, so that nginx has its core for itself as when it serves alone. "nginx for nginx" is the limit for any
+backend: another nginx process takes our place, says what is to be sent, and looks nothing up. The worker's memory is
+measured throughout.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from memory import Watch
 from rich.table import Table
 
 SIZES = {"1 MB": (1_000_000, 16), "100 MB": (100_000_000, 4)}  # bytes, connections
-# Each with the core of our worker; nginx has the server's.
+# Each way, with the core of our worker; nginx has the server's.
 WAYS = {
     "nginx": SERVER_CORE,
     "nginx for us": SERVER_CORE,
@@ -41,8 +41,7 @@ WARM_UP = 0.5  # seconds
 
 @dataclass(frozen=True)
 class Read:
-    """What a measurement came to: replies and bytes a second, µs of the servers' CPU for each MB, use of the two
-    cores in percent."""
+    """A measurement: replies and bytes a second, µs of the servers' CPU for each MB, use of both cores in percent."""
 
     replies: float
     bytes: float
@@ -56,7 +55,7 @@ Results = dict[tuple[str, str], list[Read]]  # by size and way
 
 
 def store(filing: Filing, nginx: str) -> Urls:
-    """A file of each size, and where it is to be had."""
+    """Store a file of each size. Returns its URL by each way."""
     found: Urls = {}
     for size, (length, _) in SIZES.items():
         content = random.Random(length).randbytes(length)
@@ -97,12 +96,12 @@ def read(url: str, identity: dict[str, str], servers: list[psutil.Process], conn
 
 
 def _spent(servers: list[psutil.Process]) -> float:
-    """Seconds of CPU that they have had."""
+    """Seconds of CPU that they have used."""
     return sum(sum(each.cpu_times()[:2]) for each in servers)
 
 
 def table_of(results: Results) -> Table:
-    """Medians, and what part of nginx's bytes each comes to."""
+    """Medians, and their share of nginx's bytes."""
     table = Table(title="\ndownload", title_justify="left", title_style="bold")
     for heading in ("file", "by"):
         table.add_column(heading)

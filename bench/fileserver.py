@@ -1,10 +1,11 @@
-"""Files on the local disk beside files on file servers: what the way over HTTP costs.
+"""Files on the local disk beside files on file servers: what going over HTTP costs.
 
     python bench/fileserver.py [--rounds 5] [--small 400] [--large 100]
 
-One process puts and reads small files of 4 KB, 16 at a time, and one large file of some MB, and adds lines to a file,
-each waiting for the one before; everything is fsynced before it counts. In turn, several rounds, the median. The file
-servers have one worker each and share disk and cores with the rest, which machines of their own would not.
+One process puts and reads small files of 4 KB, 16 at a time, and one large file of some MB. It also appends lines to a
+file, one after another. Everything is fsynced before it counts. The ways take turns for several rounds; the figure is
+the median. The file servers have one worker each and share disk and cores with the rest, which servers on machines of
+their own would not.
 """
 
 import argparse
@@ -37,7 +38,7 @@ LINES = 100
 
 
 async def rate(work, count):
-    """How many a second, side by side."""
+    """How many calls a second, side by side."""
     numbers = iter(range(count))
 
     async def one():
@@ -84,7 +85,7 @@ async def measure(socket, folder, urls, small, large):
 
 
 def serve(stack, folder, number):
-    """A file server; its URL."""
+    """Start a file server. Returns its URL."""
     port, app = free_port(), folder / f"app{number}"
     app.mkdir()
     (app / "config.py").write_text('CONFIG = {"name": "bench", "files": {"free": 0}}\n')

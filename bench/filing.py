@@ -1,8 +1,8 @@
-"""Our server with the routes of files, one user of it, and nginx before it, for the benchmarks of files.
+"""Our server with its file routes, one user, and nginx in front of it, for the benchmarks of files.
 
-Laws: one worker, everything by default; its engine is moved to the client's core. nginx has one worker too, its
-access log is off, and it comes from an address of its own (127.0.0.2), so that whoever comes from another is answered
-by us. What it serves as static are the same files on the same disk.
+Laws: one worker, all defaults; its engine is moved to the client's core. nginx has one worker too, its access log is
+off, and it connects from an address of its own (127.0.0.2), so that clients from other addresses are answered by us.
+Its static files are the same files on the same disk.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ http {
 
 @dataclass(frozen=True)
 class Filing:
-    """Our server as it runs, and what its user sends to be known."""
+    """Our running server, and the headers that identify its user."""
 
     base: str
     identity: dict[str, str]  # headers
@@ -69,13 +69,13 @@ class Filing:
         return next(each.pid for each in family_of(self.pid) if "serve" in each.cmdline())
 
     def put(self, name: str, content: bytes) -> dict[str, Any]:
-        """Upload a file; what is known of it."""
+        """Upload a file. Returns what the server knows of it."""
         sent = {"file": (name, content)}
         reply = httpx.post(f"{self.base}/files", files=sent, data={"name": name}, headers=self.identity, timeout=120)
         return reply.raise_for_status().json()
 
     def lies_at(self, hash: str) -> Path:
-        """The one content of this size on the disk that has this SHA-256."""
+        """The content on the disk that has this SHA-256."""
         for path in (self.data / "files" / "contents").glob("*/*"):
             if hashlib.sha256(path.read_bytes()).hexdigest() == hash:
                 return path
@@ -83,7 +83,7 @@ class Filing:
 
 
 def start_filing(ground: Ground, core: int | None = SERVER_CORE) -> Filing:
-    """Our server on a core, or wherever the kernel likes."""
+    """Our server on a core, or wherever the kernel places it."""
     port, data = free_port(), ground.folder / "data"
     run = [sys.executable, "-m", "backlore.cli", "run", "--app", PEERS / "filing"]
     process = ground.start(
@@ -102,9 +102,9 @@ def start_filing(ground: Ground, core: int | None = SERVER_CORE) -> Filing:
 
 
 def start_nginx(ground: Ground, filing: Filing, core: int | None = SERVER_CORE) -> tuple[str, int]:
-    """nginx before our server; its address, and the pid of the process that serves.
+    """nginx in front of our server. Returns its address, and the pid of the process that serves.
 
-    Below `/limit/` it answers itself, who may be sent what: it is its own backend, which looks for nothing.
+    Below `/limit/` nginx is its own backend: it says itself what is sent, and looks nothing up.
     """
     port, file = free_port(), ground.folder / "nginx.conf"
     ports = {"ours": filing.base.rpartition(":")[2], "constant": free_port(), "port": port}

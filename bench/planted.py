@@ -6,8 +6,8 @@
     python bench/planted.py --second           the fifteen of second.py alone
     python bench/planted.py --only "lost update"
 
-What the breaker finds in the copy without a defect is not counted; whatever else it finds in one with a defect is that
-defect.
+What the breaker finds in a copy without a defect is not counted. Anything else that it finds in a copy with a defect
+counts as that defect.
 """
 
 import argparse
@@ -40,7 +40,7 @@ DIRECTORY = "backlore/services/identity/directory.py"
 
 
 class Edit(NamedTuple):
-    """`old` stands in `file` exactly once, and is replaced."""
+    """`old` occurs in `file` exactly once, and is replaced."""
 
     file: str
     old: str
@@ -204,7 +204,7 @@ DEFECTS: dict[str, list[Edit]] = {
     ],
 }
 DEFECTS |= {name: [Edit(*edit) for edit in edits] for name, edits in SECOND.items()}
-# What can't stand beside others in one copy: they edit the same place, stop the run, or hide what others show.
+# Defects that can't be in one copy with others: they edit the same place, stop the run, or hide other defects.
 APART = {
     "hang on a full list",
     "ownership not checked",
@@ -216,7 +216,7 @@ APART = {
 
 
 def plant(edits: list[Edit], folder: Path) -> tuple[Path, dict[str, str]]:
-    """A copy with these edits: the application's folder, and the environment in which the copy is the framework."""
+    """Make a copy with these edits. Returns the application's folder, and an environment that imports the copy."""
     skip = shutil.ignore_patterns(".data", "secret.py", "__pycache__")
     for name in ("example", "backlore"):
         shutil.copytree(ROOT / name, folder / name, ignore=skip)
@@ -230,7 +230,7 @@ def plant(edits: list[Edit], folder: Path) -> tuple[Path, dict[str, str]]:
 
 @contextlib.contextmanager
 def planted(edits: list[Edit]) -> Iterator[OwnServer]:
-    """A server of a copy with these edits."""
+    """A server from a copy with these edits."""
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         app, env = plant(edits, Path(folder))
         with OwnServer(str(app), env) as server:
@@ -244,8 +244,9 @@ def hunt(
     phase: str = "",
     known: frozenset[tuple[str, str]] = frozenset(),
 ) -> Breaker:
-    """A run against a server; `first`: until the first finding that is not `known`; `phase`: of this one alone, once
-    there are people."""
+    """A run against a server. `first`: stop at the first finding that is not `known`. `phase`: run only this phase,
+    after the one that makes people.
+    """
     breaker = Breaker(
         Wire(server.entrance), fetch(server.url), seconds=seconds, make_admin=server.make_admin, heal=server.heal
     )
@@ -260,7 +261,7 @@ def hunt(
 
 
 def one_by_one(names: list[str], seconds: float) -> None:
-    """Each defect alone: what was found first, and when."""
+    """Plant each defect alone: what is found first, and when."""
     print(f"{'planted':<34} {'found':<60} {'s':>6} {'requests':>9}")
     with planted([]) as server:
         known = frozenset(hunt(server, seconds, first=False).findings)
@@ -314,9 +315,9 @@ class Session:
         case.cookies = {**(case.cookies or {}), name: value}
         case.headers["x-csrf-token"] = data[1]
 """
-# What is no defect, but what a schema can't say: a query that is too long is 414; POST .../delete deletes; some
-# routes refuse more than their type does (`x-beyond-type`): a common password, an address that no mail can reach, a
-# file that is no picture.
+# Behaviour that is no defect, but that a schema can't express: a query that is too long is 414; POST .../delete
+# deletes; some routes refuse more than their type does (`x-beyond-type`): a common password, an address that no mail
+# can reach, a file that is no picture.
 SETTINGS = """
 [checks]
 ensure_resource_availability.enabled = false
@@ -338,7 +339,7 @@ checks.positive_data_acceptance.enabled = false
 
 
 def by_schemathesis(names: list[str], seconds: float) -> None:
-    """The same, by schemathesis alone: found is what makes it fail."""
+    """The same, by schemathesis alone: a defect counts as found if schemathesis fails."""
     found = 0
     for name in ["nothing", *names]:
         with planted(DEFECTS.get(name, [])) as server, tempfile.TemporaryDirectory() as folder:
@@ -354,7 +355,7 @@ def by_schemathesis(names: list[str], seconds: float) -> None:
             ]
             words += ["--max-time", str(int(seconds)), "--max-failures", "1", "--request-timeout", "5", "-n", "30"]
             since = time.monotonic()
-            # it runs the pattern itself, too, and may hang as long as the server
+            # it runs the pattern itself too, and may hang as long as the server does
             with contextlib.suppress(subprocess.TimeoutExpired), (Path(folder) / "said").open("w") as out:
                 subprocess.run(words, cwd=folder, env=env, stdout=out, stderr=out, timeout=3 * seconds)
             took = time.monotonic() - since

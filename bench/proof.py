@@ -1,7 +1,7 @@
-"""The proof that a contestant does the work, before it is measured.
+"""Proves that a contestant does the work, before it is measured.
 
-A contestant that answered faster because it checked less would be no contestant. PocketBase has no cookie,
-no session that is renewed, no csrf token and no ETag, so these rows are left out for it, in its favour.
+One that answered faster because it checked less would be no contestant. PocketBase has no cookie, no session that is
+renewed, no csrf token and no ETag, so these rows are left out for it, in its favour.
 """
 
 import json
@@ -14,8 +14,8 @@ from contest import Refused, Shot
 from contestants import EMAIL, ITEM, Contestant
 from redis import Redis
 
-SHORT = 60  # seconds that a session is given, to see it renewed
-REMEMBERED = 7  # seconds in which that has to be seen
+SHORT = 60  # seconds that a session has left, so that its renewal shows
+REMEMBERED = 7  # seconds within which the renewal must show
 
 INVALID = (  # what every contestant refuses
     {"title": ""},
@@ -24,7 +24,7 @@ INVALID = (  # what every contestant refuses
     {"stars": 6},
     {"stars": -1},
 )
-INVALID_BY_TYPE = (  # what those with a full payload type refuse too
+INVALID_BY_TYPE = (  # what contestants with a full payload type refuse too
     {"public": "perhaps"},
     {"stars": 2.5},
     {"tags": ["x"] * 11},
@@ -35,7 +35,7 @@ INVALID_BY_TYPE = (  # what those with a full payload type refuse too
 
 
 def prove(contestant: Contestant) -> None:
-    """Send what must be refused and what must work. Raises Refused at the first that isn't so."""
+    """Send what must be refused and what must work. Raises Refused at the first reply that is wrong."""
     with httpx.Client(timeout=30) as client:
         for name, shot, right in _refusals(contestant):
             status = _send(client, shot).status_code
@@ -78,7 +78,7 @@ def _prove_post(client: httpx.Client, contestant: Contestant) -> None:
 
 
 def _prove_etag(client: httpx.Client, contestant: Contestant) -> None:
-    """A strong ETag (RFC 9110 §8.8.3), the same for the same body, and 304 to who has it."""
+    """A strong ETag (RFC 9110 §8.8.3), the same for the same body, and 304 to a client that has it."""
     first, second = _send(client, contestant.get), _send(client, contestant.get)
     etag = first.headers.get("etag", "")
     _check(etag.startswith('"') and etag == second.headers["etag"], f"GET: ETag {etag!r}")
@@ -87,8 +87,9 @@ def _prove_etag(client: httpx.Client, contestant: Contestant) -> None:
 
 
 def _prove_renewal(client: httpx.Client, contestant: Contestant, path: str) -> None:
-    """A session about to end lives on when it is used, by GET and by POST: at once, or as soon as a worker that has
-    just seen it asks for it again."""
+    """A session that is about to end is renewed by use, by GET and by POST: at once, or as soon as a worker that has
+    just seen it asks redis for it again.
+    """
     with Redis(unix_socket_path=path) as redis:
         for shot in (contestant.get, contestant.post):
             sessions = list(redis.scan_iter("session:*"))

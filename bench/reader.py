@@ -2,9 +2,9 @@
 
 `python reader.py URL CONNECTIONS SECONDS [HEADER …]` prints replies and bytes a second, and the seconds, as JSON.
 
-Laws: a reply is counted when the last byte of its announced length has come; one that isn't 200, or one connection
-that breaks, and there is no figure. Bytes are thrown away by recv(MSG_TRUNC), of Linux: a client that copied them
-(wrk copies 8 KiB at a time) would be measured instead of the server.
+Laws: a reply is counted when the last byte of its announced length has come. If one reply is not 200, or one connection
+breaks, there is no figure. Bytes are thrown away by recv(MSG_TRUNC), on Linux: otherwise a client that copies them (wrk
+copies 8 KiB at a time) would be measured instead of the server.
 """
 
 import json
@@ -18,7 +18,7 @@ AT_ONCE = bytearray(4 << 20)  # bytes thrown away in one call
 
 
 class Reader:
-    """One connection. `left`: bytes of the body that have not come; None while the headers haven't."""
+    """One connection. `_left`: bytes of the body that have not come; None until the headers have."""
 
     def __init__(self, address: tuple[str, int], request: bytes):
         self.socket = socket.create_connection(address)
@@ -29,7 +29,7 @@ class Reader:
         self.socket.send(request)
 
     def read(self) -> None:
-        """Take what has come. Raises OSError, ValueError."""
+        """Read what has come. Raises OSError, ValueError."""
         if self._left is None:
             self._left = self._head()
         if self._left:

@@ -2,8 +2,8 @@
 
     python bench/redis_client.py [--tasks 32] [--operations 20000] [--rounds 5] [--tcp]
 
-The same server, socket and event loop (uvloop), in turn, several rounds, the median. The server has one core and
-the client the other.
+Both use the same server, socket and event loop (uvloop), and take turns for several rounds; the figure is the median.
+The server has one core and the client the other.
 """
 
 import argparse
@@ -35,7 +35,7 @@ async def measure(redis, command, tasks, operations):
         for _ in range(operations // tasks):
             await command(redis)
 
-    await asyncio.gather(*(command(redis) for _ in range(tasks)))  # connections are open
+    await asyncio.gather(*(command(redis) for _ in range(tasks)))  # opens the connections
     start, used = time.perf_counter(), time.process_time()
     await asyncio.gather(*(work() for _ in range(tasks)))
     seconds, used = time.perf_counter() - start, time.process_time() - used

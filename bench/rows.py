@@ -1,9 +1,9 @@
-"""How many rows a second a suite sends, and beside it the same requests as a loop of httpx. One client each.
+"""How many rows a second a suite sends, beside the same requests in a loop with httpx. One client each.
 
 `python bench/rows.py [--rows N] [--rounds N]`
 
-Laws: the two take turns on one server of Shoebox; both check status and body; the figure is the median of the rounds,
-and the client's own CPU is told beside it, as the server shares the machine.
+Laws: the two take turns on one server of Shoebox. Both check status and body. The figure is the median of the rounds.
+The client's own CPU is shown beside it, since the server shares the machine.
 """
 
 import time
@@ -19,12 +19,12 @@ from backlore.tools.testing import PASSWORD, destroy, get, post, row, run, sign_
 from backlore.tools.testing.server import OwnServer
 
 SHOEBOX = Path(__file__).parent.parent / "example"
-Figures = tuple[float, float]  # requests a second; ms of the client's CPU each
+Figures = tuple[float, float]  # requests a second; ms of the client's CPU for each
 WORKS = ["GET /health", "GET /tags, with a session", "POST /notes, with csrf"]
 
 
 def rows_of(work: str, count: int) -> list[Any]:
-    """A suite of one work."""
+    """A suite that repeats one request."""
     one = {
         WORKS[0]: row("health", get("/health", user=None), 200, {"ok": True}),
         WORKS[1]: row("tags", get("/tags"), 200, {"tags": []}),
@@ -34,13 +34,13 @@ def rows_of(work: str, count: int) -> list[Any]:
 
 
 def by_rows(url: str, work: str, count: int) -> None:
-    """The work as rows."""
+    """Send the requests as rows."""
     report = run([sign_up("ann"), rows_of(work, count), destroy("ann")], url)
     assert report.ok, report
 
 
 def by_httpx(url: str, work: str, count: int) -> None:
-    """The work as a loop of httpx."""
+    """Send the requests in a loop with httpx."""
     login = {"email": "ann@example.com", "password": PASSWORD}
     with httpx.Client(base_url=url) as client:
         assert client.post("/auth/signup", json=login).status_code == 200
@@ -56,7 +56,7 @@ def by_httpx(url: str, work: str, count: int) -> None:
 
 
 def measure(send: Callable[[str, str, int], None], url: str, work: str, count: int) -> Figures:
-    """One round; signing up and out is taken off by a run without any."""
+    """One round. The cost of signing up and erasing the user is subtracted, by a run with one request."""
     spent = []
     for each in (1, count + 1):
         since, cpu = time.perf_counter(), time.process_time()
@@ -75,7 +75,7 @@ def main(rows: int, rounds: int) -> None:
         found: dict[str, list[Figures]] = {"rows": [], "httpx": []}
         for _ in range(rounds):
             for name, send in (("rows", by_rows), ("httpx", by_httpx)):
-                with OwnServer(str(SHOEBOX)) as server:  # a fresh one: limits by address would meet
+                with OwnServer(str(SHOEBOX)) as server:  # a fresh one: otherwise the two would share limits by address
                     found[name].append(measure(send, server.url, work, rows))
         for name, figures in found.items():
             rate, cpu = (median(each[place] for each in figures) for place in (0, 1))

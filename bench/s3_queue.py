@@ -1,11 +1,11 @@
-"""How many objects a second reach S3 by our courier, beside aiobotocore putting the same bytes, 16 at once.
+"""How many objects a second our courier moves to S3, beside aiobotocore putting the same bytes, 16 at once.
 
 `python bench/s3_queue.py [--rounds N] [--objects N]`
 
-Laws: a real S3 server (SeaweedFS), a real redis with its append-only file. Ours is all of the courier's work, by
-`Courier.turn`: finding who has something to move, claiming it, reading it from the disk, the put with its SHA-256, and
-writing down in the catalog that it was moved. aiobotocore has the bytes in memory and writes nothing down. That all
-objects are there, byte for byte, is looked at by listing and by reading some. They take turns in one process on both
+Laws: a real S3 server (SeaweedFS), and a real redis with its append-only file. Ours is all of the courier's work, by
+`Courier.turn`: finding users with something to move, claiming it, reading it from the disk, the put with its SHA-256,
+and recording in the catalog that it was moved. aiobotocore has the bytes in memory and records nothing. That all
+objects are there, byte for byte, is checked by listing and by reading some. They take turns in one process on both
 cores; the figure is the median.
 """
 
@@ -45,7 +45,7 @@ USERS = [f"user{number:012}" for number in range(8)]
 
 @dataclass(frozen=True)
 class Moved:
-    """What a round came to: objects a second, µs of this process's CPU for each."""
+    """The result of a round: objects a second, µs of this process's CPU for each."""
 
     rate: float
     cost: float
@@ -53,7 +53,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class House:
-    """What stands on the ground: our files, and aiobotocore's client, over one bucket."""
+    """Our files, and aiobotocore's client, over one bucket."""
 
     files: Files
     s3: S3
@@ -61,13 +61,13 @@ class House:
 
 
 def contents(number: int, count: int) -> list[bytes]:
-    """The objects of a round, each with other bytes."""
+    """The objects of a round, each with different bytes."""
     source = random.Random(number)
     return [source.randbytes(SIZE) for _ in range(count)]
 
 
 async def by_courier(house: House, round_: int, objects: list[bytes]) -> Moved:
-    """Files that were put are moved by the courier; putting them is not counted."""
+    """The courier moves files that were put; putting them is not counted."""
     put = [
         house.files.put(USERS[number % len(USERS)], f"{round_}/{number}", content)
         for number, content in enumerate(objects)
@@ -84,7 +84,7 @@ async def by_courier(house: House, round_: int, objects: list[bytes]) -> Moved:
 
 
 async def by_botocore(house: House, round_: int, objects: list[bytes]) -> Moved:
-    """The same bytes, put by so many tasks at once."""
+    """The same bytes, put by AT_ONCE tasks at once."""
     waiting = list(enumerate(objects))
 
     async def work() -> None:
@@ -109,7 +109,7 @@ WAYS: dict[str, Callable[[House, int, list[bytes]], Awaitable[Moved]]] = {
 
 
 async def prove(house: House, rounds: int, objects: int) -> None:
-    """All that was sent is there, and what our files have is what S3 has. Raises Refused."""
+    """Check that all that was sent is there, and that S3 has what our files have. Raises Refused."""
     for folder in ("files", "botocore"):
         sizes = [found.size async for found in house.s3.list(folder)]
         if len(sizes) != rounds * objects or set(sizes) != {SIZE}:
@@ -143,7 +143,7 @@ async def house_on(ground: Ground, bucket: S3Server) -> AsyncIterator[House]:
 
 
 async def measure(rounds: int, objects: int) -> dict[str, list[Moved]]:
-    """All rounds, of which the first is to warm up."""
+    """All rounds; the first is a warm-up and is not counted."""
     results: dict[str, list[Moved]] = {name: [] for name in WAYS}
     with Ground() as ground, s3_server(ground.folder / "s3") as bucket:
         async with house_on(ground, bucket) as house:

@@ -1,6 +1,7 @@
-"""The second planting: fifteen defects of the kinds that the first did not have. `planted.py --second` plants them.
+"""The second planting: fifteen defects of kinds that the first planting did not have. `planted.py --second` plants
+them.
 
-Written down before the breaker's attacks on these kinds were run on any of them.
+They were written down before the breaker's attacks on these kinds were run on any of them.
 """
 
 SHOEBOX, PICTURES = "example/server.py", "example/pictures.py"
@@ -53,7 +54,7 @@ app.identity.on_destroy.append(erase_labels)
 app.identity.on_destroy.append(erase_notes)
 '''
 
-# file, what stands there exactly once, what stands there instead
+# file, the text that it contains exactly once, the text that replaces it
 SECOND: dict[str, list[tuple[str, str, str]]] = {
     # lists
     "the index of another clock": [
@@ -126,8 +127,8 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
             f"        if name.lower() not in map(str.lower, seen):\n            seen.append(name)\n{CREATE}",
         ),
     ],
-    # What follows undoes a mend.
-    "held open over logout": [  # the session is looked at again, but not before a body's last bytes
+    # The defects below undo a mend.
+    "held open over logout": [  # the session is checked again, but not before a body's last bytes
         (
             INCOMING,
             "            if request.is_late and not self._more:\n                await request.look_again()\n"
@@ -135,10 +136,10 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
             "            if request.is_late and now",
         )
     ],
-    "held open by a demoted admin": [  # the session is looked at again, but not whether it is an admin's
+    "held open by a demoted admin": [  # the session is checked again, but not whether it is an admin's
         (STAGES, "again=(gatekeeper, admin_gatekeeper)", "again=(gatekeeper,)")
     ],
-    "a stream after the reset": [  # a long reply never looks again
+    "a stream after the reset": [  # a long reply never checks its session again
         (
             DELIVERY,
             "return_when=asyncio.FIRST_COMPLETED))[0]:\n                await request.glance()\n",
@@ -148,7 +149,7 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
     "a link after the reset": [  # a signed link is not bound to what a reset changes
         ("backlore/services/files/content.py", "(user, id, str(until), standing, name)", "(user, id, str(until), name)")
     ],
-    "two csrf lines": [  # of several lines the last counts, for the csrf token
+    "two csrf lines": [  # of several csrf token lines the last one counts
         (
             HEADERS,
             "        elif name in SINGLE or name.startswith(FAMILIES):",
@@ -156,7 +157,7 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
             "        elif name in SINGLE or name.startswith(FAMILIES):",
         )
     ],
-    "a file part anywhere": [  # where the type has no Upload, files are taken as where it has
+    "a file part anywhere": [  # where the type has no Upload, files are taken as if it had one
         (FORMS, "self._limits.upload if self._uploads else self._limits.body", "self._limits.upload"),
         (
             FORMS,
@@ -165,7 +166,7 @@ SECOND: dict[str, list[tuple[str, str, str]]] = {
             "",
         ),
     ],
-    "a file input with nothing chosen": [  # is an empty Upload
+    "a file input with nothing chosen": [  # becomes an empty Upload
         (
             FORMS,
             "            if not segment.filename and not segment.size:\n                return",

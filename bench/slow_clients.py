@@ -1,6 +1,7 @@
-"""Ten thousand slow clients of each kind at one worker, while others are served: bytes a connection, others' p99, ends.
+"""Ten thousand slow clients of each kind at one worker that also serves others: bytes for each connection, the others'
+p99, and how many were ended.
 
-`python -m bench.slow_clients [COUNT] [KIND…]`; needs as many open files as COUNT in each of two processes.
+`python -m bench.slow_clients [COUNT] [KIND…]`; each of two processes needs COUNT open files.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ LARGE_GET = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n"
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
 POST = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
 PATIENCE = 15.0  # seconds that the application waits for a body
-# what is sent first, then again and again
+# what is sent first, and what is sent again and again
 KINDS: dict[str, tuple[bytes, bytes]] = {
     "silent": (b"", b""),
     "idle": (GET, b""),
@@ -58,7 +59,7 @@ async def serve(listening: Any) -> None:
 
 
 class Slow(asyncio.Protocol):
-    """One client; `ended` counts those that the server has ended."""
+    """One client. `ended` counts the clients that the server has ended."""
 
     ended = 0
     read = 0
@@ -71,7 +72,7 @@ class Slow(asyncio.Protocol):
         self.transport = transport
         transport.write(self.first)
         if not self.reads:
-            asyncio.get_running_loop().call_soon(transport.pause_reading)  # uvloop begins to read behind this
+            asyncio.get_running_loop().call_soon(transport.pause_reading)  # uvloop begins to read after this call
         if self.more:
             asyncio.get_running_loop().call_later(1, self.go_on)
 
@@ -85,7 +86,7 @@ class Slow(asyncio.Protocol):
 
 
 async def ask(port: int, took: list[float]) -> None:
-    """One of the others, a hundred times a second, on a connection kept."""
+    """One of the other clients: asks a hundred times a second, on a kept connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while True:
         began = time.perf_counter()
@@ -117,14 +118,14 @@ async def measure(kind: str, port: int, server: psutil.Process, count: int) -> N
     asking.cancel()
     while Slow.ended < count and time.monotonic() - began < 120:
         await asyncio.sleep(0.25)
-        if "never" in kind and server.num_fds() < 100:  # who doesn't read doesn't see its end
+        if "never" in kind and server.num_fds() < 100:  # a client that doesn't read doesn't see its connection end
             Slow.ended = count
     print(f"{kind:22} {held:8,.0f} bytes each   p99 of others {percentile(took)} (alone {percentile(alone)})   "
           f"ended {Slow.ended:,} of {count:,} in {time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
 
 
 def run(kind: str, count: int) -> None:
-    """With a server of its own."""
+    """Measure one kind, with a server of its own."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
     if (child := os.fork()) == 0:
         uvloop.run(serve(listening))
@@ -143,6 +144,6 @@ if __name__ == "__main__":
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         run(kinds[0], int(count))
-    else:  # each in processes of its own, whose memory tells of nothing else
+    else:  # each kind in processes of its own, so that their memory shows nothing else
         for kind in kinds or KINDS:
             subprocess.run([sys.executable, "-m", "bench.slow_clients", count, kind], check=True)

@@ -1,10 +1,10 @@
-"""How many small files a second come to who has a session: ours, PocketBase's and Express's, on one core.
+"""How many small files a second a client with a session gets: from ours, PocketBase and Express, on one core.
 
 `python bench/small_files.py [--rounds N] [--seconds N]`
 
-Laws: 200 different files of 4 KB, asked for in turn; each contestant first gives every byte of each, and nothing to
-strangers. All run at once, and are measured in turn; the figure is the median. Servers have core 0, wrk and redis core
-1.
+Laws: 200 different files of 4 KB, requested in turn. Each contestant is first shown to send every byte of each, and
+nothing to strangers. All run at once, and are measured in turn; the figure is the median. Servers have core 0, wrk and
+redis core 1.
 """
 
 import random
@@ -45,12 +45,12 @@ WARM_UP = 1  # seconds
 
 @dataclass(frozen=True)
 class Cabinet:
-    """A server that has the files: a path for each, and the headers that say who asks."""
+    """A server that has the files: a path for each, and the headers that identify the user."""
 
     base: str
     identity: dict[str, str]
     paths: dict[str, str]  # by name
-    strangers: dict[str, str]  # what they could ask for: paths by name, without what says who asks
+    strangers: dict[str, str]  # what strangers could ask for: paths by name, without what identifies the user
 
 
 def backlore(ground: Ground) -> Cabinet:
@@ -63,7 +63,7 @@ def backlore(ground: Ground) -> Cabinet:
 
 
 def express(ground: Ground) -> Cabinet:
-    """Express 5: the session read and renewed and the user read in redis, `send` from a folder of the user's."""
+    """Express 5: session read and renewed, user read in redis, `send` from a folder of that user."""
     install_node_packages()
     folder = ground.folder / "files"
     peer = with_signup(ground, lambda port: ["node", PEERS / "express" / "files.js"], FILES=str(folder))
@@ -76,7 +76,7 @@ def express(ground: Ground) -> Cabinet:
 
 
 def pocketbase(ground: Ground) -> Cabinet:
-    """PocketBase: a protected file of a record that its owner may view, by a file token in the query."""
+    """PocketBase: a protected file of a record that its owner may view, with a file token in the query."""
     port, data = free_port(), ground.folder / "data"
     binary = script("pocketbase")
     subprocess.run([binary, "superuser", "upsert", EMAIL, PASSWORD, "--dir", data], check=True, capture_output=True)
@@ -125,7 +125,7 @@ def prove(cabinet: Cabinet) -> None:
 
 
 def measure(cabinet: Cabinet, folder: Path, seconds: int) -> Figures:
-    """One measurement of one contestant."""
+    """Measure one contestant once."""
     list_of_paths = folder / "paths"
     list_of_paths.write_text("\n".join(cabinet.paths.values()) + "\n")
     shot = Shot("GET", cabinet.base, cabinet.identity)
@@ -134,7 +134,7 @@ def measure(cabinet: Cabinet, folder: Path, seconds: int) -> Figures:
 
 
 def table_of(results: dict[str, list[Figures]]) -> Table:
-    """Medians, and how many times as fast as each peer we are."""
+    """Medians, and how many times faster we are than each peer."""
     table = Table(title="\nfiles of 4 KB, with a session", title_justify="left", title_style="bold")
     table.add_column("contestant")
     for heading in ("files/s", "p50 ms", "p99 ms", "least", "most", "core 0", "core 1", "ours / it"):

@@ -1,12 +1,12 @@
-"""Whether a worker goes on answering by a session that it remembers, after its end was acknowledged, or a change of
-its user.
+"""Whether a worker still answers from a session that it remembers after the session's end, or a change of its user, was
+acknowledged.
 
 `python bench/stale.py [--count N] [--http N] [--seconds S] [--kills N] [--commands N] [--lanes N] [--only …]`
 
-Laws: both workers have answered by the session right before, or are just asking redis for it while the act is done;
-both are asked at once after the act, on connections that are open. A third process, or a route, does the act. What
-changes nothing that a client could see is made seen: right before, a hand writes another address into redis, which a
-worker that asks again shows. A writer that is killed has acknowledged what it has told.
+Laws: right before the act, both workers have answered by the session, or they are just asking redis for it while the
+act is done. After the act both are asked at once, on open connections. A third process, or a route, does the act. An
+act that changes nothing that a client could see is made visible: right before it, another address is written into redis
+by hand, and a worker that asks again shows it. A writer that is killed has acknowledged what it has printed.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from backlore.services.identity.users import user_key
 from backlore.tools.testing.server import OwnServer, descendants
 
 MEMORY = 5.0  # seconds for which a worker may remember
-LATE = 1.0  # more, for a machine that comes late
+LATE = 1.0  # seconds more, for a machine that is late
 CONFIG = (
     'CONFIG = {"name": "stale", "workers": 2, "redis_timeout": 20, "rates": dict.fromkeys(%r.split(), (10**6, 60))}\n'
 )
@@ -89,7 +89,7 @@ def is_right(reply: Reply, seen: tuple[str, bool] | None) -> bool:
 
 
 async def prepare(world: World, person: Person) -> None:
-    """Two sessions that both workers remember; a user who was disabled is no more."""
+    """Give the person two sessions that both workers remember. A disabled user is enabled again."""
     await world.app.redis.hdel(user_key(person.id), "state")
     new = [name for name in ("mine", "other") if not getattr(person, name)]
     for name in new:
@@ -100,10 +100,10 @@ async def prepare(world: World, person: Person) -> None:
 
 
 async def try_once(world: World, person: Person, act: Act, races: bool, counted: Counter[str]) -> None:
-    """One act, and what both workers answer after it."""
+    """Do one act, and count what both workers answer after it."""
     sessions, early = (person.mine, person.other), list[asyncio.Future[Reply]]()
     old = (person.email, person.flag)
-    if races:  # nobody remembers; all ask at this moment
+    if races:  # no worker remembers; all ask at this moment
         world.users.stamps.renew(person.id)
         doing = asyncio.ensure_future(act(world, person))
         for _ in range(random.randrange(6)):
@@ -116,7 +116,7 @@ async def try_once(world: World, person: Person, act: Act, races: bool, counted:
     later = [(seen, await reply) for seen, reply in asked]
     before = [await reply for reply in early]
     person.mine, person.other = ("" if right.get(each, "") is None else each for each in sessions)
-    # only now: an await between reading a count and writing it would lose those of other lanes
+    # only now: an await between reading a count and writing it would lose the counts of other lanes
     counted["asked"] += len(later)
     counted["stale"] += sum(not is_right(reply, seen) for seen, reply in later)
     counted["before"] += sum(is_right(reply, old) for reply in before)
@@ -127,7 +127,7 @@ async def try_once(world: World, person: Person, act: Act, races: bool, counted:
 async def count_acts(
     world: World, act: Act, number: int, seconds: float, lanes: int, tell: Callable[[int], None]
 ) -> Counter[str]:
-    """Do it until the workers were asked so many times."""
+    """Repeat an act until the workers were asked `number` times, or for `seconds`."""
     counted, until = Counter[str](), time.monotonic() + seconds
 
     async def lane() -> None:
@@ -147,7 +147,7 @@ async def count_acts(
 
 
 async def look_after_kill(world: World, acknowledged: set[str], others: set[str], killed: float) -> Counter[str]:
-    """What workers answer of sessions whose end was acknowledged, and of those whose end was not, but has happened."""
+    """What workers answer for sessions whose end was acknowledged, and for those that ended without acknowledgement."""
     counted: Counter[str] = Counter(kills=1, acknowledged=len(acknowledged))
     wires = [each[0] for each in world.wires.values()]
     gone = {each for each in others if not await world.app.redis.exists(session_key(each))}
@@ -169,7 +169,7 @@ async def look_after_kill(world: World, acknowledged: set[str], others: set[str]
 
 
 async def kill_writer(world: World, words: list[str], sessions: int) -> Counter[str]:
-    """A process that ends sessions which both workers remember is killed at some moment."""
+    """A process that ends sessions is killed at some moment; both workers remember the sessions."""
     writer = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WRITER, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -179,7 +179,7 @@ async def kill_writer(world: World, words: list[str], sessions: int) -> Counter[
     await asyncio.gather(*(world.probe(s, wires[0]) for s in begun for wires in world.wires.values()))
     writer.stdin.write("".join(f"{user} {session}\n" for session, user in begun.items()).encode())
     writer.stdin.close()
-    told = [await writer.stdout.readline()]  # it is at work
+    told = [await writer.stdout.readline()]  # the writer is at work
     await asyncio.sleep(random.random() * sessions / 4000)
     with contextlib.suppress(ProcessLookupError):
         writer.kill()
@@ -191,7 +191,7 @@ async def kill_writer(world: World, words: list[str], sessions: int) -> Counter[
 
 
 async def kill_worker(world: World, sessions: int) -> Counter[str]:
-    """A worker at which all log out is killed at some moment; the other one, and its successor, are asked."""
+    """All users log out at one worker, which is killed at some moment. The other one and its successor are asked."""
     people = [await world.person() for _ in range(sessions)]
     begun = {await world.begin(each): each.id for each in people}
     await asyncio.gather(*(world.probe(s, wires[0]) for s in begun for wires in world.wires.values()))
@@ -212,7 +212,7 @@ async def kill_worker(world: World, sessions: int) -> Counter[str]:
 
 
 async def run_commands(world: World, words: list[str], number: int) -> Counter[str]:
-    """`backlore user …`, as somebody types it."""
+    """`backlore user …`, as an operator types it."""
 
     def by_command(*command: str, flag: bool = False, ends: bool = False) -> Act:
         async def act(world: World, person: Person) -> Right:

@@ -1,6 +1,6 @@
-"""The acts of stale.py: each ends sessions or changes a user, by the application's services or by its routes.
+"""The acts of stale.py: each ends sessions or changes a user, through the application's services or its routes.
 
-An act takes a person, and gives what is right to be seen of sessions afterwards.
+An act takes a person, and returns what must be seen of its sessions afterwards.
 """
 
 import asyncio
@@ -28,11 +28,12 @@ from backlore.services.identity.users import Account, Step, user_key
 
 PASSWORDS = ("correct horse battery", "staple horse battery")
 Reply = tuple[int, Any]
-Right = dict[str, tuple[str, bool] | None]  # of each session: address and flag that are seen, or that it has ended
+# by session: the address and the flag that must be seen, or None if it has ended
+Right = dict[str, tuple[str, bool] | None]
 
 
 class Wire(asyncio.Protocol):
-    """A connection: many requests under way, answered in their order."""
+    """A connection with many requests in flight, which are answered in order."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[Reply]] = deque()
@@ -47,7 +48,7 @@ class Wire(asyncio.Protocol):
                 each.set_exception(ConnectionError("the worker has gone"))
 
     def ask(self, path: str, cookie: str = "", body: Any = None, csrf: str = "") -> asyncio.Future[Reply]:
-        """A GET, or a POST of a body."""
+        """Send a GET, or a POST if there is a body."""
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\n"
         if body is not None:
@@ -78,7 +79,7 @@ class Wire(asyncio.Protocol):
 
 
 class Person:
-    """A user with two sessions, of which acts are done by the first."""
+    """A user with two sessions. The first one does the acts."""
 
     def __init__(self, id: str, email: str):
         self.id = id
@@ -99,8 +100,8 @@ class World:
         self.identity = app.identity
         self.users = app.identity.users
         self.sessions = app.identity.sessions
-        self.wires: dict[int, tuple[Wire, Wire]] = {}  # of each worker: one to ask, one to ask at the same time
-        self.boss = ""  # a session of an admin's
+        self.wires: dict[int, tuple[Wire, Wire]] = {}  # by worker: one wire to ask, one to ask at the same time
+        self.boss = ""  # an admin's session
         self._port = port
         self._numbers = count(time.time_ns())
         hasher = PasswordHasher(1, 8, 1)
@@ -111,7 +112,7 @@ class World:
         pass
 
     async def connect(self) -> None:
-        """Two wires to each of two workers."""
+        """Open two wires to each of two workers."""
         for wires in self.wires.values():
             for wire in wires:
                 wire.close()
@@ -143,7 +144,7 @@ class World:
         return session
 
     async def by_hand(self, person: Person) -> tuple[str, bool]:
-        """Another address, of which no worker is told; what is seen then."""
+        """Change the address without telling a worker. Returns what must be seen then."""
         person.email = self.address()
         await self.app.redis.hset(user_key(person.id), "email", person.email)
         return person.email, person.flag
@@ -155,7 +156,7 @@ class World:
         return self.sessions.keeper.cookie.give(session)[1].partition(";")[0]
 
     async def post(self, session: str, path: str, body: Any) -> Any:
-        """By any of the workers. It is acknowledged."""
+        """Send a POST to any of the workers. It must be acknowledged."""
         wire = random.choice(list(self.wires.values()))[0]
         status, answer = await wire.ask(path, self.cookie(session), body, self.sessions.keeper.token_of(session))
         assert status == 200, (path, status, answer)
@@ -284,7 +285,7 @@ class World:
         return p.both((p.email, p.flag))
 
     async def http_totp(self, p: Person) -> Right:
-        """On and off by turns."""
+        """On and off in turn."""
         seen, password = await self.by_hand(p), PASSWORDS[p.password]
         if (await self.account(p)).totp:
             await self.post(p.mine, "/auth/totp/remove", {"password": password})

@@ -1,9 +1,9 @@
-"""How many authenticated requests a second each contestant serves on one core, in one run, by one client.
+"""How many authenticated requests a second each contestant serves on one core, in one run, with one client.
 
 `python bench/throughput.py [--rounds N] [--seconds N] [--only NAME,NAME]`
 
-Laws: every contestant is proven to do the work before it is measured; the contestants take turns, so that a
-machine that slows down slows all of them; the figure is the median of the rounds.
+Laws: every contestant is proven to do the work before it is measured. The contestants take turns, so that a machine
+that slows down slows all of them. The figure is the median of the rounds.
 """
 
 import re
@@ -53,7 +53,7 @@ Results = dict[tuple[str, str], list[Figures]]  # by name and work
 
 
 def measure_contestant(name: str, seconds: int, results: Results) -> None:
-    """One round of one contestant: started, proven, both works measured, ended."""
+    """One round of one contestant: start it, prove it, measure both requests, end it."""
     with Ground() as ground:
         contestant = CONTESTANTS[name](ground)
         prove(contestant)
@@ -77,7 +77,7 @@ def _measure(shot: Shot, seconds: int) -> Figures:
 
 
 def _redis_benchmark(path: str, requests: int = 300_000) -> Figures:
-    """redis on its core, its own benchmark on the server's: what a client could have of it at most."""
+    """redis on its core, its own benchmark on the server's core: the most that a client could get from redis."""
     tool = ["taskset", "-c", str(SERVER_CORE), "redis-benchmark", "-s", path, "-P", "1", "-t", "get"]
     load = ["-c", str(CONNECTIONS), "-n", str(requests), "--csv"]
     run = subprocess.run([*tool, *load], capture_output=True, text=True, check=True)
@@ -93,7 +93,7 @@ def middle(rounds: Iterable[Figures]) -> Figures:
 
 
 def table_of(work: str, results: Results) -> Table:
-    """Rows of medians, and how many times as fast we are as each peer."""
+    """Rows of medians, and how many times faster we are than each peer."""
     table = Table(title=f"\n{WORKS[work]}", title_justify="left", title_style="bold")
     table.add_column("contestant")
     for heading in ("req/s", "p50 ms", "p99 ms", "least", "most", "core 0", "core 1", "CPU µs", "ours / it"):
@@ -117,7 +117,7 @@ def table_of(work: str, results: Results) -> Table:
 
 
 def table_of_limits(results: Results) -> Table:
-    """What no server on this ground could pass."""
+    """What no server on this ground can exceed."""
     table = Table(title="\nlimits", title_justify="left", title_style="bold")
     table.add_column("what")
     for heading in ("req/s", "p50 ms", "p99 ms"):
@@ -130,7 +130,7 @@ def table_of_limits(results: Results) -> Table:
 
 
 def tables_of(results: Results) -> list[Table]:
-    """Those that have a row."""
+    """The tables that have a row."""
     tables = [*(table_of(work, results) for work in WORKS), table_of_limits(results)]
     return [table for table in tables if table.rows]
 

@@ -1,11 +1,12 @@
-"""How long an upload of 100 MB takes beside `cat` into a file with fsync on the same disk; and 1 GB in constant memory.
+"""How long an upload of 100 MB takes, beside `cat` into a file with fsync on the same disk; and 1 GB in constant
+memory.
 
 `python bench/upload.py [--rounds N] [--large BYTES]`
 
-Laws: an upload is over when the reply has come, which says that the file is fsynced, and what it says is compared with
-the SHA-256 of what was sent; every upload has other bytes. Both take turns and write to the same folder's disk; what
-was written is deleted, and the disk left to calm down, before the next. Nothing is bound to a core: both have the whole
-machine, ours with the client, which sends from a file in memory by sendfile.
+Laws: an upload is over when its reply has come, which says that the file is fsynced. The hash in the reply is compared
+with the SHA-256 of what was sent; every upload has different bytes. Both take turns and write to the same disk. What
+was written is deleted, and the disk rests, before the next. Nothing is bound to a core: both have the whole machine,
+ours together with the client, which sends from a file in memory by sendfile.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from memory import Watch
 from rich.table import Table
 
 SIZE = 100_000_000  # bytes
-PIECE = 1 << 20  # bytes that are sent at once where there is no file
+PIECE = 1 << 20  # bytes that are sent at once when there is no file
 REST = 1.0  # seconds between two measurements, for the disk
 BOUNDARY = "----bench"
 HEAD = (
@@ -39,7 +40,7 @@ TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 def send(filing: Filing, name: str, size: int, pieces: Iterable[Path | bytes]) -> tuple[dict, float]:
-    """Upload what the pieces make; the file as the reply says it, and the seconds it took."""
+    """Upload what the pieces make. Returns the file as the reply describes it, and the seconds it took."""
     parts, head = urlsplit(filing.base), (HEAD % name).encode()
     lines = [
         "POST /files HTTP/1.1",
@@ -94,7 +95,7 @@ def by_cat(source: Path, target: Path) -> float:
 
 
 def upload_large(filing: Filing, size: int) -> tuple[float, Watch]:
-    """Upload so many bytes while the worker's memory is looked at; the seconds, and what was seen."""
+    """Upload `size` bytes while the worker's memory is measured. Returns the seconds, and the measurements."""
     piece = random.Random(0).randbytes(PIECE)
     hash = hashlib.sha256()
     for _ in range(size // PIECE):
@@ -108,7 +109,7 @@ def upload_large(filing: Filing, size: int) -> tuple[float, Watch]:
 
 
 def table_of(results: dict[str, list[float]]) -> Table:
-    """Medians, and how many times as long as cat."""
+    """Medians, and how many times longer than cat."""
     table = Table(title=f"\nupload of {SIZE:,} bytes", title_justify="left", title_style="bold")
     table.add_column("by")
     for heading in ("ms", "least", "most", "MB/s", "it / cat"):
@@ -145,7 +146,7 @@ def main(rounds: int, large: int) -> None:
             ):
                 time.sleep(REST)
                 took = measure()
-                if number:  # the first is to warm up
+                if number:  # the first round is a warm-up
                     results[name].append(took)
         took, watch = upload_large(filing, large)
     console = console_for_tables()

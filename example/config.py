@@ -1,4 +1,4 @@
-"""Shoebox's configuration. All keys are in Backlore's README; split one by environment as shown at `address`."""
+"""Shoebox's configuration. docs/configuration.md of Backlore lists all keys; `address` shows a split by environment."""
 
 from backlore import ENV
 

@@ -1,10 +1,10 @@
-"""The darkroom: a process apart that looks at pictures and makes their thumbnails, one after another.
+"""The darkroom: a process of its own that looks at pictures and makes their thumbnails, one after another.
 
     {"picture": PATH, "thumb": PATH}   →   {"width": int, "height": int}  or  {"why": SENTENCE}  or  {"errno": int}
 
-A line of JSON each. Laws: what it is given comes from strangers, so it has bounds of its own and knows few formats; the
-header decides first, and what is too large is never unpacked; of many frames only the first is. What it dies of is the
-picture's fault: `thumbs.py` says so, and starts another.
+Requests and replies are JSON, one a line. Laws: its input comes from strangers, so it has resource limits of its own
+and knows few formats. It reads the header first, and never unpacks a picture that is too large. Of many frames it
+unpacks only the first. If it dies, the picture is to blame: `thumbs.py` says so, and starts another.
 """
 
 import json
@@ -16,14 +16,14 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP")  # that browsers show
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP")  # all shown by browsers
 PIXELS = 64_000_000
 FRAMES = 1000
-SIDE = 320  # pixels of a thumbnail, at most
+SIDE = 320  # pixels: the longest side of a thumbnail
 MEMORY = 1536 << 20  # bytes of address space
-SECONDS = 8  # of a processor, for one picture
+SECONDS = 8  # CPU seconds for one picture
 ORIENTATION = 0x0112  # in EXIF
-TURNED = (5, 6, 7, 8)  # of its values: width is height
+TURNED = (5, 6, 7, 8)  # its values for which width and height are swapped
 
 NONE = f"It can't be read as a picture that browsers show: {', '.join(FORMATS)}."
 TOO_LARGE = f"It has more than {PIXELS // 1_000_000} million pixels."
@@ -36,11 +36,11 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 class Refused(Exception):
-    """The sentence that says why."""
+    """The picture is refused. The text is a sentence that says why."""
 
 
 def develop(picture: str) -> tuple[int, int, Image.Image]:
-    """Width and height as it is shown, and the thumbnail. Raises Refused."""
+    """Width and height of the picture as it is shown, and its thumbnail. Raises Refused."""
     try:
         with Image.open(picture, formats=FORMATS) as image:
             if getattr(image, "is_animated", False) and getattr(image, "n_frames", 1) > FRAMES:
@@ -57,14 +57,14 @@ def develop(picture: str) -> tuple[int, int, Image.Image]:
         raise Refused(TOO_MUCH) from None
     except Refused:
         raise
-    except Exception:  # of a stranger's bytes a decoder may raise anything
+    except Exception:  # a decoder may raise anything for a stranger's bytes
         raise Refused(BROKEN) from None
 
 
 def shrink(image: Image.Image) -> Image.Image:
-    """The first frame as a small picture that stands upright, without all that was said of it."""
+    """The first frame as a small upright picture, without any metadata."""
     image.seek(0)
-    image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is unpacked small at once
+    image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is decoded at a smaller size
     image.load()
     has_alpha = image.has_transparency_data
     whole = image if image.mode in ("RGB", "RGBA", "L") else image.convert("RGBA" if has_alpha else "RGB")
@@ -75,7 +75,7 @@ def shrink(image: Image.Image) -> Image.Image:
 
 
 def save(thumb: Image.Image, path: str) -> None:
-    """Write it so that nobody sees it half. Raises OSError."""
+    """Write it so that nobody sees half of it. Raises OSError."""
     part = f"{path}.{os.getpid()}"
     try:
         thumb.save(part, "WEBP", quality=80, exif=b"", icc_profile=b"", xmp=b"")
@@ -87,7 +87,7 @@ def save(thumb: Image.Image, path: str) -> None:
 
 
 def answer(asked: dict[str, str]) -> dict[str, Any]:
-    """What is said to one line."""
+    """The reply to one request."""
     try:
         width, height, thumb = develop(asked["picture"])
     except Refused as refused:
@@ -100,15 +100,15 @@ def answer(asked: dict[str, str]) -> dict[str, Any]:
 
 
 def allow_seconds() -> None:
-    """For the next picture. Whoever goes beyond is ended by the system."""
+    """Allow CPU time for the next picture. The system kills the process when it uses more."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + SECONDS, hard))
 
 
 def main() -> None:
-    """Until nobody asks any more."""
-    os.nice(10)  # those who wait for other things come first
+    """Answer requests until standard input ends."""
+    os.nice(10)  # other processes come first
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:

@@ -1,15 +1,16 @@
-"""Pictures: files of users, with a look and tags of their own.
+"""Pictures: users' files, with dimensions and tags.
 
 picture:{k3f}…:ID     hash        name, number, width, height, tags (JSON), kept ("1" once its file was there)
-gallery:{k3f}…        sorted set  id → number of the user's pictures, in the order of their coming
-gallery:{k3f}…:TAG    sorted set  the same of those with the tag
+gallery:{k3f}…        sorted set  id → number of the user's pictures, in the order in which they came
+gallery:{k3f}…:TAG    sorted set  the same for pictures with the tag
 marks:{k3f}…          set         tags that the user has ever given to pictures
-binned:{k3f}…         sorted set  id → when what is kept of it ends (seconds): of pictures that are not there
+binned:{k3f}…         sorted set  id → when the key of a picture that is not there expires (seconds)
 lastpicture:{k3f}…    string      the last number given
 
-Laws: whether a picture is there, its name, size and time are for Backlore's catalog of files to say, whose id is the
-picture's; what stands here is looked at beside it. So it is written before the file is kept, and brought to what the
-catalog says after it changed: cut anywhere, nothing is shown that is not there, and what is there can be seen.
+Laws: Backlore's catalog of files decides whether a picture is there, and what its name, size and time are. A picture
+has the id of its file. What is kept here is only read together with the catalog. So it is written before the file is
+kept, and is brought in line with the catalog after the catalog has changed. If the process dies anywhere in between,
+nothing is shown that is not there, and everything that is there can be seen.
 """
 
 import re
@@ -29,7 +30,7 @@ Tag = Annotated[str, length(1, 30), matching(r"[^\s\x00-\x1f\x7f-\x9f\ufeff,]+",
 PictureId = Annotated[str, matching("[0-9a-f]{32}", "the id of a picture")]
 Limit = Annotated[int, between(1, 100)]
 DAY = 86400  # seconds
-FOR_EVER = ("cache-control", "private, max-age=31536000, immutable")  # an id has one picture
+FOR_EVER = ("cache-control", "private, max-age=31536000, immutable")  # the picture of an id never changes
 
 
 class NewPicture(Payload):
@@ -60,7 +61,8 @@ class Pictures:
         self.redis = app.redis
         self.files = app.files
         self.thumbs = Thumbs(app.settings.data / "thumbs")
-        self.kept = int(app.settings.config.files.trash) + DAY  # seconds, of what was deleted: longer than the trash
+        # seconds that the key of a deleted picture is kept: longer than the trash
+        self.kept = int(app.settings.config.files.trash) + DAY
         app.web.on_stop.append(self.thumbs.close)
         app.identity.on_destroy.append(self.erase_all)
 
@@ -91,7 +93,7 @@ class Pictures:
         return reply(409, error="exists")
 
     async def list_pictures(self, request: Request, query: Gallery):
-        """The newest pictures, with a tag; `before` leads to the next page.
+        """The newest pictures, all or those with a tag; `before` leads to the next page.
 
         200 {"pictures": [{id, name, size, width, height, tags, created}], "before": int}.
         """
@@ -107,7 +109,7 @@ class Pictures:
         for id, look in zip(ids, looks, strict=True):
             if not look:
                 await self.redis.zrem(place, id)
-            elif bool(look["kept"]) != (id in files):  # it was cut in the middle, or changed as a file
+            elif bool(look["kept"]) != (id in files):  # a change was interrupted, or it was changed as a file
                 await self._settle(user, id)
             if look and id in files:
                 shown.append(show(files[id], look))
@@ -125,7 +127,7 @@ class Pictures:
         return reply(200, {"tags": [{"tag": t, "count": n} for t, n in zip(tags, counts, strict=True) if n]})
 
     async def list_bin(self, request: Request, query: Bin):
-        """The pictures that were last deleted, and when; `before` leads to the next page. POST /files/erase ends them.
+        """The last deleted pictures, and when; `before` leads to the next page. POST /files/erase erases them.
 
         200 {"pictures": [{id, name, size, width, height, tags, created, deleted}], "before": int}.
         """
@@ -145,7 +147,7 @@ class Pictures:
         return await self.app.send_file(request, file) if file else reply(404, error="picture")
 
     async def read_thumb(self, request: Request, id: PictureId):
-        """A small WebP of it, also while it is in the trash. 200 image/webp; 304; 404 `picture`; 503."""
+        """A small WebP of the picture, even while it is in the trash. 200 image/webp; 304; 404 `picture`; 503."""
         user = request.user.id
         file = await self._find(user, id) or await self.files.catalog.find_dead(user, id)
         if file is None:
@@ -156,30 +158,30 @@ class Pictures:
         try:
             thumb = await self.thumbs.get(user, file.hash, lambda: self.files.read(user, file))
             return reply(200, thumb, headers=headers)
-        except NoPicture:  # it was one when it came: the machine has too much to do
+        except NoPicture:  # it was one when it came: the machine is overloaded
             return reply(503, error="unavailable", headers=[("retry-after", "5")])
 
     async def mark_picture(self, request: Request, id: PictureId, body: Marks):
-        """Replace its tags. 200 {}; 404 `picture`."""
+        """Replace the picture's tags. 200 {}; 404 `picture`."""
         found = await self._settle(request.user.id, id, list(dict.fromkeys(body.tags)))
         return reply(200) if found else reply(404, error="picture")
 
     async def delete_picture(self, request: Request, id: PictureId):
-        """Into the trash. 200 {}; 404 `picture`."""
+        """Move the picture to the trash. 200 {}; 404 `picture`."""
         user = request.user.id
         file = await self._find(user, id)
         if file is None:
             return reply(404, error="picture")
         try:
             await self.files.delete(user, file.name, id)
-        except (NoFile, Changed):  # somebody else was faster
+        except (NoFile, Changed):  # another request was faster
             return reply(404, error="picture")
         finally:
             await self._settle(user, id)
         return reply(200)
 
     async def undelete_picture(self, request: Request, id: PictureId):
-        """Out of the trash, under another name if its own is taken. 200 {}; 404 `picture`; 409 `exists`."""
+        """Take it out of the trash, under another name if its own is taken. 200 {}; 404 `picture`; 409 `exists`."""
         user = request.user.id
         (look,) = await self._looks(user, [id])
         try:
@@ -197,7 +199,7 @@ class Pictures:
         return reply(409, error="exists") if look else reply(404, error="picture")
 
     async def erase_all(self, user: str) -> None:
-        """Erase all that is kept of a user whose account is destroyed; the files are Backlore's to erase."""
+        """Erase all that is kept of a user whose account is destroyed. Backlore erases the files."""
         ids = [*await self.redis.zrange(gallery(user), 0, -1), *await self.redis.zrange(key("binned", user), 0, -1)]
         tags = await self.redis.smembers(key("marks", user))
         names = [key("picture", user, id) for id in ids] + [gallery(user, tag) for tag in tags]
@@ -205,7 +207,7 @@ class Pictures:
         await self.redis.delete(*names, gallery(user), *(key(kind, user) for kind in kinds))
 
     async def _looks(self, user: str, ids: list[str]) -> list[dict[str, str]]:
-        """What is kept of pictures; of those that are not known, nothing."""
+        """What is kept of these pictures; empty for an unknown id."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for id in ids:
                 pipe.hgetall(key("picture", user, id))
@@ -221,16 +223,16 @@ class Pictures:
         return found[0] if found and found[0].id == id else None
 
     async def _enter(self, user: str, id: str, look: dict[str, Any]) -> None:
-        """Write down a picture before its file is there, not yet its tags; should it never be, this ends by itself."""
+        """Write a picture down before its file is there, without its tags. It expires if the file never comes."""
         async with self.redis.pipeline() as pipe:
             pipe.hset(key("picture", user, id), mapping=look | {"kept": ""}).expire(key("picture", user, id), self.kept)
             pipe.zadd(gallery(user), {id: look["number"]})
             await pipe.execute()
 
     async def _settle(self, user: str, id: str, tags: list[str] | None = None) -> bool:
-        """Bring what is kept of a picture to what the catalog says, and give it these tags; whether it is there.
+        """Bring a picture in line with the catalog, and give it these tags. Returns whether its file is there.
 
-        Two at once would leave the indexes wrong: the second starts anew.
+        Two at once would leave wrong indexes, so the second one starts anew.
         """
         async with self.redis.pipeline() as pipe:
             while True:
@@ -240,7 +242,7 @@ class Pictures:
                     if not look:
                         return False
                     is_there = await self._file(user, id, look["name"]) is not None
-                    now, _ = await pipe.time()  # redis' clock: those of the nodes differ
+                    now, _ = await pipe.time()  # redis' clock, because the nodes' clocks differ
                     pipe.multi()
                     self._index(pipe, user, id, look, tags if is_there else None, is_there, now)
                     await pipe.execute()
@@ -277,7 +279,7 @@ def gallery(user: str, tag: str | None = "") -> str:
 
 
 def names_for(name: str, number: int | str) -> Iterator[str]:
-    """The names that a picture may get: its own, without folders, or with a number that no other has."""
+    """The names that a picture may get: its own without folders, then one with a number that no other picture has."""
     own = re.split(r"[/\\]", name)[-1] or "picture"
     yield own
     path = PurePosixPath(own)

@@ -1,6 +1,6 @@
 """Shoebox: pictures and notes with tags, each user's own. The table at the end is the whole application.
 
-Pictures are in pictures.py; what is kept of notes:
+Pictures are in pictures.py. The keys of notes:
 
 note:{k3f}…:ID      hash        text, tags (JSON), created, changed (seconds)
 notes:{k3f}…        sorted set  ids of the user's notes
@@ -50,7 +50,7 @@ async def list_notes(request: Request, query: Search):
     user = request.user.id
     index = key("tagged", user, query.tag) if query.tag else key("notes", user)
     shown, before = [], query.before
-    while len(shown) <= query.limit:  # until they are enough: some may be deleted between the two commands
+    while len(shown) <= query.limit:  # until there are enough: some may be deleted between the two commands
         found = await redis.zrevrangebyscore(index, f"({before}", "-inf", start=0, num=query.limit + 1)
         async with redis.pipeline(transaction=False) as pipe:
             for id in found:
@@ -91,7 +91,7 @@ async def list_tags(request: Request):
 
 
 async def change(user: str, id: int, note: Note | None):
-    """Replace or delete a note. Two changes at once would leave wrong tags: the second starts anew."""
+    """Replace or delete a note. Two changes at once would leave wrong tags, so the second one starts anew."""
     async with redis.pipeline() as pipe:
         while True:
             try:
@@ -107,7 +107,7 @@ async def change(user: str, id: int, note: Note | None):
 
 
 async def save(user: str, id: int, note: Note | None, old_tags: list[str], created: int, pipe: Any = None):
-    """Write the note, or delete it, and its places in the indexes, in one transaction."""
+    """Write or delete the note and its entries in the indexes, in one transaction."""
     pipe = pipe or redis.pipeline()
     for tag in old_tags:
         pipe.zrem(key("tagged", user, tag), id)

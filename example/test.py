@@ -14,7 +14,7 @@ NO_ROUTE = {"error": "route"}
 
 
 def wrong(where: str) -> dict[str, Any]:
-    """The reply to a payload that breaks the route's type there."""
+    """The reply to a payload that breaks the route's type at `where`."""
     return {"error": "payload", "where": where, "why": str}
 
 
@@ -24,7 +24,7 @@ def texts(*expected: str):
 
 
 def png(width: int, height: int, shade: int = 0) -> bytes:
-    """A grey picture; without its pixels, if they were many."""
+    """A grey picture; without pixel data if there would be much of it."""
     parts = b"\x89PNG\r\n\x1a\n"
     pixels = zlib.compress((b"\0" + bytes([shade]) * width) * height) if width * height < 1e6 else b""
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
@@ -34,7 +34,7 @@ def png(width: int, height: int, shade: int = 0) -> bytes:
 
 
 def bring(name: str, content: bytes, *tags: str):
-    """The upload of a picture."""
+    """The request that uploads a picture."""
     return post("/pictures", files={"file": (name, content)}, form={"tags": list(tags)})
 
 

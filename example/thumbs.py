@@ -1,8 +1,8 @@
 """Thumbnails: made by the darkroom, kept in a folder by the hash of the picture's content.
 
-Laws: the folder is a cache, and can be deleted at any time; a thumbnail is made once for all who wait for it; of this
-process one picture is in the darkroom at a time, and users take turns. The darkroom is there from the first picture
-until it was idle for a while, and anew after it died.
+Laws: the folder is a cache and can be deleted at any time. A thumbnail is made once for all requests that wait for it.
+Each server process has at most one picture in the darkroom at a time, and users take turns. The darkroom runs from the
+first picture until it has been idle for a while, and is started again after it died.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from pathlib import Path
 from backlore import Turns
 
 DARKROOM = Path(__file__).with_name("darkroom.py")
-PATIENCE = 20.0  # seconds for one picture, as the clock has it
+PATIENCE = 20.0  # seconds for one picture, by the clock
 IDLE = 60.0  # seconds after which the darkroom ends
-EACH, TOTAL = 100, 400  # pictures that may wait: of a user, of all
+EACH, TOTAL = 100, 400  # pictures that may wait: of one user, of all
 
 Size = tuple[int, int]  # pixels: width, height
 
 
 class NoPicture(Exception):
-    """What was given can't be shown; the text is a sentence for people."""
+    """The file can't be shown as a picture; the text is a sentence for people."""
 
 
 class Thumbs:
@@ -39,20 +39,19 @@ class Thumbs:
         self._making: dict[str, asyncio.Task[Size]] = {}
 
     async def make(self, user: str, picture: Path, hash: str) -> Size:
-        """The size of a user's picture, whose thumbnail is kept then. Raises NoPicture, Busy, OSError."""
+        """Make and keep the thumbnail of a user's picture. Returns its size. Raises NoPicture, Busy, OSError."""
         thumb = self._place(hash)
         thumb.parent.mkdir(parents=True, exist_ok=True)
         return await self._darkroom.develop(user, picture, thumb)
 
     async def get(self, user: str, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> bytes:
-        """The thumbnail, a WebP; `read` brings the picture if it has to be made. Raises NoPicture, Busy, OSError."""
+        """The thumbnail, a WebP. `read` gives the picture if it must be made. Raises NoPicture, Busy, OSError."""
         thumb = self._place(hash)
         if not thumb.exists():
             await self._make_once(user, hash, read)
         return await asyncio.to_thread(thumb.read_bytes)
 
     async def close(self) -> None:
-        """End the darkroom."""
         await self._darkroom.end()
 
     async def _make_once(self, user: str, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> None:
@@ -60,7 +59,7 @@ class Thumbs:
         if task is None:
             task = self._making[hash] = asyncio.create_task(self._make_of(user, hash, read))
             task.add_done_callback(lambda _: self._making.pop(hash, None))
-        await asyncio.shield(task)  # whoever goes away doesn't stop it for the others
+        await asyncio.shield(task)  # a request that is cancelled does not stop it for the others
 
     async def _make_of(self, user: str, hash: str, read: Callable[[], AsyncIterator[bytes]]) -> Size:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +82,7 @@ class Darkroom:
         self._timer: asyncio.TimerHandle | None = None
 
     async def develop(self, user: str, picture: Path, thumb: Path) -> Size:
-        """The size of a picture; its thumbnail is at `thumb` then. Raises NoPicture, Busy, OSError."""
+        """Write the thumbnail of a picture to `thumb`. Returns the picture's size. Raises NoPicture, Busy, OSError."""
         asked = {"picture": str(picture), "thumb": str(thumb)}
         said = await self._turns.run(user, partial(self._say, asked))
         if "why" in said:
@@ -105,7 +104,7 @@ class Darkroom:
     async def _say(self, asked: dict[str, str]) -> dict:
         is_there = self._process is not None and not self._process.stdin.is_closing()
         said = await self._ask(asked) if is_there else None
-        if said is None:  # one that was idle may have been killed
+        if said is None:  # an idle process may have been killed
             await self.end()
             said = await self._ask(asked)
         if said is None:
@@ -113,7 +112,7 @@ class Darkroom:
         return said or {"why": "It takes too much to unpack."}
 
     async def _ask(self, asked: dict[str, str]) -> dict | None:
-        """What the darkroom says; None when it died, or says nothing."""
+        """The darkroom's reply; None when it died or does not answer."""
         process = self._process or await self._start()
         if self._timer:
             self._timer.cancel()
@@ -126,13 +125,13 @@ class Darkroom:
         return json.loads(line) if line else None
 
     def _rest(self) -> None:
-        """Let an idle process end. It is ours no more: nothing can be said to it."""
+        """Let an idle process end. It is given up: nothing more is sent to it."""
         process, self._process = self._process, None
         if process:
             process.stdin.close()
 
     async def _start(self) -> asyncio.subprocess.Process:
-        # a session of its own: a Ctrl-C in the terminal is for the server, whose end is the darkroom's
+        # a session of its own: Ctrl-C in the terminal is for the server, and the darkroom ends with the server
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", DARKROOM),
             stdin=asyncio.subprocess.PIPE,

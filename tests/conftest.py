@@ -27,7 +27,7 @@ from tests.kit.engines import KEPT, Engine, free_port, redis_engine
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
-# Those that take long, the longest first: begun last, all other processes would wait for them. --fast leaves them out.
+# The slow ones, the longest first: if they began last, all other processes would wait for them. --fast leaves them out.
 LONG = """
 breaker vagrant breaker_whole tutorial files_faults files_bucket page pictures_page fileserver_appends files_moves
 ground broken tus_cut fileserver_changes faults lasting security_sessions files_commands new redis_broken faults_starts
@@ -37,8 +37,8 @@ clients tasks openid_lies openid check check_meanwhile check_restore accounts to
 outlived files_clients door_refusals thumbs rows tus_clients tus_steps door_connection asgi lines_http door_laws pauses
 walks dev door_fronts door_limits turns rates tus files_names redis redis_unfit
 """
-LATEST: "deque[Server]" = deque(maxlen=3)  # those that were started last
-# The tests are many users at one address, who sign up and log in all the time.
+LATEST: "deque[Server]" = deque(maxlen=3)  # the servers that were started last
+# In the tests many users at one address sign up and log in all the time.
 MANY_USERS = {"rates": dict.fromkeys(("signup", "login", "login-account", "verify", "recover", "mail"), (10000, 60))}
 
 
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What fails now and then, on a machine of somebody else's, comes with what the servers said."""
+    """Adds what the servers said to the report of a failed test: it may fail only now and then, on another machine."""
     report = yield
     if report.failed:
         report.sections += [(f"the end of what {server.url} said", server.said()[-4000:]) for server in LATEST]
@@ -63,14 +63,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def words_of(process: psutil.Process) -> list[str]:
-    """Its command line; nothing of one that has just ended."""
+    """The command line of a process; empty when it has just ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.cmdline()
     return []
 
 
 def name_of(process: psutil.Process) -> str:
-    """Of its program; nothing of one that has just ended."""
+    """The name of a process's program; empty when it has just ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.name()
     return ""
@@ -92,7 +92,7 @@ class Server:
         self.words = [sys.executable, "-m", "backlore.cli", "run", *str(flags.pop("env", "dev")).split()]
         self.words += ["--app", str(self.folder), "--port", str(self.port), "--data", str(self.data)]
         self.words += ["--workers", str(workers)]
-        self.children = workers + 1  # and the tasks
+        self.children = workers + 1  # and the tasks process
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes]
 
@@ -109,8 +109,8 @@ class Server:
         return self
 
     def _wait_for_all(self) -> None:
-        """It serves when one worker is ready; of the others one may just have been forked, and have no name yet."""
-        until = time.monotonic() + 2  # where one of them can't live, they are never all there
+        """It serves when one worker is ready. Another may just have been forked, and have no name yet."""
+        until = time.monotonic() + 2  # if one of them can't start, they are never all there
         while time.monotonic() < until:
             if sum("backlore.process.worker" in words_of(each) for each in self.family()) >= self.children:
                 break
@@ -120,7 +120,7 @@ class Server:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def key(self) -> str:
-        """What opens the developer's pages."""
+        """The key to the developer's pages."""
         match = re.search(r"/docs\?key=(\w+)\n", self.wait_said("/docs?key="))
         assert match
         return match[1]
@@ -144,7 +144,7 @@ class Server:
         return next(each for each in self.family() if "-server" in name_of(each))
 
     def stop(self) -> int:
-        """End it in order; the exit status. Nothing of it may be left."""
+        """End it in order. Returns the exit status. No process of it may be left."""
         family = self.family()
         if self.process.poll() is None:
             self.process.terminate()
@@ -156,7 +156,7 @@ class Server:
         return status
 
     def kill(self) -> None:
-        """End whatever is left of it, at any cost."""
+        """Kill whatever is left of it, stopped processes too."""
         for each in [*self.family(), psutil.Process(self.process.pid)] if self.process.poll() is None else []:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.send_signal(signal.SIGCONT)
@@ -166,7 +166,7 @@ class Server:
 
 @contextlib.contextmanager
 def developer(server: Server) -> Iterator[httpx.Client]:
-    """A browser that was given the URL which the terminal printed."""
+    """A browser that has opened the URL that the terminal printed."""
     with httpx.Client(base_url=server.url) as client:
         assert client.get("/docs", params={"key": server.key()}).status_code == 303
         yield client
@@ -211,7 +211,7 @@ def engine_cli(server: Server) -> list[str]:
 
 
 def run_in_application(server: Server, call: str) -> str:
-    """Run what a periodic task runs, in a process of its own beside the server; what it said."""
+    """Run what a periodic task runs, in a process of its own beside the server. Returns what it said."""
     program = (
         "import asyncio; from backlore.core.config import Context, enter\n"
         f"enter(Context(folder={str(server.folder)!r}, flags={{'data': {str(server.data)!r}}}))\n"
@@ -223,14 +223,14 @@ def run_in_application(server: Server, call: str) -> str:
 
 
 def mails(server: Server, to: str) -> list[EmailMessage]:
-    """What has been sent to an address so far, oldest first."""
+    """The mails sent to an address so far, oldest first."""
     files = sorted((server.data / "outbox").glob("[!.]*.eml"))
     read = [email.message_from_bytes(file.read_bytes(), policy=email.policy.default) for file in files]
     return [mail for mail in read if mail["to"] == to]
 
 
 def mail_to(server: Server, to: str, number: int = 1) -> str:
-    """The text of the so-manieth mail to an address, once it is there."""
+    """The text of the `number`-th mail to an address, once it is there."""
     until = time.monotonic() + 10
     while len(found := mails(server, to)) < number:
         assert time.monotonic() < until, f"mail {number} to {to} never came"
@@ -241,7 +241,7 @@ def mail_to(server: Server, to: str, number: int = 1) -> str:
 
 
 def wait_until_letters_left(server: Server) -> None:
-    """Until no letter waits: what has not come by then does not come."""
+    """Wait until no letter is left to send: a mail that has not come by then will not come."""
     waiting, until = [*engine_cli(server), "hlen", key("mail", "outletters")], time.monotonic() + 10
     while subprocess.run(waiting, check=True, capture_output=True, text=True).stdout.strip() != "0":
         assert time.monotonic() < until, "letters wait for ever"

@@ -6,7 +6,7 @@ import click
 
 from backlore.core.streams import hold
 
-# Where each verb is: `backlore.cli.MODULE`, and its name there.
+# The module of each verb in `backlore.cli`, and its name there.
 VERBS = {
     "break": ("breaking", "breaking"),
     "check": ("check", "check"),
@@ -23,14 +23,12 @@ VERBS = {
 
 
 class Verbs(click.Group):
-    """The verbs, each imported when it is called: who runs a server carries none of the others."""
+    """The verbs, each imported only when it is called: a process that runs a server carries none of the others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All verbs."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb of a name."""
         if cmd_name not in VERBS:
             return None
         module, name = VERBS[cmd_name]

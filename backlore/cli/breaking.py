@@ -1,4 +1,4 @@
-"""`backlore break`: sends to every route what it should refuse, and what it should take, as everybody."""
+"""`backlore break`: sends every route what it should refuse and what it should accept, as each kind of user."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def breaking(url: str, folder: str, seed: int, seconds: float, admin: str | None
 
 
 def attack(url: str, server: OwnServer | None, *, seed: int, seconds: float, admin: str | None = None) -> Breaker:
-    """One run, said on standard output."""
+    """Run the breaker once and print its report on standard output."""
     wire = Wire(url)
     document = fetch(wire.url)
     breaker = Breaker(
@@ -71,7 +71,7 @@ def attack(url: str, server: OwnServer | None, *, seed: int, seconds: float, adm
 
 
 def fetch(url: str) -> dict[str, Any]:
-    """The document of a server."""
+    """The OpenAPI document of a server. Raises ClickException when it can't be read."""
     try:
         with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as reply:
             document: dict[str, Any] = json.load(reply)
@@ -81,7 +81,7 @@ def fetch(url: str) -> dict[str, Any]:
 
 
 def progress(breaker: Breaker) -> Callable[[str], None]:
-    """A line that tells how far it is, ten times a second."""
+    """A function that shows the progress on one line, at most ten times a second."""
     last = 0.0
 
     def show(route: str) -> None:
@@ -96,7 +96,7 @@ def progress(breaker: Breaker) -> Callable[[str], None]:
 
 
 def tell(breaker: Breaker, seconds: float) -> None:
-    """The findings and the table."""
+    """Print the findings, the table, and what was not tried."""
     for finding in breaker.findings.values():
         click.echo(f"{to_text(breaker.wire.url, finding)}\n")
     table = to_table(breaker)

@@ -55,7 +55,7 @@ def check(context: Context, mend: bool, deep: bool, age: float | None, insist: b
             try:
                 found = await checking.run()
             except (S3Error, Away) as error:
-                raise click.ClickException(f"Who keeps the files does not answer: {error}") from None
+                raise click.ClickException(f"The storage of the files does not answer: {error}") from None
 
     within(context, work)
     assert found is not None
@@ -64,13 +64,13 @@ def check(context: Context, mend: bool, deep: bool, age: float | None, insist: b
 
 
 def one_line(problem: "Problem") -> str:
-    """A problem for people."""
+    """A problem as one line for a terminal."""
     end = " (mended)" if problem.mended else ""
     return f"{problem.kind:<10} {problem.user:<16} {problem.what}: {problem.why}{end}"
 
 
 def summarize(findings: "Findings") -> None:
-    """The table on standard output."""
+    """Print the table of findings, and whether any problem is left, on standard output."""
     from rich.console import Console
     from rich.table import Table
 

@@ -38,7 +38,7 @@ def client(language: str, folder: str, output: Path | None) -> None:
 
 
 def name(route: Route) -> str:
-    """In words: the handler's for a route of the application, the path's for one of ours."""
+    """A method's name: the handler's for a route of the application, the words of the path for one of ours."""
     if not is_ours(route):
         return getattr(route.handler, "__name__", "")
     words = [word for word in route.path.removeprefix("/auth").split("/") if not word.startswith("{")]

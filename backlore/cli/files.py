@@ -1,4 +1,4 @@
-"""`backlore files …`: what users keep, for who sits at the server."""
+"""`backlore files …`: users' files, for an operator at the server's shell."""
 
 import asyncio
 import sys
@@ -73,7 +73,7 @@ def spread(env: str, folder: str, data: str | None, leaving: tuple[str, ...], tr
 
 
 async def _spread(settings: Settings, leaving: tuple[str, ...], trim: bool) -> None:
-    from backlore.clients.disk import Disk  # here, for the master imports this module too and stays small
+    from backlore.clients.disk import Disk  # here: the master imports this module too, and stays small
     from backlore.clients.fileserver import FileServer, FileServerError
     from backlore.services.storage.spread import Spreader
 
@@ -97,7 +97,7 @@ async def _spread(settings: Settings, leaving: tuple[str, ...], trim: bool) -> N
 
 
 def upon(context: Context, email: str, act: Callable[["Backend", str], Awaitable[None]]) -> None:
-    """Do something with the files of one user, by address. What is refused ends with one line."""
+    """Run `act` on the files of the user with this address. A refusal ends the command with one line."""
 
     async def work(app: "Backend") -> None:
         from backlore.clients.s3 import S3Error
@@ -242,7 +242,7 @@ def restore(context: Context, at_once: int) -> None:
 
 
 async def last_of(app: "Backend", user: str, name: str) -> str:
-    """The id of the file of a name that was deleted last. Raises NoFile."""
+    """The id of the file called `name` that was deleted last. Raises NoFile."""
     from backlore.services.files.catalog import NoFile
 
     async for file, _ in each(app.files.trash, user):
@@ -252,7 +252,7 @@ async def last_of(app: "Backend", user: str, name: str) -> str:
 
 
 async def each(pages: Callable[[str, int, int], Awaitable["Excerpt[T]"]], user: str) -> AsyncIterator[T]:
-    """All of a list of a user's, page by page."""
+    """Every item of one of a user's lists, read page by page."""
     before = -1
     while before:
         page = await pages(user, max(before, 0), PAGE)
@@ -262,13 +262,13 @@ async def each(pages: Callable[[str, int, int], Awaitable["Excerpt[T]"]], user: 
 
 
 async def address(app: "Backend", user: str) -> str:
-    """Of a user, or its id."""
+    """A user's e-mail address, or the id of a user that no longer exists."""
     account = await app.identity.users.read(user)
     return account.email if account else user
 
 
 def line(file: "File", when: int) -> str:
-    """A file for people."""
+    """A file as one line for a terminal. `when` is in microseconds since the epoch."""
     from backlore.cli.user import day
 
     return f"{day(when // 1_000_000)}  {file.size:>14,}  {file.id}  {file.name}"

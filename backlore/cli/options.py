@@ -1,10 +1,10 @@
-"""Options that several verbs have. None of them may be empty: that is a variable which was never set."""
+"""Options that several verbs share. None may be empty: an empty one is a shell variable that was never set."""
 
 import click
 
 
 def filled(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
-    """The text, if it is given, says something."""
+    """The option's text. Raises BadParameter when it is given but blank."""
     if text is not None and not text.strip():
         raise click.BadParameter("It is empty.")
     return text

@@ -1,6 +1,6 @@
-"""`backlore routes`: the route table in words, for people, for the README, for programs.
+"""`backlore routes`: the route table in words, for people, for the README and for programs.
 
-It is read from the application itself, so it can't be wrong; redis needn't run.
+It is read from the application itself, so it can't be wrong. Redis need not run.
 """
 
 import difflib
@@ -25,7 +25,7 @@ BEGIN, END = "<!-- routes -->", "<!-- /routes -->"
 
 
 class GivenField(NamedTuple):
-    """Something that a client gives: `place` is `path`, `query` or `body`."""
+    """A field that a client sends. `place` is `path`, `query` or `body`."""
 
     place: str
     name: str
@@ -39,7 +39,7 @@ class RouteRow(NamedTuple):
     method: str
     path: str
     payload: list[GivenField]
-    reply: str  # what the docstring says
+    reply: str  # the handler's docstring
 
 
 @click.command()
@@ -66,7 +66,7 @@ def routes(env: str, folder: str, with_ours: bool, form: str, check: Path | None
 
 
 def load(context: Context) -> Backend:
-    """The application that `server.py` makes. What can't be loaded ends with one line."""
+    """The application that `server.py` makes. Raises ClickException, with one line, when it can't be loaded."""
     try:
         enter(context)
         return application()
@@ -82,21 +82,21 @@ def read_rows(app: Backend, with_ours: bool) -> Iterator[RouteRow]:
 
 
 def is_ours(route: Route) -> bool:
-    """Whether Backlore brings the route. Files are served for the application."""
+    """Whether the route is one of Backlore's own. Static files and mounted applications are not."""
     function = route.handler if inspect.isroutine(route.handler) else type(route.handler)
     known = str(getattr(function, "__module__", "")).startswith("backlore.")
     return known and route.mounted is None and not isinstance(route.handler, StaticFiles)
 
 
 def read_fields(route: Route) -> Iterator[GivenField]:
-    """What a client gives, in the order of a request."""
+    """What a client sends, in the order of a request: path, query, body."""
     for name in route.names:
         if name in route.parameters:
             (schema,), types = describe_types([route.parameters[name].type])
             yield GivenField("path", name, describe(schema, types))
     if route.query:
         yield from read_struct("query", route.query.type)
-    # a handler that takes no body has an empty one
+    # a body taken as raw bytes has no fields
     if isinstance(route.body, Body):
         yield from read_struct("body", route.body.payload)
 
@@ -108,7 +108,7 @@ def read_struct(place: str, kind: Any) -> Iterator[GivenField]:
     for name, each in shape["properties"].items():
         what, default = describe(each, types), each.get("default")
         if default is None:
-            what = what.removesuffix(" or null")  # leaving it out says the same
+            what = what.removesuffix(" or null")  # leaving it out means the same
         if name not in shape["required"]:
             what += ", optional" if default in (None, "", [], {}) else f", by default {amount(default)}"
         yield GivenField(place, name, what)
@@ -136,7 +136,7 @@ def to_terminal(rows: list[RouteRow]) -> str:
 
 
 def to_markdown(rows: list[RouteRow]) -> str:
-    """A table."""
+    """A Markdown table."""
     lines = ["| stage | route | payload | reply |", "| --- | --- | --- | --- |"]
     for row in rows:
         payload = "; ".join(f"`{prefix(field)}{field.name}`: {field.what}" for field in row.payload)
@@ -146,18 +146,18 @@ def to_markdown(rows: list[RouteRow]) -> str:
 
 
 def to_json(rows: list[RouteRow]) -> str:
-    """A list of objects."""
+    """A JSON list of objects."""
     found = [row._asdict() | {"payload": [field._asdict() for field in row.payload]} for row in rows]
     return json.dumps(found, indent=2, ensure_ascii=False)
 
 
 def prefix(field: GivenField) -> str:
-    """What tells a field of a query from one of a body: `?`."""
+    """`?` for a field of a query, which tells it from a field of a body."""
     return "?" if field.place == "query" else ""
 
 
 def replace(file: Path, table: str, write: bool) -> str:
-    """Write the table into the file, or only compare. What is wrong, or ""."""
+    """Write the table into the file, or only compare them. Returns what is wrong, or ""."""
     try:
         text = file.read_text("utf-8")
         before, begin, rest = text.partition(f"{BEGIN}\n")

@@ -1,4 +1,4 @@
-"""`backlore shell`: a Python prompt within the application. `backlore completion`: what makes a shell complete us."""
+"""`backlore shell`: a Python prompt within the application. `backlore completion`: a completion script for shells."""
 
 import ast
 import asyncio
@@ -18,7 +18,7 @@ from backlore.cli.within import reach
 from backlore.core.config import Context
 from backlore.core.keys import key
 
-# What to put where, so that it is there in each new shell.
+# How to load the completion in every new shell.
 PROFILE = {
     "bash": '# in ~/.bashrc: eval "$(backlore completion bash)"',
     "zsh": '# in ~/.zshrc, below compinit: eval "$(backlore completion zsh)"',
@@ -27,7 +27,7 @@ PROFILE = {
 
 
 class Prompt(code.InteractiveConsole):
-    """A prompt that knows `await`. One event loop runs for as long as each input does, so Ctrl-C ends any of them."""
+    """A Python prompt that accepts `await`. An event loop runs only while an input does, so Ctrl-C ends any input."""
 
     def __init__(self, names: dict[str, Any], runner: "asyncio.Runner"):
         super().__init__(names)
@@ -36,7 +36,7 @@ class Prompt(code.InteractiveConsole):
         self.compile.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
     def runcode(self, code: CodeType) -> None:
-        """Run an input, in the loop; what goes wrong is shown, and the prompt goes on."""
+        """Run an input in the loop. An error is shown, and the prompt goes on."""
 
         async def run() -> None:
             done = FunctionType(code, self._names)()
@@ -74,7 +74,7 @@ def shell(env: str, folder: str, data: str | None) -> None:
 
 
 def prompt(at_hand: dict[str, Any], runner: "asyncio.Runner", banner: str) -> None:
-    """Ask for input until it ends. From a pipe without a word of ours, so that what is printed is all there is."""
+    """Read input until it ends. Input from a pipe gets no banner and no prompts, so only its own output is printed."""
     names = {"__name__": "__console__", "asyncio": asyncio, **at_hand}
     if sys.stdin.isatty():
         complete(names)
@@ -84,7 +84,7 @@ def prompt(at_hand: dict[str, Any], runner: "asyncio.Runner", banner: str) -> No
 
 
 def complete(names: dict[str, Any]) -> None:
-    """Complete by the tab key, where Python has readline."""
+    """Turn on completion with the tab key, where Python has readline."""
     try:
         import readline
         import rlcompleter

@@ -1,4 +1,4 @@
-"""`backlore test`: sends an application's rows to a server, its own or the one at a URL."""
+"""`backlore test`: sends an application's rows to a server, either one that it starts or the one at a URL."""
 
 import contextlib
 import importlib.util
@@ -48,7 +48,7 @@ def test(url: str, folder: str, all_: bool, only: str) -> None:
 
 
 def load(folder: Path) -> Any:
-    """ROWS of the folder's test.py, which may import from its folder. Raises SuiteError."""
+    """ROWS of the folder's test.py, which may import modules of that folder. Raises SuiteError."""
     file = real(folder) / "test.py"
     if not file.is_file():
         raise SuiteError(f"{file} is missing: its ROWS are the suite.")
@@ -69,7 +69,7 @@ def load(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def serving(url: str, folder: str) -> Iterator[str]:
-    """The URL to test; of a server of its own while it runs. Nothing of that is left, whatever ends us."""
+    """Yields the URL to test: the given one, or that of a server of its own, which is removed whatever ends us."""
     if url:
         yield url
         return
@@ -82,12 +82,12 @@ def serving(url: str, folder: str) -> Iterator[str]:
 
 
 def progress() -> Callable[[str], None]:
-    """Shows on a terminal which row is sent."""
+    """A function that shows on a terminal which row is being sent."""
     if not sys.stdout.isatty():
         return lambda path: None
     return lambda path: click.echo(f"\r\x1b[K{path[:100]}", nl=False)
 
 
 def tell(report: Report) -> None:
-    """The report on standard output."""
+    """Print the report on standard output."""
     click.echo(f"{chr(13)}\x1b[K{report}" if sys.stdout.isatty() else str(report))

@@ -1,4 +1,4 @@
-"""`backlore user …`: what an admin does, without a browser, for who sits at the server."""
+"""`backlore user …`: an admin's work without a browser, for an operator at the server's shell."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -25,7 +25,7 @@ def user(click_context: click.Context, context: Context) -> None:
 
 
 def upon(context: Context, email: str, act: Callable[[Any, "Account"], Awaitable[None]], done: str) -> None:
-    """Do something with one user, by address, and say so."""
+    """Run `act` on the user with this address, then print `done`."""
 
     async def work(app: "Backend") -> None:
         account = await app.identity.users.find(email)
@@ -132,5 +132,5 @@ def destroy(context: Context, email: str) -> None:
 
 
 def day(seconds: int) -> str:
-    """A moment for people, in local time."""
+    """A time in seconds since the epoch, as people read it, in local time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -1,4 +1,4 @@
-"""A process of the master's, seen from the master: started, listened to, ended.
+"""A child process of the master, from the master's side: start it, listen to it, end it.
 
 Law: what it says comes by its line alone: perhaps its process id, then `ready` or why it can't start. The line ends
 when either side does.
@@ -25,8 +25,8 @@ class Child:
         self.role = role
         self.born = time.monotonic()
         self.ready = False
-        self.why = ""  # it could not start, if the application is to blame
-        self.ending = 0.0  # when it is killed, if it was told to end
+        self.why = ""  # why it could not start, if the application is to blame
+        self.ending = 0.0  # when it will be killed; 0 until it is told to end
         self._hung_up = False
         self.line, theirs = socket.socketpair()
         self.line.setblocking(False)
@@ -40,7 +40,7 @@ class Child:
             undo.pop_all()
 
     def look(self) -> bool:
-        """Read what it said on its line; whether it has just become ready."""
+        """Read the child's line. Returns whether it has just become ready."""
         try:
             said = self.line.recv(10_000)
         except BlockingIOError:

@@ -1,6 +1,6 @@
-"""The data folder: one master at a time has it, and it is no folder of somebody else's.
+"""The data folder: one master at a time holds it, and a folder that belongs to something else is refused.
 
-A folder is known as ours by its `lock`, a file with the number of the process that holds it.
+A folder is recognised as ours by its `lock`, a file with the id of the process that holds it.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ from typing import IO
 from backlore.core.config import ConfigError, Settings
 from backlore.core.temporary import FOLDER
 
-USED = ("redis", "files", "outbox")  # names below it that we read and write
-OURS = {*USED, FOLDER, "fileserver", "stamps", "uploads"}  # all we make there, or made once
+USED = ("redis", "files", "outbox")  # names in it that we read and write
+OURS = {*USED, FOLDER, "fileserver", "stamps", "uploads"}  # everything that we create there, or did once
 CHOOSE = "choose another with --data"
 
 
 def hold(settings: Settings) -> IO[str]:
-    """Make the data folder and hold it for as long as the file is open. Raises ConfigError when it can't be ours."""
+    """Make the data folder and hold it while the returned file is open. Raises ConfigError when it can't be ours."""
     folder = settings.data
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -34,14 +34,14 @@ def hold(settings: Settings) -> IO[str]:
         raise ConfigError(
             f"The data folder {folder} is in use by process {file.read().strip()}: stop it, or {CHOOSE}."
         ) from None
-    with contextlib.suppress(OSError):  # the disk is full: the engine says so, the number is but for people
+    with contextlib.suppress(OSError):  # the disk is full: the engine reports that, and the id is only for people
         os.truncate(file.fileno(), 0)
         os.write(file.fileno(), str(os.getpid()).encode())
     return file
 
 
 def foreign(folder: Path) -> str:
-    """Why what is in a folder can't be ours; "" when it can. Raises OSError."""
+    """Why the contents of a folder can't be ours, or "" when they can. Raises OSError."""
     lock = folder / "lock"
     if os.path.lexists(lock):
         with lock.open("rb") as file:

@@ -1,8 +1,8 @@
-"""The embedded engine: a valkey or redis of our own in the data folder, kept by the master.
+"""The embedded engine: a Valkey or Redis of our own in the data folder, run by the master.
 
-Laws: append-only file and dumps are on; it listens on a unix socket that only its owner can open, on no port;
-it is stopped last, and one that a killed master has left behind is stopped before a new one starts. A write is in the
-append-only file before it is answered. A program that would misread a torn file is not started on one.
+Laws: the append-only file and dumps are on. It listens on a unix socket that only its owner can open, and on no port.
+It is stopped last. An engine that a killed master left behind is stopped before a new one starts. A write is in the
+append-only file before it is acknowledged. A program that would misread a torn file is not started on one.
 """
 
 import contextlib
@@ -22,17 +22,18 @@ from backlore.core.notify import Notify
 from backlore.process.program import EngineError, Version, find_binary, identify, writer
 from backlore.process.torn import last_part, whole
 
-START_LIMIT = 10.0  # seconds without an answer; while it says that it is loading its data, it may take longer
+START_LIMIT = 10.0  # seconds without an answer; it may take longer while it says that it is loading its data
 STOP_LIMIT = 60.0
 SYNC = 1.0  # seconds between two fsyncs of the append-only file
-# redis' own `everysec` answers without having written, while an fsync of before takes its time: killed then, it would
-# lose up to two seconds of what it had acknowledged. So it leaves the fsyncs to us, and writes at once.
+# With its own `everysec`, redis acknowledges commands that it has not yet written while an earlier fsync is still
+# running. If it is killed then, it loses up to two seconds of acknowledged writes. So it writes at once and leaves the
+# fsyncs to us.
 APPENDFSYNC = {"everysec": "no", "always": "always"}
-fsync = getattr(os, "fdatasync", os.fsync)  # of Linux: without the time of the last change
+fsync = getattr(os, "fdatasync", os.fsync)  # fdatasync, on Linux, leaves out the modification time
 
 
 class Engine:
-    """One engine in `settings.data`/redis: `start` it, and ask whether it is `ready`; `process` is it."""
+    """One engine in `settings.data`/redis. `start` it, then ask whether it is `ready`; `process` is its process."""
 
     def __init__(self, settings: Settings, notify: Notify):
         self._folder = settings.data / "redis"
@@ -42,12 +43,12 @@ class Engine:
         self._notify = notify
         self._ended = threading.Event()
         self._version: Version
-        self._until = 0.0  # it may be silent until then
+        self._until = 0.0  # until then it may be silent
         self.loading = False  # it was started and has not answered yet
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
-        """Start it. Raises EngineError."""
+        """Start the process, after a leftover engine was stopped and a torn file was cut. Raises EngineError."""
         binary = self._chosen or find_binary()
         self._version = identify(binary)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,13 +70,13 @@ class Engine:
             )
         self.loading = True
         self._until = time.monotonic() + START_LIMIT
-        self._ended.set()  # to the thread of one that died
+        self._ended.set()  # ends the fsync thread of an engine that died
         self._ended = threading.Event()
         if self._durability == "everysec":
             threading.Thread(target=self._sync, args=(self._ended,), name="fsync", daemon=True).start()
 
     def ready(self) -> bool:
-        """Whether it answers by now. Raises EngineError when it never will."""
+        """Whether it answers yet. Raises EngineError when it never will."""
         if (answer := self._ask(b"PING")) == b"+PONG":
             self.loading = False
             return True
@@ -90,14 +91,15 @@ class Engine:
         return False
 
     def _cut_torn(self) -> None:
-        """Cut a torn append-only file back to what is whole, before the engine does it wrongly; keep what is cut.
+        """Cut a torn append-only file back to its whole part before the engine does it wrongly. The rest is kept in a
+        file.
 
-        This reads all of the file that commands are appended to, some 14 MB a second.
+        This reads the whole file that commands are appended to, at about 14 MB a second.
         """
         folder = self._folder / "appendonlydir"
         manifest = folder / "appendonly.aof.manifest"
         name = last_part(manifest.read_bytes()) if manifest.exists() else None
-        path = folder / name if name else self._folder / "appendonly.aof"  # the one of before 7.0
+        path = folder / name if name else self._folder / "appendonly.aof"  # as before Redis 7.0
         if not path.exists() or not path.stat().st_size or path.suffix == ".rdb":
             return
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as log:
@@ -120,7 +122,7 @@ class Engine:
         self._notify("warning", "engine.cut", why=why, bytes=size - good, kept=kept)
 
     def _sync(self, ended: threading.Event) -> None:
-        """A thread: once a second make durable what the engine has written. A slow disk keeps nobody waiting here."""
+        """A thread that makes durable, once a second, what the engine has written. No client waits for it."""
         while not ended.wait(SYNC):
             try:
                 for path in [*self._folder.rglob("*.aof"), *self._folder.glob("appendonlydir")]:
@@ -158,7 +160,7 @@ class Engine:
         return "\n".join(lines) + f"\n(whole log: {self._folder / 'engine.log'})"
 
     def _ask(self, command: bytes) -> bytes:
-        """The first line of the answer to an inline command; empty when nobody answers."""
+        """The first line of the answer to an inline command; empty when the engine does not answer."""
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(1.0)
@@ -171,27 +173,27 @@ class Engine:
     def _stop_leftover(self) -> None:
         until = time.monotonic() + STOP_LIMIT
         while self._ask(b"PING"):
-            self._ask(b"SHUTDOWN")  # closes the connection without an answer, and writes its files first
+            self._ask(b"SHUTDOWN")  # the engine writes its files first, and closes the connection without an answer
             if time.monotonic() > until:
                 raise EngineError(f"Another redis holds {self._socket} and does not end: stop it.")
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it in order: it writes its files first."""
+        """Terminate it, so that it writes its files, and wait. Kill it after STOP_LIMIT seconds."""
         self._ended.set()
         self.loading = False
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)  # a stopped one could not end
+            self.process.send_signal(signal.SIGCONT)  # a process that SIGSTOP has stopped could not end
             self.process.terminate()
         try:
             self.process.wait(STOP_LIMIT)
         except subprocess.TimeoutExpired:
-            self.process.kill()  # what it had acknowledged is in the append-only file
+            self.process.kill()  # every acknowledged write is in the append-only file
             self.process.wait()
 
 
 def sync(path: Path) -> None:
-    """Make durable what was written to a file, or the names in a folder; one that is gone by now needs it no more."""
+    """Make durable what was written to a file, or the names in a folder. A path that no longer exists is skipped."""
     with contextlib.suppress(FileNotFoundError):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -201,5 +203,5 @@ def sync(path: Path) -> None:
 
 
 def _die_with_parent() -> None:
-    # PR_SET_PDEATHSIG: a master that is killed takes its engine along, which writes its files first
+    # PR_SET_PDEATHSIG: when the master is killed, its engine gets SIGTERM and writes its files before it ends
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""The master: keeps the engine, the workers and the tasks process alive, and never serves.
+"""The master keeps the engine, the workers and the tasks process alive, and never serves requests.
 
-Laws: signal handlers set flags only; a worker is replaced by starting the new one before the old one ends; the
-engine is stopped last; one master to a data folder.
+Laws: signal handlers only set flags. A worker is replaced by starting the new one before the old one ends. The engine
+is stopped last. A data folder has one master.
 """
 
 import contextlib
@@ -30,12 +30,13 @@ from backlore.process.watch import Watch
 from backlore.process.zygote import Zygote, adopt_orphans
 
 BACKLOG = 4096  # connections that wait to be accepted
-SOON = 5.0  # seconds: a child that dies younger is started again with a growing pause
+SOON = 5.0  # seconds: a child that dies sooner is started again after a growing pause
 PAUSE = 0.1, 10.0  # seconds: the first, and the longest
 START_LIMIT = 60.0  # seconds from a child's start to its `ready`
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where those are found on this machine that listen everywhere
+# how to reach, from this machine, a server that listens on every address
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 INSECURE = "passwords and sessions can be read on their way: set `address` in config.py to one of https"
-SUFFIXES = {"application": "", "files": "'s file server"}  # of the application's name
+SUFFIXES = {"application": "", "files": "'s file server"}  # appended to the application's name
 
 
 class Master:
@@ -56,23 +57,23 @@ class Master:
         self._retired: list[Zygote] = []
         self._refreshes = False  # a reload under way wants new code of the libraries, and of ours
         self._leaving: list[Child] = []  # replaced, draining
-        self._coming: dict[int, Child] = {}  # replacements of the slots' children, not ready yet
-        self._renew: list[int] = []  # slots whose children a reload has still to replace
+        self._coming: dict[int, Child] = {}  # replacements for the slots' children, not ready yet
+        self._renew: list[int] = []  # slots whose children a reload still has to replace
         self._stop = False
-        self._hangup = False  # SIGHUP has come
+        self._hangup = False  # SIGHUP was received
         self._serves = False
         self._failed = False
-        self._failure = ""  # what of the application is wrong, so that it never served
-        # in dev, new code is served at once when it is written
+        self._failure = ""  # what is wrong with the application, if it never served
+        # in dev, new code is served as soon as it is saved
         self._watch = Watch(self.settings.folder) if self.settings.env == "dev" else None
-        self._hurry = False  # the reload under way: somebody waits for it, all slots at once
+        self._hurry = False  # of the reload under way: the developer waits for it, so all slots are renewed at once
         self._engine: Engine | None = None
-        self._engine_starts = 0.0  # not before this time
+        self._engine_starts = 0.0  # the earliest time to start the engine again
         self._lock: IO[str]
         self._listener: socket.socket
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError, EngineError."""
+        """Serve until SIGTERM or SIGINT. Returns the exit status. Raises ConfigError, EngineError."""
         self._lock = hold(self.settings)
         sweep(self.settings.temporary, lives=0)  # no request is under way
         if self.settings.env != "dev" and not self.settings.config.secure and self._context.serves == "application":
@@ -91,7 +92,7 @@ class Master:
             if self._failure:
                 raise ConfigError(self._failure)
         except (ConfigError, EngineError):
-            raise  # it says itself what to do
+            raise  # its text says what to do
         except Exception as error:
             self.notify("error", "master.failed", error=error)
             raise
@@ -105,7 +106,7 @@ class Master:
         return int(self._failed)
 
     def _probe(self) -> None:
-        """Look at a redis that isn't ours. A signal ends us at once meanwhile."""
+        """Check a redis that isn't the embedded one. Raises EngineError. Meanwhile a signal ends the master at once."""
         words = [sys.executable, "-m", "backlore.process.probe", msgspec.json.encode(self._context).decode()]
         probe = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if probe.returncode:
@@ -156,7 +157,7 @@ class Master:
         self._look_at_zygotes()
         self._look_at_engine()
         if self._loading() and not self._serves:
-            return  # nothing to reload, nothing to serve by
+            return  # there is no worker to reload and no engine to serve with
         written = self._watch is not None and self._watch.changed()
         if hangup or written:
             self._hurry = not hangup
@@ -258,7 +259,7 @@ class Master:
                 os.waitpid(ended.si_pid, 0)
 
     def _bury(self, child: Child) -> None:
-        child.look()  # for its last word
+        child.look()  # reads its last message
         self._selector.unregister(child.line)
         child.line.close()
 
@@ -273,7 +274,7 @@ class Master:
             elif (status := engine.process.poll()) is not None:
                 self.notify("error", "engine.died", status=status)
                 engine.start()
-        except (EngineError, OSError) as error:  # no memory, no room on the disk: there may be some later
+        except (EngineError, OSError) as error:  # no memory, no room on the disk: a later start may succeed
             if not self._serves:
                 raise
             self._engine_starts = time.monotonic() + PAUSE[1]
@@ -297,7 +298,7 @@ class Master:
                 self.notify("error", "worker.failed", **failed)
 
     def _is_dead(self, child: Child) -> bool:
-        """Whether it has ended; one that never gets ready, or does not end when told to, is ended here."""
+        """Whether it has ended. Kills a child that did not get ready in time, or did not end in time."""
         now = time.monotonic()
         late = not child.ready and now > child.born + START_LIMIT
         if late or (child.ending and now > child.ending):
@@ -317,11 +318,11 @@ class Master:
             died["why"] = child.why
         self.notify("error", "worker.died", **died, seconds_lived=round(lived, 1), starts_again_in=pause)
         if not self._serves and child.role == "serve":
-            # the first start: better an error that is seen than a server that never comes
+            # the first start: an error that is seen is better than a server that never comes up
             self._failed = self._stop = True
 
     def _look_at_coming(self) -> None:
-        """A reload goes slot by slot: a new child first; when it is ready, the old one drains."""
+        """A reload goes slot by slot: start a new child, and when it is ready, let the old one drain."""
         at_once = len(self._roles) if self._hurry else 1
         while self._renew and len(self._coming) < at_once and self._renew[0] not in self._coming:
             slot = self._renew.pop(0)
@@ -367,7 +368,7 @@ class Master:
         say(f"{name} serves on http://{in_url(known.host)}:{port}")
         if self._context.serves == "application":
             host = in_url(LOOPBACK.get(known.host, known.host))
-            for page in self.settings.pages:  # on standard output alone: no log has the key
+            for page in self.settings.pages:  # on standard output only: no log contains the key
                 say(f"{page:<7} http://{host}:{port}/{page}?key={self.settings.key}")
         self.notify("info", "server.started", environment=self.settings.env, workers=len(self._roles) - 1)
 
@@ -382,27 +383,28 @@ class Master:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket for all workers. Raises ConfigError when the port can't be had."""
+    """Open the listening socket of all workers. Raises ConfigError when the address can't be bound."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # of its connections: a client that is gone without a word is noticed within two minutes, also where nobody sends
+    # Its connections inherit this: a client that vanished is noticed within two minutes, even when no one sends
+    # anything.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, option):
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    until = time.monotonic() + 1.0  # the workers of a killed master take a moment to follow it
+    until = time.monotonic() + 1.0  # the workers of a killed master hold the port for a moment longer
     while True:
         try:
             listener.bind((host, port))
             listener.listen(BACKLOG)
             listener.setblocking(False)
             return listener
-        except (OSError, UnicodeError) as error:  # the latter of a name that can be none
+        except (OSError, UnicodeError) as error:  # UnicodeError: this can't be a host name
             if time.monotonic() < until:
                 time.sleep(0.05)
                 continue
             listener.close()
-            why = error.strerror if isinstance(error, OSError) else "no name of a host"
+            why = error.strerror if isinstance(error, OSError) else "not a host name"
             raise ConfigError(
                 f"Can't listen on {in_url(host)}:{port} ({why}): choose another --host or --port."
             ) from None

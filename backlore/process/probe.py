@@ -1,8 +1,8 @@
-"""Is the configured redis one that we can work with? `python -m backlore.process.probe CONTEXT` says it in a line.
+"""`python -m backlore.process.probe CONTEXT` checks that we can work with the configured redis.
 
-What is only worth a warning it says on standard output.
+A problem is one line on standard error, a warning one on standard output.
 
-A process of its own, so that the master needs no client.
+It is a process of its own so that the master needs no client.
 """
 
 import asyncio
@@ -17,13 +17,14 @@ from backlore.process.program import OLDEST, version
 
 LOADING_LIMIT = 600  # seconds
 UNSAFE = (
-    "redis at {place} is {it}: killed inside of a transaction, it may lose at the start after the next what it "
-    "acknowledges until then. Run redis-check-aof --fix before you start it after a crash, or use Valkey 9.1 or newer."
+    "redis at {place} is {it}: if it is killed inside a transaction, what it acknowledges after its next start may be "
+    "lost at the start after that. Run redis-check-aof --fix before you start it after a crash, or use Valkey 9.1 or "
+    "newer."
 )
 
 
 async def probe(settings: Settings) -> str:
-    """What is wrong with it, and what to do; empty when nothing is."""
+    """What is wrong with the redis and what to do, or "" when nothing is. Prints warnings."""
     known = settings.config.own_redis
     assert known is not None
     place = known.path or f"{known.host}:{known.port}"

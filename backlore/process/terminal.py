@@ -1,7 +1,7 @@
-"""The terminal that a run was started from. Its end means the end of the run; any other SIGHUP means a reload.
+"""The terminal that a run was started from. When it closes, the run ends; any other SIGHUP means a reload.
 
-A run is of its terminal as long as it is in its foreground: what was put in the background, or is told by nohup to
-stay, outlives it.
+This holds for a run in the terminal's foreground. A run that was put in the background, or is kept by nohup, outlives
+its terminal.
 """
 
 import os
@@ -9,11 +9,11 @@ import signal
 
 
 class Terminal:
-    """Made before SIGHUP has a handler of ours; `look` now and then, since only a living terminal tells."""
+    """Create it before SIGHUP has our handler. Call `look` regularly, since only an open terminal can answer."""
 
     def __init__(self) -> None:
         self._handle = -1
-        self._ours = False  # whether we were in the foreground when it last told
+        self._ours = False  # whether we were in the foreground when it last answered
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             try:
                 self._handle = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
@@ -22,7 +22,7 @@ class Terminal:
         self.look()
 
     def look(self) -> bool:
-        """Whether it is there."""
+        """Whether the terminal is open. Notes whether we are in its foreground."""
         try:
             self._ours = os.tcgetpgrp(self._handle) == os.getpgrp()
         except OSError:

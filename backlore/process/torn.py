@@ -1,6 +1,6 @@
-"""Where an append-only file ends that was cut by a crash. Plain functions over bytes.
+"""Finds where the whole part of a torn append-only file ends. Plain functions over bytes.
 
-It is a log of commands in RESP, and lines of comments (https://valkey.io/topics/persistence/).
+The file is a log of commands in RESP, and of comment lines (https://valkey.io/topics/persistence/).
 """
 
 import re
@@ -10,17 +10,17 @@ Log = bytes | mmap
 MULTI, EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
 WHOLE = {mark: re.compile(rb"[%c](\d+)\r\n" % mark) for mark in b"*$"}
 TORN = {mark: re.compile(rb"([%c]\d*\r?)?" % mark) for mark in b"*$"}
-PART = re.compile(rb"^file (\S+) seq \d+ type [bi]\b", re.M)  # not a historic one
+PART = re.compile(rb"^file (\S+) seq \d+ type [bi]\b", re.M)  # b: base, i: incremental; historic parts are skipped
 
 
 def last_part(manifest: bytes) -> str | None:
-    """The name of the file that commands are appended to: of all the parts only this one can be torn."""
+    """The name of the file that commands are appended to. Of all the parts, only this one can be torn."""
     parts = PART.findall(manifest)
     return parts[-1].decode() if parts else None
 
 
 def whole(log: Log) -> int:
-    """How many of its bytes are whole commands and whole transactions. Raises ValueError if it is no log."""
+    """How many bytes, from the start, are whole commands and transactions. Raises ValueError if it is not a log."""
     at = good = 0
     within = False
     try:
@@ -38,7 +38,7 @@ def whole(log: Log) -> int:
 
 
 def _after(log: Log, at: int) -> int:
-    """Where the command that begins at `at` ends. Raises EOFError when the log ends before."""
+    """Where the command that begins at `at` ends. Raises EOFError when the log ends first."""
     if log[at] == ord("#"):
         end = log.find(b"\r\n", at)
         if end < 0:
@@ -54,7 +54,7 @@ def _after(log: Log, at: int) -> int:
 
 
 def _number(log: Log, at: int, mark: int) -> tuple[int, int]:
-    """What a line like `*3` says, and where it ends."""
+    """The number in a line like `*3`, and where the line ends. Raises EOFError when the log ends first."""
     if found := WHOLE[mark].match(log, at):
         return int(found[1]), found.end()
     if TORN[mark].fullmatch(log, at):

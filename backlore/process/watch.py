@@ -1,15 +1,15 @@
-"""Sees when an application's code changes, by looking: a few files need no library."""
+"""Notices changes to an application's code by polling: a few files need no library."""
 
 import os
 import time
 from pathlib import Path
 
 EVERY = 0.2  # seconds between two looks
-MOST = 2000  # files: beyond, the folder is no application's own
+MOST = 2000  # files: a folder with more is not one application's own
 
 
 class Watch:
-    """Looks at the Python files of a folder; hidden folders and those of no code of ours are left out."""
+    """Watches a folder's Python files, except in hidden folders, `__…` folders and node_modules."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -17,7 +17,7 @@ class Watch:
         self._seen = self._look()
 
     def changed(self) -> bool:
-        """Whether a file has come, gone or been written since the last time. Looks no more often than it should."""
+        """Whether a file was added, removed or written since the last look. Looks at most every EVERY seconds."""
         now = time.monotonic()
         if now < self._next:
             return False
@@ -27,7 +27,7 @@ class Watch:
         return seen != before
 
     def settle(self) -> None:
-        """What has changed until now is known."""
+        """Take the present state as known: `changed` will not report it."""
         self._seen = self._look()
 
     def _look(self) -> dict[str, int]:
@@ -39,8 +39,6 @@ class Watch:
                     path = os.path.join(folder, name)
                     try:
                         found[path] = os.stat(path).st_mtime_ns
-                    except (
-                        OSError
-                    ):  # an editor is at work, a link leads nowhere or to itself: what can't be read is no code
+                    except OSError:  # an editor is saving it, or it is a broken link: it can't be code
                         continue
         return found

@@ -1,4 +1,4 @@
-"""A process of the master's: `serve` answers requests through our door, `tasks` runs the periodic tasks.
+"""A child process of the master: `serve` answers requests through the door, `tasks` runs the periodic tasks.
 
 Forked by the zygote, which has imported this module, or executed where there is none. LINE is a socket to the master:
 we say `ready` on it, or what of the application is wrong. When it ends the master is dead, and we end too.
@@ -49,7 +49,7 @@ CONTAINED = frozenset({"future", "task", "asyncgen", "transport"})
 
 
 class Worker:
-    """The life of one process: start, run, end, with what went wrong told before."""
+    """The life of one process: start, run, end. What went wrong is reported before it ends."""
 
     def __init__(self, app: Served, line: socket.socket, listener: socket.socket):
         self.app = app
@@ -60,7 +60,7 @@ class Worker:
         self.status = 0
 
     async def live(self, work: Callable[["Worker"], Awaitable[None]]) -> int:
-        """Work until told to stop; the exit status."""
+        """Work until told to stop. Returns the exit status. Raises ConfigError when the application can't start."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop, STOP)
         loop.add_signal_handler(signal.SIGUSR1, self._stop, HURRY)
@@ -75,8 +75,8 @@ class Worker:
                 raise ConfigError(why) from None
             raise
         gc.collect()
-        gc.freeze()  # what is here now stays: the collector needn't look at it again
-        gc.set_threshold(20_000, 50, 100)  # a request leaves next to no cycles: looking less often gives some 2 %
+        gc.freeze()  # what exists now stays: the collector need not look at it again
+        gc.set_threshold(20_000, 50, 100)  # a request leaves almost no cycles: looking less often gains about 2 %
         await work(self)
         for hook in self.app.web.on_stop:
             await hook()
@@ -97,7 +97,7 @@ class Worker:
         self.app.notify("error", event, message=context.get("message"), error=error, pid=os.getpid())
         if contained:
             return
-        self.status = 1  # nobody knows what state we are in: end, and be replaced
+        self.status = 1  # our state is unknown: end, and be replaced
         self.stop.set()
 
 
@@ -145,14 +145,14 @@ async def tasks(worker: Worker) -> None:
     if running.done():
         running.result()  # raises what ended it
     running.cancel()
-    await asyncio.wait([running], timeout=worker.app.settings.config.drain)  # it gives back what it holds
+    await asyncio.wait([running], timeout=worker.app.settings.config.drain)  # it releases what it holds
 
 
 ROLES = {"serve": serve, "tasks": tasks}
 
 
 def maker(serves: str) -> Callable[[], Served]:
-    """The function that makes what is served, the `application` or its `files`; nothing of the other is imported."""
+    """The function that makes what is served, the `application` or its `files`. It imports only the one asked for."""
     if serves == "files":
         from backlore.alone import Alone
 
@@ -163,7 +163,7 @@ def maker(serves: str) -> Callable[[], Served]:
 
 
 def die_with_master(line: socket.socket) -> None:
-    """A thread that waits for the end of the line. A frozen event loop can't keep it from its work."""
+    """Start a thread that ends the process when the line closes. A frozen event loop can't stop it."""
 
     def wait() -> None:
         with contextlib.suppress(OSError):  # the end, when the master left unread what we have said
@@ -175,7 +175,7 @@ def die_with_master(line: socket.socket) -> None:
 
 
 def main(role: str, context: Context, make: Callable[[], Served], line: socket.socket, listener: socket.socket) -> None:
-    """Import the application and live. Exit status 1 after what was notified."""
+    """Import the application, run the worker and end the process, with status 1 after an error, which was reported."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_master(line)
     notify = Notify(console)
@@ -185,7 +185,7 @@ def main(role: str, context: Context, make: Callable[[], Served], line: socket.s
         notify = app.notify
         status = uvloop.run(Worker(app, line, listener).live(ROLES[role]))
     except ConfigError as error:
-        line.sendall(str(error).encode())  # the master tells it once, for all of us
+        line.sendall(str(error).encode())  # the master reports it once, for all workers
         status = 1
     except Exception as error:
         notify("error", "worker.failed", role=role, pid=os.getpid(), error=error)

@@ -212,13 +212,13 @@ def has_threads() -> bool:
 
 
 def main() -> None:
-    """Import, then bear."""
+    """Import, fork when asked, and run the worker in each child."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    gc.disable()  # it would write to pages, and leave holes in them, that children share
-    from backlore.process import worker  # here, for the master needs none of it
+    gc.disable()  # a collection would write to pages that the children share, and leave holes in them
+    from backlore.process import worker  # here: the master does not need it
 
     context = msgspec.json.decode(sys.argv[2], type=Context)
-    make = worker.maker(context.serves)  # which imports all that a worker needs
+    make = worker.maker(context.serves)  # imports everything that a worker needs
     gc.freeze()
     master = socket.socket(fileno=int(sys.argv[3]))
     executes = has_threads()

@@ -1,29 +1,30 @@
-"""Requests that two readers may take for different ones: facts of research on request smuggling, written anew.
+"""Requests that two readers may understand differently: facts from research on request smuggling, written anew.
 
-Where a reader is deceived, it sees a request for /smuggled.
+A reader that is deceived sees a request for /smuggled.
 """
 
 from collections.abc import Iterator
 
 HIDDEN = b"GET /smuggled/0000 HTTP/1.1\r\nHost: a\r\n\r\n"
 START = b"POST /outer/0000 HTTP/1.1\r\nHost: a\r\n"
-ODD = (0, 1, 4, 8, 9, 10, 11, 12, 13, 31, 32, 34, 44, 59, 95, 127, 128, 160, 173, 255)  # bytes within names and values
+# bytes to place within names and values
+ODD = (0, 1, 4, 8, 9, 10, 11, 12, 13, 31, 32, 34, 44, 59, 95, 127, 128, 160, 173, 255)
 
 
 def by_length(line: bytes) -> bytes:
-    """Who counts bytes sees one request, and who counts chunks two."""
+    """A reader that counts bytes sees one request, and one that counts chunks sees two."""
     body = b"0\r\n\r\n" + HIDDEN
     return START + b"Content-Length: %d\r\n" % len(body) + line + b"\r\n\r\n" + body
 
 
 def by_chunks(line: bytes) -> bytes:
-    """Who counts chunks sees one request, and who counts bytes two."""
+    """A reader that counts chunks sees one request, and one that counts bytes sees two."""
     size = b"%x\r\n" % len(HIDDEN)
     return START + line + b"\r\nContent-Length: %d\r\n\r\n" % len(size) + size + HIDDEN + b"\r\n0\r\n\r\n"
 
 
 def of_length(line: bytes) -> bytes:
-    """Who doesn't see this length sees two requests; `N` is the right one."""
+    """A reader that ignores this length sees two requests; `N` stands for the right length."""
     return START + line.replace(b"N", b"%d" % len(HIDDEN)) + b"\r\n\r\n" + HIDDEN
 
 
@@ -252,7 +253,7 @@ LINES = [
 
 
 def messages() -> list[bytes]:
-    """All of them; paths end with their number."""
+    """All of them. Each path ends with the message's number."""
     return [raw.replace(b"/0000", b"/%04d" % at) for at, raw in enumerate(_messages())]
 
 
@@ -274,7 +275,7 @@ def _messages() -> Iterator[bytes]:
 
 
 def with_byte(odd: bytes) -> Iterator[bytes]:
-    """A coding with one byte more, wherever that can stand."""
+    """A Transfer-Encoding line with one more byte, in every place where it can stand."""
     for line in (
         odd + b"Transfer-Encoding: chunked",
         b"Transfer" + odd + b"Encoding: chunked",

@@ -1,4 +1,4 @@
-"""Pictures that are small to send and large to unpack, or none; and what Shoebox says to each."""
+"""Files that are small to send and large to unpack, or are no pictures, and what Shoebox says to each."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ NONE = "It can't be read as a picture that browsers show"
 
 
 def png(width: int, height: int) -> bytes:
-    """Of one bit a pixel, all black."""
+    """A black picture of one bit a pixel."""
     parts = b"\x89PNG\r\n\x1a\n"
     pixels = zlib.compress(bytes(((width + 7) // 8 + 1) * height), 9)
     head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
@@ -23,7 +23,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def gif(frames: int) -> bytes:
-    """A film of one pixel that changes."""
+    """An animation with one pixel that changes."""
     head = b"GIF89a" + struct.pack("<HHBBB", 64, 64, 0x80, 0, 0) + bytes(6)
     frame = b"\x21\xf9\x04\0\1\0\0\0\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x4c\x01\x00"
     return head + frame * frames + b";"
@@ -37,14 +37,14 @@ def photo(kind: str = "JPEG", width: int = 600, height: int = 400) -> bytes:
 
 
 def huge_header() -> bytes:
-    """A JPEG that says of itself to have 65,535 by 65,535 pixels."""
+    """A JPEG whose header claims 65,535 by 65,535 pixels."""
     small = photo()
     at = small.index(b"\xff\xc0") + 5
     return small[:at] + struct.pack(">HH", 65535, 65535) + small[at + 4 :]
 
 
 def canvas() -> bytes:
-    """A moving WebP whose canvas would take two gigabytes."""
+    """An animated WebP whose canvas would take two gigabytes."""
     frame = bytes(6) + (15).to_bytes(3, "little") * 2 + bytes(4) + b"VP8 " + struct.pack("<I", 26) + bytes(26)
     body = b"VP8X" + struct.pack("<I", 10) + b"\2\0\0\0" + (16382).to_bytes(3, "little") * 2
     body += b"ANIM" + struct.pack("<I", 6) + bytes(6) + b"ANMF" + struct.pack("<I", len(frame)) + frame

@@ -1,4 +1,4 @@
-"""A real Chromium, and a person before it."""
+"""A real Chromium, and a person who uses it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Person:
         self.browser = browser
 
     def wait(self, condition: object) -> None:
-        redrawn = [StaleElementReferenceException]  # what was found has been replaced: look again
+        redrawn = [StaleElementReferenceException]  # the element has been replaced: look again
         WebDriverWait(self.browser, 10, ignored_exceptions=redrawn).until(condition)
 
     def sees(self, selector: str) -> bool:
@@ -61,7 +61,7 @@ class Person:
         return [each.text for each in self.browser.find_elements(By.CSS_SELECTOR, selector)]
 
     def reads(self, selector: str, words: str) -> None:
-        """Waits until the words stand there."""
+        """Waits until the words are there."""
         self.wait(lambda _: any(words in text for text in self.texts(selector)))
 
     def proves(self, password: str = PASSWORD) -> None:
@@ -87,6 +87,6 @@ class Person:
 
 
 def complaints(browser: webdriver.Chrome) -> list[str]:
-    """What the console says, but for refusals that belong to the test."""
+    """What the console says, except refusals that belong to the test."""
     said = (each["message"] for each in browser.get_log("browser"))
     return [each for each in said if "status of 403" not in each and "status of 415" not in each]

@@ -16,11 +16,11 @@ from obstore.store import S3Store
 
 KEYS = {"s3_key": "tests", "s3_secret": "only for tests"}
 BUCKET = "backlore-tests"
-GRPC = 10_000  # its gRPC ports are the named ones and so many more
+GRPC = 10_000  # each gRPC port is this much above the named one
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free, as those above them by GRPC are; below those that the system gives to connections."""
+    """Free ports, each also free GRPC higher. They lie below those that the system gives to connections."""
     found: list[int] = []
     for port in random.sample(range(11_000, 20_000), 1000):
         with socket.socket() as low, socket.socket() as high, contextlib.suppress(OSError):
@@ -33,7 +33,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class S3Server:
-    """`weed mini`. `stop` and `start` keep what is in it."""
+    """`weed mini`. Its data outlives a `stop` and `start`."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -62,7 +62,7 @@ class S3Server:
         return self
 
     def _is_up(self) -> bool:
-        """Whether the bucket is there, for who may look into it: strangers are refused before it is."""
+        """Whether the bucket is there. This asks with keys, because requests without them are refused earlier."""
         keys = {"access_key_id": KEYS["s3_key"], "secret_access_key": KEYS["s3_secret"]}
         options = {"client_options": {"allow_http": True}, "retry_config": {"max_retries": 0}}
         try:

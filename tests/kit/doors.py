@@ -1,4 +1,4 @@
-"""A door in a thread of this process, before an ASGI application of the test's own, and raw clients of it."""
+"""A door in a thread of this process, in front of a test's own ASGI application, and raw clients for it."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
 class Opened:
-    """A door that serves; `seen`: method, path and body of what the application was asked, `refused` what it wasn't."""
+    """A door that serves. `seen`: method, path and body of each request to the application. `refused`: statuses."""
 
     def __init__(self, door: Door, port: int, loop: asyncio.AbstractEventLoop):
         self.door = door
@@ -23,20 +23,20 @@ class Opened:
         self.loop = loop
         self.seen: list[tuple[str, str, bytes]] = []
         self.refused: list[int] = []
-        self.failed: list[dict[str, Any]] = []  # what the loop would end a worker for
+        self.failed: list[dict[str, Any]] = []  # errors in the loop that would end a worker
 
     def connect(self, seconds: float = 10) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), seconds)
 
     def ask(self, *pieces: bytes) -> bytes:
-        """All that is answered until the connection ends; b"reset" at its end when it breaks."""
+        """All replies until the connection ends; b"reset" follows when it breaks."""
         with self.connect() as client:
             for piece in pieces:
                 client.sendall(piece)
             return read_all(client)
 
     def run(self, work: Callable[[], Any]) -> Any:
-        """Something in the door's loop."""
+        """Call a function in the door's loop."""
 
         async def call() -> Any:
             return work()
@@ -55,7 +55,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def statuses(answer: bytes) -> list[int]:
-    """Of the replies in it, whose bodies must not contain `HTTP/1.1 `."""
+    """The statuses of the replies in it, whose bodies must not contain `HTTP/1.1 `."""
     return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
 
 

@@ -1,4 +1,4 @@
-"""A redis of a test's own, which can be killed, stopped and started again."""
+"""A redis for one test, which can be killed, stopped and started again."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from backlore.process.program import find_binary
 
-# What was acknowledged outlives a kill of the process: it is in the file, though not yet on the disk.
+# Acknowledged writes outlive a kill of the process: they are in the file, though not yet on the disk.
 KEPT = ("--appendonly", "yes", "--appendfsync", "no")
 
 
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 class Engine:
-    """A redis in a folder of its own, on a unix socket and a port; it forgets all when it ends unless KEPT."""
+    """A redis in a folder of its own, on a unix socket and a port. It forgets everything at its end, unless KEPT."""
 
     def __init__(self, *options: str):
         self.folder = tempfile.mkdtemp(prefix="redis")  # short: a socket's path has 108 characters at most
@@ -35,7 +35,7 @@ class Engine:
 
     def start(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)  # what a killed one leaves behind
+            os.unlink(self.path)  # a killed redis leaves it behind
         command = [find_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.path]
         command += ["--dir", self.folder, "--save", "", *self._options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -45,7 +45,7 @@ class Engine:
             time.sleep(0.005)
 
     def _answers(self) -> bool:
-        """Whether it takes commands; not before it has read its data. One with a password asks for that first."""
+        """Whether it takes commands: it must have read its data. A redis with a password asks for that first."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(self.path)
             probe.sendall(b"PING\r\n")

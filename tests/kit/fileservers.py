@@ -14,13 +14,13 @@ TOKEN = "only for the file servers of tests"
 
 
 def write_secret(server: Server, token: str = TOKEN) -> None:
-    """What nodes and file servers share."""
+    """Write the secret that nodes and file servers share."""
     text = f"SECRET = {{'cookie': {'x' * 40!r}, 'files_token': {token!r}, **{KEYS!r}}}\n"
     (server.folder / "secret.py").write_text(text)
 
 
 class FileServer(Server):
-    """One of them. `bucket` is what its config.py says; None: it has no S3 behind it."""
+    """A file server. `bucket` is the one in its config.py; None when it has no S3 behind it."""
 
     def __init__(self, folder: Path, bucket: dict[str, Any] | None = None, **files: Any):
         super().__init__(KEEPING, folder, settings={"files": {"free": 0, **files}, "bucket": bucket})
@@ -29,7 +29,7 @@ class FileServer(Server):
         self.words += ["--port", str(self.port), "--data", str(self.data), "--workers", "1"]
 
     def start(self, wait: bool = True, terminal: int | None = None) -> "FileServer":
-        self.log.unlink(missing_ok=True)  # of its life before
+        self.log.unlink(missing_ok=True)  # the log of its last start
         super().start(wait, terminal)
         return self
 
@@ -38,21 +38,21 @@ class FileServer(Server):
         return self.data / "files" / "contents"
 
     def names(self) -> set[str]:
-        """What it has."""
+        """The contents that it has."""
         return {path.name for path in self.contents.glob("*/*")}
 
     def path(self, blob: str) -> Path:
         return self.contents / blob[:2] / blob
 
     def wipe(self) -> None:
-        """Its disk has lost everything."""
+        """Its disk loses everything."""
         for folder in self.contents.glob("*"):
             shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
 def file_servers(folder: Path, count: int, s3: S3Server | None = None, prefix: str = "") -> Iterator[list[FileServer]]:
-    """So many that work; those that a test has ended are not ended again."""
+    """`count` running file servers. Those that the test has ended are not ended again."""
     bucket = s3.bucket | {"prefix": prefix} if s3 else None
     servers = [FileServer(folder / f"server{number}", bucket) for number in range(count)]
     try:

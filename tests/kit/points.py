@@ -1,6 +1,6 @@
 """Fault points: before and after each step of disk, redis and S3, where a process can be killed.
 
-A command of redis has a third one between these: it is sent, and not answered yet.
+A redis command has a third point between these two: when it is sent and not yet answered.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ FAILED = 3  # exit status of a deed that was refused or broke
 
 
 class Points:
-    """Counts the points that are passed, in all threads; at one of them kills."""
+    """Counts the points that are passed, in all threads, and kills a process at one of them."""
 
     def __init__(self) -> None:
         self.arm(0, 0)
 
     def arm(self, at: int, victim: int, only: str = "") -> int:
-        """Count anew, and kill `victim` at the `at`-th point of the kind `only`; how many were passed so far."""
+        """Count anew, and kill `victim` at the `at`-th point of the kind `only`. Returns how many were passed."""
         passed = next(self._count) - 1 if hasattr(self, "_count") else 0
         self._count, self._at, self._victim, self._only = itertools.count(1), at, victim, only
         return passed
@@ -81,16 +81,16 @@ def install() -> None:
     def command(self: Redis, *args: Any, **options: Any) -> Any:
         POINTS.passing("redis")
         answer = whole(self, *args, **options)
-        asyncio.get_running_loop().call_soon(POINTS.passing, "redis")  # behind the write of this turn
+        asyncio.get_running_loop().call_soon(POINTS.passing, "redis")  # after the write of this turn of the loop
         if isinstance(answer, asyncio.Future):
-            answer.add_done_callback(lambda _: POINTS.passing("redis"))  # before whoever waits for it
+            answer.add_done_callback(lambda _: POINTS.passing("redis"))  # before the caller that waits for it
         return answer
 
     Redis.execute_command = command  # type: ignore[method-assign]
 
 
 class Place(NamedTuple):
-    """Where a deed is done."""
+    """Where a deed is done: the redis, the disk, the S3 server and the user."""
 
     socket: str
     folder: Path
@@ -99,7 +99,7 @@ class Place(NamedTuple):
 
 
 def open_files(place: Place, timeout: float = 5) -> tuple[Files, Redis, S3]:
-    """The files of a place, as one process has them. Close the redis."""
+    """The files of a place, as one process sees them. Close the redis."""
     redis = Redis(unix_socket_path=place.socket, timeout=timeout)
     keys = {"access_key": KEYS["s3_key"], "secret_key": KEYS["s3_secret"]}
     s3 = S3(BUCKET, endpoint=place.endpoint, **keys)
@@ -114,7 +114,7 @@ ONE, TWO = b"one\n" * 200, b"two\n" * 300
 
 
 class Deed(NamedTuple):
-    """What is there before, what is done, and what is there after."""
+    """What is there before, what is done, and what must be there after."""
 
     before: State
     do: Callable[[Files, str], Awaitable[object]]
@@ -122,7 +122,7 @@ class Deed(NamedTuple):
 
 
 async def trashed(files: Files, user: str) -> str:
-    """The id of what is in the trash."""
+    """The id of the one file in the trash."""
     ((file, _),) = await files.trash(user)
     return file.id
 
@@ -136,7 +136,7 @@ async def _erase(files: Files, user: str) -> None:
 
 
 async def _carry(files: Files, user: str) -> None:
-    """What the courier does."""
+    """The courier's work."""
     await files.courier.turn()
     await files.delete(user, "a")
     await files.courier.turn()
@@ -155,7 +155,7 @@ DEEDS = {
 
 
 async def make(files: Files, user: str, state: State, name: str) -> None:
-    """What is there before; a deed of appending finds a file that grew."""
+    """Make what is there before. For the deed `append`, files are made by appending."""
     living, dead = state
     for content in dead:
         await files.put(user, "a", content)
@@ -165,7 +165,7 @@ async def make(files: Files, user: str, state: State, name: str) -> None:
 
 
 async def look(files: Files, user: str) -> State:
-    """What is there; each content is read, and is what its hash says."""
+    """What is there. Each content is read, and must match its size and hash."""
 
     async def whole(file: Any) -> bytes:
         content = b"".join([piece async for piece in files.read(user, file)])
@@ -177,7 +177,7 @@ async def look(files: Files, user: str) -> State:
 
 
 def act(name: str, place: Place, at: int, victim: int, only: str, told: Connection) -> None:
-    """A deed, in a process of its own. It tells how many points it had, and that it was acknowledged."""
+    """Do a deed in this process. It sends how many points it passed once it is acknowledged, or its error."""
 
     async def within() -> None:
         deed = DEEDS[name]

@@ -1,4 +1,4 @@
-"""A proxy before a real S3 server that does to requests and replies what a bad network or a sick server does."""
+"""A proxy in front of a real S3 server. It does to requests and replies what a bad network or a sick server does."""
 
 import http.client
 import socket
@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 PIECE = 16 << 10  # bytes
-OWN = ("connection", "transfer-encoding", "content-length")  # headers that each connection has for itself
+OWN = ("connection", "transfer-encoding", "content-length")  # headers that belong to one connection
 
 
 class Proxy:
-    """Set `mode` at any time; `met` counts what was done to whom.
+    """Set `mode` at any time; `met` counts how often each mode was applied.
 
     A mode is a word and a method: "500 PUT", "503 *", "cut GET", "flip PUT", "slow GET", "hang *"; "" does nothing.
     """
@@ -22,7 +22,7 @@ class Proxy:
     def __init__(self, endpoint: str):
         self.mode = ""
         self.met: Counter[str] = Counter()
-        self.released = threading.Event()  # what hangs, hangs until then
+        self.released = threading.Event()  # a request that hangs does so until this is set
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self, urlsplit(endpoint).netloc))
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
@@ -38,7 +38,7 @@ class Proxy:
         self._server.server_close()
 
     def fault(self, method: str) -> str:
-        """What is to be done to this request."""
+        """What is done to this request; "" for nothing."""
         word, _, whom = self.mode.partition(" ")
         if not word or whom not in (method, "*"):
             return ""
@@ -47,7 +47,7 @@ class Proxy:
 
 
 def harmed(body: bytes, fault: str) -> Iterator[bytes]:
-    """A body as the fault lets it through."""
+    """A body, in pieces, as the fault lets it through."""
     if fault == "flip" and body:
         middle = len(body) // 2
         body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
@@ -92,7 +92,7 @@ def handler(proxy: Proxy, behind: str) -> type[BaseHTTPRequestHandler]:
                     return
                 got = upstream.getresponse()
                 self.relay(got, got.read(), "" if is_upload else fault)
-            except OSError:  # the server is away, and so is whoever asked through us
+            except OSError:  # the server is away: our client's connection ends as well
                 self.close_connection = True
             finally:
                 upstream.close()

@@ -1,4 +1,4 @@
-"""Requests about files as bytes, for what no client's library would send."""
+"""Requests about files as raw bytes, for what no client library would send."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ def put(user: User, name: str, content: bytes) -> int:
 
 
 def listed(user: User) -> dict[str, str]:
-    """Hashes by name."""
+    """The user's files: hashes by name."""
     return {file["name"]: file["hash"] for file in user.get("/files", params={"limit": 500}).json()["files"]}
 
 
@@ -51,7 +51,7 @@ def connect(server: Server) -> socket.socket:
 
 
 def ask(server: Server, request: bytes) -> tuple[int, bytes]:
-    """Status and body of the answer; the connection ends with it."""
+    """Send a request. Returns the reply's status and body; the connection ends with it."""
     with connect(server) as connection:
         connection.sendall(request.replace(b"host: x", b"host: x\r\nconnection: close", 1))
         answer = b""
@@ -64,6 +64,6 @@ def ask(server: Server, request: bytes) -> tuple[int, bytes]:
 
 
 def reset(connection: socket.socket) -> None:
-    """Go away without a word, as a machine does that is switched off and on again."""
+    """Break the connection with a reset, as a machine does that is switched off and on again."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()

@@ -1,1 +1,1 @@
-"""The breaker: attacks every route of a server by its own description, before a stranger does."""
+"""The breaker: attacks every route of a server by the server's own description, before a stranger does."""

@@ -1,4 +1,4 @@
-"""What every attack begins with: the people, who sends to which route, and a payload that can be shrunk."""
+"""What attacks share: the people, the sender for each route, and payloads that can be shrunk."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from backlore.tools.breaker.wire import Got, Sent
 
 
 def populate(breaker: Breaker) -> None:
-    """Ann, bob and eve, and what ann and bob own."""
+    """Create ann, bob and eve, and what ann and bob own."""
     breaker.cast.new("ann")
     breaker.cast.new("bob")
     breaker.cast.promote(breaker.cast.new("eve"))
@@ -26,7 +26,7 @@ def populate(breaker: Breaker) -> None:
                 breaker.make(maker, person, breaker.name_of(maker), payload)
 
 
-# What a text often has to look like, though its type doesn't say so; in the braces stands something new each time.
+# Forms that a text often must have though its type doesn't say so. Each {} is filled with something new every time.
 LOOKS = (
     "https://example.com/{}", "{}@example.com", "{}.example.com", "{}", "X{}", "+49301{}", "2026-01-31", "/{}",
     "{}.txt",
@@ -35,8 +35,9 @@ LOOKS = (
 
 
 def learn(breaker: Breaker, maker: Operation, person: Person) -> None:
-    """What a route asks for beyond its type: a key that is better left out, as what must be there already, or a text
-    that looks like something. By trying, one by one."""
+    """Find out, one try at a time, what a route asks for beyond its type: that a key is better left out, because it
+    names something that must exist, or that a text has a certain form.
+    """
     payload = breaker.payload(maker, person)
     body = maker.body or {}
 
@@ -59,7 +60,7 @@ def learn(breaker: Breaker, maker: Operation, person: Person) -> None:
 
 
 def actor(breaker: Breaker, operation: Operation, name: str = "") -> Person:
-    """Who sends to a route what it is for: a stranger has no use for a session, but has a name and a password."""
+    """Who attacks a route: eve on admin routes, an extra on account routes that change something, else bob."""
     people = breaker.cast.people
     if operation.stage == "admin" and "eve3" in people and people["eve3"].is_admin:
         return people["eve3"]
@@ -73,7 +74,7 @@ def actor(breaker: Breaker, operation: Operation, name: str = "") -> Person:
 
 
 def send(breaker: Breaker, operation: Operation, person: Person, payload: Any, expected: Expected, label: str) -> Got:
-    """Attack with a payload that can be shrunk."""
+    """Send a payload that can be shrunk, and judge the reply."""
 
     def build(smaller: Any) -> Sent:
         return breaker.compose(operation, person, smaller)

@@ -1,7 +1,7 @@
-"""The breaker: sends to every route of a server what it should refuse, and what it should take, as everybody.
+"""The breaker: sends every route of a server what it should refuse and what it should accept, as each kind of user.
 
-It knows the server by its OpenAPI document alone, and judges replies by it. A finding is one wrong reply a route and
-kind; the smallest payload that still shows it is kept.
+It knows the server by its OpenAPI document alone, and judges replies by it. Wrong replies of one kind from one route
+are one finding; the smallest payload that still shows it is kept.
 """
 
 import time
@@ -20,12 +20,12 @@ from backlore.tools.breaker.shrink import shrink
 from backlore.tools.breaker.strain import strain
 from backlore.tools.breaker.wire import PATIENCE, Got, Sent, Wire
 
-TRIES = 40  # requests that a payload's shrinking may cost
+TRIES = 40  # requests that shrinking one payload may cost
 
 
 @dataclass
 class Finding:
-    """Something wrong: where, of what kind, in words, and the request that shows it."""
+    """Something wrong: the route, the kind, a sentence, and the request that shows it."""
 
     route: str
     kind: str
@@ -35,7 +35,7 @@ class Finding:
     got: Got
     expected: Expected
     count: int = 1
-    before: Sent | None = None  # what made what the path names
+    before: Sent | None = None  # the request that made what the path names
 
 
 def route_of(operation: Operation | None, sent: Sent) -> str:
@@ -44,14 +44,14 @@ def route_of(operation: Operation | None, sent: Sent) -> str:
 
 
 class TimeOver(Exception):
-    """The seconds are over: what is left is not tried."""
+    """The time is over: what is left is not tried."""
 
 
 class Breaker(Composer):
-    """One run against one server. `seconds` bound it; `seed` decides every choice in it.
+    """One run against one server. `seconds` limits it; `seed` decides every choice in it.
 
-    `make_admin` makes an admin of an address, where that can be done; `heal` brings a server back that hangs;
-    `domain` has all addresses of e-mail, another one for each run against a server that remembers the last.
+    `make_admin` makes the user with an e-mail address an admin, where that is possible. `heal` restarts a server that
+    hangs. `domain` is that of all e-mail addresses; a server that remembers earlier runs needs a new one.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Breaker(Composer):
         rebuild: Callable[[Any], Sent] | None = None,
         payload: Any = None,
     ) -> Got:
-        """Send, judge, and keep what is wrong. `rebuild` makes the request anew from a smaller `payload`."""
+        """Send a request, judge the reply, and keep findings. `rebuild` makes it from a smaller `payload`."""
         name = route_of(operation, sent)
         self.requests[name] += 1
         self.log.append(f"{self.phase} {name} {label} {zlib.crc32(sent.body or b''):x}")
@@ -134,7 +134,7 @@ class Breaker(Composer):
         return sent, got
 
     def flaws(self, operation: Operation | None, sent: Sent, got: Got, expected: Expected = ANY) -> list[Flaw]:
-        """All that is wrong with a reply; what may be the machine's, only if it is so when sent again."""
+        """All that is wrong with a reply. What the machine may have caused counts only if it happens again."""
         found = self.judge.examine(operation, sent, got, expected)
         for each in [each for each in found if each.kind in ("hang", "no reply")]:
             is_known = (route_of(operation, sent), each.kind) in self.findings
@@ -143,7 +143,7 @@ class Breaker(Composer):
         return found
 
     def _is_so_again(self, operation: Operation | None, sent: Sent, got: Got, first: Flaw) -> bool:
-        """Whether it comes so twice more, alone: a busy machine is no finding."""
+        """Whether it happens twice more when sent alone: a busy machine is not a finding."""
         for _ in range(2):
             if got.why == "time":
                 self.heal()
@@ -158,7 +158,7 @@ class Breaker(Composer):
         return True
 
     def leaks(self, sent: Sent, got: Got, person: Person | None) -> list[Flaw]:
-        """What belongs to another user, in a reply."""
+        """What a reply shows of another user's."""
         if person is not None and person.is_admin:
             return []
         given = sent.path.encode() + (sent.body or b"")
@@ -172,7 +172,7 @@ class Breaker(Composer):
     def keep(
         self, route: str, each: Flaw, label: str, sent: Sent, got: Got, expected: Expected = ANY
     ) -> Finding | None:
-        """Keep a finding; None when there is one of its kind for the route."""
+        """Keep a finding. Returns None when the route already has one of this kind."""
         known = self.findings.get((route, each.kind))
         if known:
             known.count += 1
@@ -211,7 +211,7 @@ class Breaker(Composer):
             raise TimeOver
 
     def run(self, phases: Iterable[tuple[str, Callable[["Breaker"], None]]]) -> None:
-        """One phase after another, until the time is over."""
+        """Run one phase after another, until the time is over."""
         try:
             for name, phase in phases:
                 self.phase = name

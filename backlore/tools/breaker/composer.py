@@ -1,4 +1,4 @@
-"""Requests that are valid but for what is given: to every route, as everybody, with the names of what was made."""
+"""Requests that are valid except for what is given: to every route, as any person, with the ids of what was made."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ NOTHING = object()
 
 
 def knack_of(name: str, part: Schema) -> str:
-    """Fields of one name and type are asked the same everywhere."""
+    """The key of a field in `knacks`: fields with the same name and type need the same form on every route."""
     return f"{name} {json.dumps(part, sort_keys=True)}"
 
 
 def id_of(name: str, payload: Any, got: Got) -> Any:
-    """The name of what was made: as the reply has it, else as it was sent; None if nothing was."""
+    """The id of what was made, from the reply or else from the payload; None if nothing was made."""
     if got.status != 200:
         return None
     told = got.body.get(name) if isinstance(got.body, dict) else None
@@ -29,15 +29,15 @@ def id_of(name: str, payload: Any, got: Got) -> Any:
 
 
 class Composer:
-    """Knows the routes, and who there is."""
+    """Knows the routes and the people."""
 
     def __init__(self, wire: Wire, document: dict[str, Any], cast: Cast, random: Random):
         self.wire = wire
         self.cast = cast
         self.random = random
-        # the application's own routes first: what is left when the time is over is what many others have tried
+        # the application's own routes first: those that the time does not reach are ours, which many others have tried
         self.operations: list[Operation] = []
-        self.speechless: list[str] = []  # routes to which nothing valid can be said, with the reason
+        self.speechless: list[str] = []  # routes for which no valid request was found, with the reason
         for each in sorted(read_document(document), key=lambda each: not each.is_own):
             try:
                 for part in [*(parameter.schema for parameter in each.parameters), each.body or {}]:
@@ -46,11 +46,11 @@ class Composer:
             except NoValue as error:
                 self.speechless.append(f"{each}: {error}")
         self.unsaid: set[tuple[str, str]] = set()  # keys of a route's payload that are better left out
-        self.knacks: dict[str, str] = {}  # what texts of a field have to look like beyond their type: see `attacks`
+        self.knacks: dict[str, str] = {}  # the form that texts of a field must have beyond their type: see `attacks`
         self._emails = 0
 
     def operation(self, method: str, path: str) -> Operation | None:
-        """The operation of that name."""
+        """The operation with this method and path; None without one."""
         return next((each for each in self.operations if (each.method, each.path) == (method, path)), None)
 
     def compose(
@@ -61,7 +61,7 @@ class Composer:
         path: Mapping[str, Any] | None = None,
         query: Mapping[str, Any] | None = None,
     ) -> Sent:
-        """A request to an operation, valid but for what is given."""
+        """A request to an operation, valid except for what is given."""
         values = self.path_values(operation, person) | dict(path or {})
         target = operation.path
         for name, value in values.items():
@@ -77,7 +77,7 @@ class Composer:
         return Sent(operation.method, target, body, headers, named, session, csrf if operation.changes else "")
 
     def payload(self, operation: Operation, person: Person | None, marker: str = "") -> Any:
-        """A plain payload that fits."""
+        """A plain payload that fits the type."""
         if operation.body is None:
             return {}
         marker = marker or (person.marker if person else "abc")
@@ -89,7 +89,7 @@ class Composer:
         return self.fill(made, operation, person)
 
     def fill(self, payload: Any, operation: Operation, person: Person | None, but: str = "") -> Any:
-        """The payload with what only this person knows, but for one key."""
+        """The payload with the person's password, and its address to log in or else a new one; the key `but` stays."""
         if not isinstance(payload, dict):
             return payload
         filled = dict(payload)
@@ -103,7 +103,7 @@ class Composer:
         return filled
 
     def path_values(self, operation: Operation, person: Person | None) -> dict[str, Any]:
-        """Values for the parts of the path: of something that the person has made, where there is a route for that."""
+        """Values for the path's parameters: ids of what the person has made, where a route makes such things."""
         values: dict[str, Any] = {}
         for parameter in operation.of("path"):
             maker = self.maker_of(operation, parameter.name)
@@ -116,15 +116,14 @@ class Composer:
         return values
 
     def target(self) -> str:
-        """The id of a user on whom admins act."""
+        """The id of a user for admins to act on."""
         found = self.cast.people.get("target")
         if found is None:
             found = self.cast.people["target"] = self.cast.new("target")
         return found.id or "a" * 16
 
     def maker_of(self, operation: Operation, name: str) -> Operation | None:
-        """The route that makes what a part of the path names: POST on a path before it, which replies with it, or is
-        told it."""
+        """The route that makes what a path parameter names: a POST to a path above, with the name in reply or body."""
         above = operation.path.partition(f"/{{{name}}}")[0]
         while above:
             maker = self.operation("POST", above)
@@ -136,7 +135,7 @@ class Composer:
     def make(
         self, maker: Operation, person: Person, name: str, payload: Any = NOTHING, sent: Sent | None = None
     ) -> Any:
-        """The id of something that the person has made, just for this if a payload is given. `sent` carries it."""
+        """The id of something that the person has made; given a payload, it is made now. `sent` is the request."""
         known = person.made[maker.path]
         if payload is NOTHING:
             if known:
@@ -149,8 +148,9 @@ class Composer:
         return 1 if id is None else id
 
     def referring(self, operation: Operation, person: Person, owner: Person | None = None) -> Any:
-        """A plain payload that names what its sender, or another owner, has made: in a key that is called as the name
-        of what the route above makes, or as several of them."""
+        """A plain payload that refers to what its sender, or another owner, has made: in a key with the name of the ids
+        that a route above gives, or in a list with that name's plural.
+        """
         payload = self.payload(operation, person)
         makers = [each for each in owners(self.operations) if operation.path.startswith(f"{each.path}/")]
         for maker in makers if isinstance(payload, dict) else ():
@@ -162,7 +162,7 @@ class Composer:
         return payload
 
     def name_of(self, maker: Operation) -> str:
-        """What the paths below a route call that which it makes."""
+        """The name that the paths below a route have for what it makes."""
         below = [(each, part.name) for each in self.operations for part in each.of("path")]
         names = [name for each, name in below if self.maker_of(each, name) is maker]
         return next((each for each in (*maker.fields, *names) if each in names), next(iter(maker.fields), "id"))

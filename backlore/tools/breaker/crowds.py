@@ -1,8 +1,8 @@
-"""Many at once, and one after another: what is made, changed and used up while others do the same; what one user
-can see and do with what another made; memory that grows.
+"""Many requests at once, and one after another: things are made, changed and used up while others do the same; what one
+user can see and do with what another made; memory that grows.
 
-What is left by changes at once must be what some order of them would have left: a twin, another user, makes the same
-changes one by one, the winner last, and both must then see the same.
+Changes at the same time must leave what some order of them would have left. To test this, a twin, another user, makes
+the same changes one by one, the winner last. Both must then see the same.
 """
 
 import itertools
@@ -21,13 +21,13 @@ from backlore.tools.testing.server import descendants
 
 AT_ONCE = 20
 ROUNDS = 3
-MOMENT = 10**9  # numbers beyond are times
+MOMENT = 10**9  # numbers above this are times
 ROUND = 400  # requests between two looks at the memory
 GROWTH = 1_500_000  # bytes in a round: more than noise
 
 
 def observe(breaker: Breaker, person: Person) -> str:
-    """All that a user sees of the application's own routes, with what differs between any two users masked."""
+    """All that a user sees on the application's own routes. What differs between any two users is masked."""
     seen = []
     for operation in breaker.operations:
         if operation.is_own and operation.method == "GET" and operation.has_session:
@@ -46,7 +46,7 @@ def _body(breaker: Breaker, operation: Operation, person: Person, path: dict[str
 
 
 def mask(value: Any, person: Person) -> Any:
-    """A reply without times, ids and addresses."""
+    """A reply with its times, ids and addresses replaced."""
     if isinstance(value, dict):
         return {key: mask(each, person) for key, each in value.items()}
     if isinstance(value, list):
@@ -60,7 +60,7 @@ def mask(value: Any, person: Person) -> Any:
 
 
 def foreign(breaker: Breaker) -> None:
-    """What ann made, asked for and changed by bob: nothing of it may come, and nothing of it may change."""
+    """Bob asks for what ann made, and tries to change it: he may see nothing of it, and nothing of it may change."""
     ann, bob = breaker.cast.people["ann1"], breaker.cast.people["bob2"]
     before = observe(breaker, ann)
     known = {"id": breaker.cast.ask(ann, "/auth/sessions").body}
@@ -115,7 +115,7 @@ def pages(breaker: Breaker) -> None:
 
 
 def made_at_once(breaker: Breaker) -> None:
-    """The same thing made twenty times at once: twenty ids, all of them there."""
+    """Make the same thing twenty times at once: there must be twenty ids, and each must be found."""
     for maker in owners(breaker.operations):
         person = breaker.cast.new("crowd")
         sent = breaker.compose(maker, person)
@@ -124,7 +124,7 @@ def made_at_once(breaker: Breaker) -> None:
             name for name, place in maker.fields.items() if name == place and names_something(breaker, maker, name)
         ]
         if set(names) & set((maker.body or {}).get("properties", {})):
-            continue  # whoever sends it chooses a name: twenty of one name may be one thing
+            continue  # the sender chooses the name: twenty requests with one name may make one thing
         for name in names:
             ids = [each.body[name] for each in replies if each.status == 200 and isinstance(each.body, dict)]
             if len(set(map(str, ids))) < len(ids):
@@ -142,7 +142,7 @@ def made_at_once(breaker: Breaker) -> None:
 
 
 def names_something(breaker: Breaker, maker: Operation, name: str) -> bool:
-    """Whether a key of a reply is the name of what was made: a path takes it, or it is called so."""
+    """Whether a key of a reply names what was made: it is `id`, or a path takes it."""
     return name == "id" or any(
         each.name == name and breaker.maker_of(operation, name) is maker
         for operation in breaker.operations
@@ -151,7 +151,7 @@ def names_something(breaker: Breaker, maker: Operation, name: str) -> bool:
 
 
 def changed_at_once(breaker: Breaker) -> None:
-    """One thing changed in ten ways at once, and used up at once: as if one by one."""
+    """Change one thing in ten ways at once, and use one up at once: the outcome must be that of one by one."""
     for maker in owners(breaker.operations):
         for name in dict.fromkeys([*maker.fields, *(maker.body or {}).get("properties", {})]):
             changers = [
@@ -160,7 +160,7 @@ def changed_at_once(breaker: Breaker) -> None:
                 if each.changes and each.is_own and breaker.maker_of(each, name) is maker and len(each.of("path")) == 1
             ]
             for operation in changers:
-                pair = breaker.cast.new("crowd"), breaker.cast.new("twin")  # alike after each round, too
+                pair = breaker.cast.new("crowd"), breaker.cast.new("twin")  # they stay alike after each round
                 for number in range(ROUNDS):
                     if not operation.body:
                         _use_up(breaker, maker, operation, name, pair[0])
@@ -171,7 +171,7 @@ def changed_at_once(breaker: Breaker) -> None:
 def _race(
     breaker: Breaker, maker: Operation, operation: Operation, name: str, number: int, pair: tuple[Person, Person]
 ) -> bool:
-    """One round; whether the two are alike after it."""
+    """One round. Returns whether the two are alike after it."""
     label = "changed in 10 ways at once"
     one, two = pair
     first = breaker.payload(maker, one, "first")
@@ -183,7 +183,7 @@ def _race(
     if reader is None or any(each.status != 200 for each in replies):
         return False
     got = breaker.wire.send(breaker.compose(reader, one, path={name: ids[0]}), one.address)
-    if not isinstance(got.body, dict):  # a file: it doesn't say which of them won
+    if not isinstance(got.body, dict):  # a file: it doesn't show which change won
         return False
     winners = [each for each in payloads if all(got.body.get(key, value) == value for key, value in each.items())]
     if not winners:
@@ -199,7 +199,7 @@ def _race(
 
 
 def _use_up(breaker: Breaker, maker: Operation, operation: Operation, name: str, person: Person) -> None:
-    """What works once, works once at once."""
+    """What works only once must work only once under simultaneous requests, too."""
     label = "used 20 times at once"
     id = breaker.make(maker, person, name, breaker.payload(maker, person))
     sent = breaker.compose(operation, person, path={name: id})
@@ -217,7 +217,7 @@ def _use_up(breaker: Breaker, maker: Operation, operation: Operation, name: str,
 def together(
     breaker: Breaker, operation: Operation, sents: Sequence[Sent], person: Person | None, label: str
 ) -> list[Got]:
-    """Replies to what is sent at the same time, each judged."""
+    """Send requests at the same time. Each reply is judged."""
     breaker.requests[str(operation)] += len(sents)
     breaker.log.append(f"{breaker.phase} {operation} {label}")
     breaker.on_progress(str(operation))
@@ -229,7 +229,7 @@ def together(
 
 
 def memory(breaker: Breaker, server: int) -> None:
-    """The same requests over and over: the memory of the processes under `server` (a process id) stays where it is."""
+    """Send the same requests over and over: the memory of the processes below `server` (a process id) must not grow."""
     readers = [each for each in breaker.operations if each.method == "GET"]
     makers = list(owners(breaker.operations))
     for operation in readers + makers:
@@ -253,8 +253,7 @@ def memory(breaker: Breaker, server: int) -> None:
 
 
 def resident(server: int) -> int:
-    """Bytes that the processes under one have resident, without the engine, which keeps what it is given; 0 where
-    there is no /proc."""
+    """Resident bytes of the processes below one, except the engine, which keeps what it is given; 0 without /proc."""
     size = 0
     for process in descendants(server):
         try:

@@ -1,4 +1,4 @@
-"""What the breaker knows of a server: its OpenAPI document, as operations with their types and their contract."""
+"""What the breaker knows of a server: its OpenAPI document, as operations with their types and contracts."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from backlore.tools.breaker.formats import format_of
 
-Schema = dict[str, Any]  # of JSON, without references
+Schema = dict[str, Any]  # a JSON schema, without references
 
 KINDS: dict[str, type | tuple[type, ...]] = {
     "string": str,
@@ -18,24 +18,24 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "null": type(None),
 }
-DEEPEST = 2  # of a type that holds itself
-NEVER: Schema = {"not": {}}  # beyond that: nothing is sent there
-MATCHED = 2000  # characters below which a text is compared with its pattern, which may be slow
+DEEPEST = 2  # levels of a type that contains itself
+NEVER: Schema = {"not": {}}  # stands for the levels below: nothing is sent there
+MATCHED = 2000  # characters: only shorter texts are compared with their pattern, which may be slow
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a reply of one status is: its media type ("" for no body), shape, and the words of an error."""
+    """What a reply of one status must be: its media type ("" for no body), its shape, and the words of an error."""
 
     media: str
     shape: Schema | None
     words: frozenset[str]
-    beyond_type: bool = False  # of a 400: what fits the type may be refused too
+    beyond_type: bool = False  # for a 400: what fits the type may be refused too
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A part of the path or of the query."""
+    """A parameter in the path or the query."""
 
     name: str
     place: str
@@ -54,14 +54,14 @@ class Operation:
     body: Schema | None
     media: str
     replies: Mapping[int, Contract]
-    fields: Mapping[str, str] = field(default_factory=dict)  # of its reply: key -> where it stands: notes.0.id
+    fields: Mapping[str, str] = field(default_factory=dict)  # of its reply: key -> its place, such as notes.0.id
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
 
     @property
     def has_session(self) -> bool:
-        """Whether only a user gets there."""
+        """Whether it takes a user's session."""
         return self.stage in ("private", "admin")
 
     @property
@@ -71,17 +71,17 @@ class Operation:
 
     @property
     def is_raw(self) -> bool:
-        """Whether its body is bytes of any kind, which no type describes."""
+        """Whether its body is bytes of any kind, described by no type."""
         return bool(self.media) and self.body is None
 
     @property
     def changes(self) -> bool:
-        """Whether it could change something."""
+        """Whether its method may change something."""
         return self.method not in ("GET", "HEAD", "OPTIONS")
 
     @property
     def is_own(self) -> bool:
-        """Whether it is the application's, not one that every application has."""
+        """Whether it is the application's own and not one that every application has."""
         return not self.path.startswith(("/auth/", "/admin/", "/outbox", "/docs", "/health", "/openapi.json"))
 
     def of(self, place: str) -> list[Parameter]:
@@ -90,7 +90,7 @@ class Operation:
 
 
 def read_document(document: dict[str, Any]) -> list[Operation]:
-    """The operations, in the document's order. Raises KeyError for what is no OpenAPI document."""
+    """The operations, in the document's order. Raises KeyError if it is not an OpenAPI document."""
     parts = document["components"]["schemas"]
     found = []
     for path, methods in document["paths"].items():
@@ -110,14 +110,14 @@ def read_document(document: dict[str, Any]) -> list[Operation]:
 
 
 def owners(operations: Iterable[Operation]) -> Iterator[Operation]:
-    """The routes of the application itself that make something for a user."""
+    """The application's own routes that make something for a user."""
     for each in operations:
         if each.is_own and each.stage == "private" and each.method == "POST" and each.body and not each.of("path"):
             yield each
 
 
 def settle(schema: Schema, parts: Mapping[str, Schema], within: tuple[str, ...] = ()) -> Schema:
-    """The schema with what it refers to in its place; a type that holds itself ends after some levels."""
+    """The schema with references resolved. A type that contains itself ends after some levels."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
         return NEVER if within.count(name) >= DEEPEST else settle(parts[name], parts, (*within, name))
@@ -217,7 +217,7 @@ def _flaw_of_list(schema: Schema, value: list[Any], where: str) -> str:
 
 
 def items_of(schema: Schema, count: int) -> list[Schema]:
-    """The types of the first items of a list: each its own where `prefixItems` says so."""
+    """The types of a list's first items. `prefixItems` gives each its own."""
     items = schema.get("items")
     return [*schema.get("prefixItems", ()), *[items if isinstance(items, dict) else {}] * count][:count]
 

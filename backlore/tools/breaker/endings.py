@@ -1,4 +1,4 @@
-"""What ends a session, or an admin's rights: each by the routes of accounts, where they are there."""
+"""What ends a session, or an admin's rights: each by the account routes, where the server has them."""
 
 import json
 import re
@@ -17,7 +17,7 @@ NEW = "yet another battery"
 
 @dataclass(frozen=True)
 class Ending:
-    """`act` ends a person's sessions and says whether it could; `when` says it in words."""
+    """`act` ends a person's sessions and returns whether it could; `when` says in words when that was."""
 
     route: str
     when: str
@@ -25,14 +25,14 @@ class Ending:
 
 
 def ask(breaker: Breaker, path: str, payload: Any, person: Person | None = None, address: str = "") -> tuple[Sent, Got]:
-    """A POST, and its reply."""
+    """Send a POST. Returns the request and its reply."""
     session, csrf = (person.session, person.csrf) if person else ("", "")
     sent = Sent("POST", path, json.dumps(payload).encode(), JSON, person.name if person else "stranger", session, csrf)
     return sent, breaker.wire.send(sent, address or breaker.wire.new_address())
 
 
 def has(breaker: Breaker, *paths: str) -> bool:
-    """Whether all these routes are there, and users can be made."""
+    """Whether the server has all these routes, and users can be made."""
     return breaker.cast.can_sign_up and all(breaker.operation("POST", path) for path in paths)
 
 
@@ -94,7 +94,7 @@ ENDINGS = (
 
 
 def reset_token(breaker: Breaker, person: Person) -> str:
-    """The token of a mail that resets the password, read from /outbox, which is there in dev; "" without one."""
+    """The token from a mail that resets the password, read from /outbox, which is there in dev; "" without one."""
     if breaker.operation("GET", "/outbox") is None:
         return ""
     ask(breaker, "/auth/recover", {"email": person.email})

@@ -1,6 +1,6 @@
-"""Values from types that don't fit, by one or altogether.
+"""Values that break a type: by one step beyond a bound, or altogether.
 
-Law: what should not fit is compared with the type before it is called a fault, so that nothing valid is called invalid.
+Law: every value is compared with the type before it is called a fault, so that nothing valid is called invalid.
 """
 
 import json
@@ -24,7 +24,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
 
 
 def faults(schema: Schema, random: Random, whole: Any = None) -> Iterator[tuple[str, Any]]:
-    """Values that don't fit; each with its name. `whole` is an object that fits, to be spoilt."""
+    """Values that don't fit, each with its name. `whole` is an object that fits, to be spoilt."""
     for name, value in _faults(schema, random, whole):
         if flaw(schema, value):
             yield name, value
@@ -72,9 +72,9 @@ def _faults_of_text(known: Schema, random: Random) -> Iterator[tuple[str, Any]]:
 
 
 def slow_texts(schema: Schema) -> Iterator[str]:
-    """Texts on which a pattern that goes back and forth takes for ever: they nearly match, as long as may be.
+    """Texts on which a backtracking pattern takes forever: they nearly match, and are as long as allowed.
 
-    They are compared with nothing here: that would take as long.
+    They are not compared with the pattern here: that would take as long.
     """
     known = kind_of(schema)
     high = min(known.get("maxLength", 5000), 5000)

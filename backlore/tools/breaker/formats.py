@@ -1,4 +1,4 @@
-"""Texts of a format: dates, times, durations, decimals, UUIDs, bytes. What is a fault here is one for sure."""
+"""Texts in a format: dates, times, durations, decimals, UUIDs, bytes. Every fault listed here is certain to be one."""
 
 import base64
 import re
@@ -12,7 +12,7 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class Format:
-    """`edges` fit, the first is a plain one; `read` gives what a text means, and raises ValueError for what is none."""
+    """`edges` fit, the first of them plain. `read` gives a text's meaning, and raises ValueError for a wrong one."""
 
     edges: tuple[str, ...]
     faults: tuple[str, ...]
@@ -45,7 +45,7 @@ def _time(text: str) -> time:
 def _duration(text: str) -> str:
     if not re.fullmatch(r"-?P(?=.)(\d{1,9}D)?(T(?=.)(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?", text, re.ASCII):
         raise ValueError(text)
-    return ""  # the same time is written in many ways
+    return ""  # one duration can be written in many ways
 
 
 def _decimal(text: str) -> Decimal | str:
@@ -122,7 +122,7 @@ FORMATS = {
     ),
     "base64": Format(("YQ==", "", "AAECAwQF+/8="), ("YQ", "a", "!!!!", "\u00e9\u00e9\u00e9\u00e9"), _bytes),
 }
-# Without a zone: in OpenAPI's registry of formats.
+# Without a time zone: from OpenAPI's registry of formats.
 FORMATS["date-time-local"] = Format(
     ("2026-01-31T12:00:00", "0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"),
     FORMATS["date-time"].faults,
@@ -132,12 +132,12 @@ FORMATS["time-local"] = Format(("12:00:00", "00:00:00", "23:59:59.999999"), FORM
 
 
 def format_of(schema: dict[str, Any]) -> Format | None:
-    """The format of a text's type; None for one that has none, or one that is not known here."""
+    """The format of a text's type; None if it has none, or one that is not known here."""
     return FORMATS.get(schema.get("format") or schema.get("contentEncoding") or "")
 
 
 def means_the_same(schema: dict[str, Any], sent: Any, shown: Any) -> bool:
-    """Whether a value that comes back is the one that was sent, though it may be written in another way."""
+    """Whether a value that comes back is the one that was sent, though it may be written differently."""
     if sent == shown:
         return True
     if isinstance(sent, list) and isinstance(shown, list):

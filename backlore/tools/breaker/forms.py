@@ -1,4 +1,4 @@
-"""Forms: multipart bodies of payloads."""
+"""Multipart bodies made from payloads."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from backlore.tools.breaker.document import Operation
 from backlore.tools.breaker.values import kind_of
 
-# What is sent as a file, with a text behind it: a PNG of one pixel.
+# The content of files, with a text after it: a PNG of one pixel.
 PICTURE = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010100000000376ef9240000000a49444154789c636000000002000148afa471"
     "0000000049454e44ae426082"
@@ -14,7 +14,7 @@ PICTURE = bytes.fromhex(
 
 
 def to_form(payload: Any, operation: Operation, content: bytes = PICTURE) -> tuple[bytes, dict[str, str]]:
-    """A multipart body of a payload, files as files: small pictures, which suit also whoever takes nothing else."""
+    """A payload as a multipart body. Files are small pictures, which also suit a route that takes nothing else."""
     boundary = "backlore-breaker"
     shapes = (operation.body or {}).get("properties", {})
     body = b""

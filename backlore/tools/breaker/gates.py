@@ -1,4 +1,4 @@
-"""What stands around a payload: sessions and csrf, methods and headers, the path and the query."""
+"""What surrounds a payload: sessions and csrf tokens, methods and headers, the path and the query."""
 
 import json
 import re
@@ -41,7 +41,7 @@ INSIDE = re.compile(rb"Backend\(CONFIG\)|root:[x*]:0|SECRET = |CONFIG = \{")
 
 
 def stages(breaker: Breaker) -> None:
-    """Sessions and csrf: none, forged, ended, another's, of the wrong person; and requests of other sites."""
+    """Sessions and csrf tokens: none, forged, ended, another user's, without rights; requests from other sites."""
     ann, bob = breaker.cast.people["ann1"], breaker.cast.people["bob2"]
     ended = breaker.cast.new("gone")
     breaker.cast.post("/auth/logout", {}, ended.address, ended)
@@ -141,7 +141,7 @@ def reading(breaker: Breaker, operation: Operation, person: Person) -> None:
     head = breaker.attack(operation, replace(sent, method="HEAD"), ANY, "HEAD", person)
     for name in ("content-type", "etag", "content-length"):
         differs = got.status == 200 and got.status == head.status and got.headers.get(name) != head.headers.get(name)
-        # what has changed meanwhile may differ
+        # a reply that has changed meanwhile may differ
         if differs and breaker.attack(operation, sent, ANY, "plain", person).headers.get("etag") == got.headers.get(
             "etag"
         ):
@@ -162,7 +162,7 @@ def reading(breaker: Breaker, operation: Operation, person: Person) -> None:
 
 
 def strange_headers(breaker: Breaker, operation: Operation, sent: Sent, person: Person) -> None:
-    """Headers that no client of ours sends; those that the HTTP parser refuses are not the route's."""
+    """Headers that no client of ours sends. What the HTTP parser refuses is not judged as the route's reply."""
     for headers in HEADERS:
         strange = replace(sent, headers={**sent.headers, **headers})
         got = breaker.wire.send(strange, breaker.wire.new_address())
@@ -177,7 +177,7 @@ def strange_headers(breaker: Breaker, operation: Operation, sent: Sent, person: 
 
 
 def changing(breaker: Breaker, operation: Operation, person: Person) -> None:
-    """A body of JSON that says it is something else; a transfer that is cut."""
+    """A JSON body that claims to be something else; headers that ask for another method; transfers that are cut."""
     sent = breaker.compose(operation, person)
     if operation.is_form:
         return
@@ -208,7 +208,7 @@ def changing(breaker: Breaker, operation: Operation, person: Person) -> None:
 
 
 def blind(breaker: Breaker, operation: Operation, person: Person) -> None:
-    """OPTIONS, and bodies that the route alone can read: whatever comes, the reply is one of the contract."""
+    """OPTIONS, and bodies that only the route can read: whatever is sent, the reply must be in the contract."""
     sent = breaker.compose(operation, person)
     strange_headers(breaker, operation, sent, person)
     for name in OVERRIDES:
@@ -221,7 +221,7 @@ def blind(breaker: Breaker, operation: Operation, person: Person) -> None:
 
 
 def parameters(breaker: Breaker) -> None:
-    """Parts of the path and of the query: at their bounds, beyond them, twice, unknown, badly escaped, too long."""
+    """Parameters of the path and the query: at their bounds, beyond them, twice, unknown, badly escaped, too long."""
     tried: set[str] = set()
     for operation in breaker.operations:
         person = actor(breaker, operation)
@@ -263,7 +263,7 @@ def parameters(breaker: Breaker) -> None:
 def wrong_parts(
     operation: Operation, parameter: Parameter, traps: tuple[str, ...]
 ) -> Iterator[tuple[str, str, Expected]]:
-    """Texts for a part of the path, escaped, with what they should give."""
+    """Escaped texts for a path parameter, with the reply that each should get."""
     missing = frozenset({404})
     nowhere = Expected(missing, frozenset(), "accepted", "404: there is no such path")
     known = kind_of(parameter.schema)
@@ -282,7 +282,7 @@ def wrong_parts(
 
 
 def wrong_queries(breaker: Breaker, parameter: Parameter) -> Iterator[tuple[str, Any]]:
-    """Texts that a query's parameter may not have."""
+    """Texts that a query parameter may not have."""
     known = kind_of(parameter.schema)
     for label, value in faults(parameter.schema, breaker.random):
         is_number = known.get("type") in ("integer", "number") and type(value) in (int, str) and str(value) != "1"

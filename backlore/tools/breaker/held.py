@@ -1,5 +1,6 @@
-"""Requests that are held open while their session ends: all but the last byte of the body is sent, so that the gates
-have let it in; then the session ends; then the last byte comes. It must be refused, and must have changed nothing.
+"""Requests that are held open while their session ends. All but the last byte of the body is sent, so that the gates
+let the request in. Then the session ends, and only then is the last byte sent. The request must be refused, and must
+have changed nothing.
 """
 
 import http.client
@@ -17,7 +18,7 @@ from backlore.tools.breaker.people import Person
 from backlore.tools.breaker.wire import Got, Sent, begin, finish, send_on
 
 GATES = 1.5  # seconds for the gates to let a request in; most say so by "100 Continue"
-# What stages and decoding say: the handler has not run.
+# Error words of the stages and of decoding: with one of these, the handler has not run.
 BEFORE = {
     "nocookie",
     "session",
@@ -33,7 +34,8 @@ BEFORE = {
     "route",
 }
 BEFORE |= {"timeout", "rate", "unavailable", "server"}
-LAST = ("/auth/logout", "/auth/destroy", "/auth/sessions/end", "/auth/changePassword")  # they end it themselves
+# these end the session themselves
+LAST = ("/auth/logout", "/auth/destroy", "/auth/sessions/end", "/auth/changePassword")
 TO_DO = "Look again whether the session holds once the body is there, and let what changes something depend on it."
 
 
@@ -47,7 +49,7 @@ class Held:
 
 
 def held(breaker: Breaker) -> None:
-    """Each ending, with requests to all routes held open over it."""
+    """Each ending, while requests to all routes are held open."""
     for ending in ENDINGS:
         if breaker.cast.can_sign_up:
             over(breaker, ending)
@@ -58,7 +60,7 @@ def held(breaker: Breaker) -> None:
 
 
 def over(breaker: Breaker, ending: Ending, person: Person | None = None, stage: str = "private") -> None:
-    """Hold requests of a person open over one ending."""
+    """Hold a person's requests open during one ending."""
     person = person or breaker.cast.new("holds")
     for maker in owners(breaker.operations):
         breaker.make(maker, person, breaker.name_of(maker))
@@ -89,7 +91,7 @@ def over(breaker: Breaker, ending: Ending, person: Person | None = None, stage: 
 
 
 def hold(breaker: Breaker, person: Person, stage: str) -> list[Held]:
-    """Requests to all routes of a stage that are let in, and not answered yet."""
+    """Requests to all routes of a stage that have been let in and are not answered yet."""
     found = []
     operations = [each for each in breaker.operations if each.changes and each.stage == stage]
     for operation in sorted(operations, key=lambda each: each.path in LAST):
@@ -116,6 +118,6 @@ def is_answered(link: socket.socket) -> bool:
 
 
 def release(each: Held) -> Got:
-    """The last byte, and what comes then."""
+    """Send the last byte. Returns the reply."""
     send_on(each.connection, (each.sent.body or b"")[-1:])
     return finish(each.connection, time.monotonic())

@@ -1,4 +1,4 @@
-"""What is wrong with a reply, by the contract alone: the status, the word, the headers, the shape, the time."""
+"""What is wrong with a reply, by the contract alone: status, error word, headers, shape, time."""
 
 import re
 import statistics
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from backlore.tools.breaker.document import Contract, Operation, flaw
 from backlore.tools.breaker.wire import Got, Sent
 
-SLOW = ((2.0, 20.0), (0.5, 100.0))  # seconds, and so many times what the route usually takes
-# On every reply (docs/routes.md).
+SLOW = ((2.0, 20.0), (0.5, 100.0))  # seconds, and the multiple of what the route usually takes
+# Headers of every reply (docs/routes.md).
 ALWAYS = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "same-origin"}
 DETAIL = re.compile(rb"Traceback \(most|File \"/|/site-packages/|redis\.exceptions|Error\('|0x[0-9a-f]{8,}>")
-# Of requests that no route has a contract for.
+# Error words for requests that no route's contract covers.
 ELSEWHERE = {
     400: frozenset({"header", "json", "payload"}),
     403: frozenset({"nocookie", "session", "tampered", "csrf", "admin"}),
@@ -22,12 +22,12 @@ ELSEWHERE = {
     414: frozenset({"query"}),
     415: frozenset({"type"}),
 }
-BARE = {400, 408, 414, 431}  # of the HTTP parser, before we see the request
+BARE = {400, 408, 414, 431}  # from the HTTP parser, before our code sees the request
 
 
 @dataclass(frozen=True)
 class Flaw:
-    """Something wrong: `kind` groups, `why` is a sentence."""
+    """Something wrong: `kind` groups flaws, `why` is a sentence."""
 
     kind: str
     why: str
@@ -35,11 +35,11 @@ class Flaw:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a request is to give. Empty `words`: any of the contract's."""
+    """What a request should get. Empty `words`: any of the contract's."""
 
-    statuses: frozenset[int] = frozenset()  # none: whatever the contract has
+    statuses: frozenset[int] = frozenset()  # none: any in the contract
     words: frozenset[str] = frozenset()
-    kind: str = "contract"  # of the finding, if it gives something else
+    kind: str = "contract"  # of the finding, if the reply is something else
     text: str = "a reply of the contract"
 
 
@@ -47,7 +47,7 @@ ANY = Expected()
 
 
 def valid(operation: Operation) -> Expected:
-    """Of a payload that fits: nothing that says it doesn't."""
+    """For a payload that fits: any reply except one that says it doesn't."""
     refusing = {404} if not operation.of("path") else set()
     allowed = set(operation.replies) - {408, 413, 414, 415, 500} - refusing
     if 404 in operation.replies and operation.replies[404].words - {"route"}:
@@ -73,7 +73,7 @@ class Judge:
         self._tags: dict[tuple[str, str], bytes] = {}
 
     def examine(self, operation: Operation | None, sent: Sent, got: Got, expected: Expected) -> list[Flaw]:
-        """All that is wrong."""
+        """All that is wrong with a reply."""
         name = str(operation) if operation else sent.method
         slow = self.is_slow(name, got)
         self._times[name].append(got.seconds)
@@ -88,11 +88,11 @@ class Judge:
         return found + list(_of_headers(operation, sent, got)) + list(self._of_tag(sent, got))
 
     def usual(self, name: str) -> float:
-        """The seconds that a route takes, at the median of late."""
+        """The seconds that a route usually takes: the median of its latest requests."""
         return statistics.median(self._times[name][-200:]) if self._times[name] else 0.0
 
     def is_slow(self, name: str, got: Got) -> Flaw | None:
-        """A hang: for long, and many times what is usual."""
+        """A hang: the reply took long, and many times longer than usual."""
         usual = self.usual(name)
         if got.why == "time" or any(got.seconds > max(least, times * usual) for least, times in SLOW):
             return Flaw("hang", f"It took {got.seconds:.1f} s, usually {usual * 1000:.0f} ms.")
@@ -103,7 +103,7 @@ class Judge:
             detail = " With a detail of the inside." if got.body != {"error": "server"} else ""
             return [Flaw("crash", f"{got.status}.{detail}")]
         found = [Flaw("detail", "The body shows the inside of the server.")] if DETAIL.search(got.raw) else []
-        if got.status in (429, 503):  # these may come at any time, where they are promised
+        if got.status in (429, 503):  # these may come at any time, if the contract has them
             pass
         elif expected.statuses and got.status not in expected.statuses:
             said = f"{got.status} {got.error}".strip()
@@ -163,7 +163,7 @@ def _of_headers(operation: Operation | None, sent: Sent, got: Got) -> list[Flaw]
     if got.status in (429, 503) and not re.fullmatch(r"[1-9]\d*", got.headers.get("retry-after", "")):
         found.append(Flaw("retry-after", f"{got.status} without Retry-After in whole seconds."))
     is_private = operation is not None and operation.has_session and got.status == 200 and sent.method == "GET"
-    # what is no JSON is a file, which its owner's browser alone may keep
+    # a reply that is not JSON is a file, which only its owner's browser may keep
     wanted = ("no-store",) if got.media == "application/json" else ("no-store", "private")
     if is_private and not any(word in got.headers.get("cache-control", "") for word in wanted):
         found.append(Flaw("cache", f"What belongs to a user may be kept by caches: no {' or '.join(wanted)}."))

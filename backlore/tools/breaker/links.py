@@ -1,5 +1,5 @@
-"""Links that need no session, since they carry a signature: they end when their owner's password is reset, and with
-the account's disabling.
+"""Links that need no session, since they carry a signature. A reset of their owner's password, or the disabling of the
+account, must end them.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ TO_DO = "Let the signature depend on what a reset and a disabling change."
 
 
 def links(breaker: Breaker) -> None:
-    """Every link to what is a user's, before and after such an ending."""
+    """Every link to what a user owns, before and after such an ending."""
     for ending in ENDINGS:
         if ending.route in ENDED and breaker.cast.can_sign_up:
             person = breaker.cast.new("links")
@@ -29,7 +29,7 @@ def links(breaker: Breaker) -> None:
 
 
 def links_of(breaker: Breaker, operation: Operation, person: Person) -> Iterator[Sent]:
-    """The links in a route's reply under which anybody sees what is this person's."""
+    """The links in a route's reply that show this person's data to anybody."""
     if not operation.is_own or operation.stage != "private" or not operation.body or operation.is_form:
         return
     made = breaker.wire.send(breaker.compose(operation, person, breaker.referring(operation, person)), person.address)
@@ -43,7 +43,7 @@ def links_of(breaker: Breaker, operation: Operation, person: Person) -> Iterator
 
 
 def judge(breaker: Breaker, person: Person, found: list[tuple[Operation, Sent]], ending: Ending) -> None:
-    """None of them leads anywhere now."""
+    """None of the links may show the person's data now."""
     for operation, link in found:
         got = breaker.wire.send(link, breaker.wire.new_address())
         breaker.requests[str(operation)] += 1

@@ -1,6 +1,6 @@
 """Forms where they don't belong, and file inputs with nothing chosen.
 
-Where a type has no file, a body that is a form is bounded as one of JSON is; and a file part is none of its fields.
+Where a type has no file, a form has the same limit as JSON, and a file part is not one of the type's fields.
 """
 
 import http.client
@@ -19,9 +19,9 @@ from backlore.tools.breaker.wire import Got, Sent, begin, finish, send_on
 BOUNDARY = "backlore-breaker"
 FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 DECLARED = 64 << 20  # bytes
-SENT = 6 << 20  # bytes of them
-PATIENCE = 2.0  # seconds in which a refusal comes that waits for nothing,
-AGAIN = 15.0  # and when it did not, the next time
+SENT = 6 << 20  # bytes of these that are sent
+PATIENCE = 2.0  # seconds in which a refusal must come,
+AGAIN = 15.0  # and the seconds of the second try, if it did not
 NO_FILE = Expected(frozenset({400, 413, 415}), frozenset(), "accepted", "400, 413 or 415: its type has no file")
 NOTHING_CHOSEN = Expected(frozenset({400}), frozenset(), "accepted", "400: nothing was chosen, so the file is missing")
 TO_DO = "Bound what comes where no file can be by what JSON may have, and refuse before it is written."
@@ -56,7 +56,7 @@ def files_of(operation: Operation) -> list[str]:
 
 
 def nothing_chosen(breaker: Breaker, operation: Operation, person: Person) -> None:
-    """What a browser sends for a file input with nothing chosen: no file, so a file that must be is missing."""
+    """For a file input with nothing chosen, a browser sends a part that is no file, so a required file is missing."""
     payload = breaker.payload(operation, person)
     for name in files_of(operation):
         if name in (operation.body or {}).get("required", ()):
@@ -66,13 +66,13 @@ def nothing_chosen(breaker: Breaker, operation: Operation, person: Person) -> No
 
 
 def texts(operation: Operation, payload: dict[str, object]) -> list[bytes]:
-    """The fields of a payload that are texts, and no files."""
+    """The text fields of a payload, without files, as parts."""
     mine = {key: each for key, each in payload.items() if key not in files_of(operation) and isinstance(each, str)}
     return [part_of(key, None, each.encode()) for key, each in mine.items()]
 
 
 def small_file(breaker: Breaker, operation: Operation, person: Person) -> None:
-    """A file as a field of the type, and as one more."""
+    """A file as a field of the type, and as an extra one."""
     payload = breaker.payload(operation, person)
     known = [key for key, each in payload.items() if isinstance(each, str)] if isinstance(payload, dict) else []
     for name in (*known[:1], "file"):
@@ -83,11 +83,11 @@ def small_file(breaker: Breaker, operation: Operation, person: Person) -> None:
 
 
 def large_file(breaker: Breaker, operation: Operation, person: Person) -> None:
-    """A large file, of which the first megabytes come: refused then, if JSON of this length is."""
+    """The first megabytes of a large file must be refused, if JSON of this length is."""
     plain = breaker.compose(operation, person)
     as_json = begun(breaker, replace(plain, body=b'{"a":"' + b"x" * SENT, headers=JSON))
     if as_json is None or as_json.status == 0:
-        return  # whatever bounds JSON here lies higher
+        return  # the limit of JSON is higher here
     sent = replace(plain, body=part_of("file", "a.txt", b"x" * SENT), headers=FORM)
     got = begun(breaker, sent) or begun(breaker, sent, AGAIN)
     breaker.requests[str(operation)] += 2
@@ -101,7 +101,7 @@ def large_file(breaker: Breaker, operation: Operation, person: Person) -> None:
 
 
 def begun(breaker: Breaker, sent: Sent, patience: float = PATIENCE) -> Got | None:
-    """What comes before the whole body has been sent; None when nothing does."""
+    """The reply that comes before the whole body has been sent; None without one."""
     breaker.wire.before_sending()
     since = time.monotonic()
     connection = breaker.wire.open(breaker.wire.new_address())

@@ -1,7 +1,7 @@
 """Texts that match a regular expression, made by walking it as Python's own parser has read it.
 
-What a pattern looks ahead to, or back at, is passed over: whoever takes a text compares it with the pattern. (`re` has
-no public form of what it has read. A library that makes such texts walks the same one, so this is one less to need.)
+Lookahead and lookbehind are passed over: the caller compares each text with the pattern. (`re` has no public form of
+what it has read. A library that makes such texts walks the same one, so this saves a dependency.)
 """
 
 import importlib
@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 PLAIN = "abcdefghijklmnopqrstuvwxyzABCXYZ0123456789_-.,:;@/#+~ !?%&'\"()[]{}<>=*|^$\\\t\u00e9\u4e2d"
-LONGEST = 2000  # letters that repetitions add
+LONGEST = 2000  # letters that repetitions may add
 CATEGORIES = {
     "CATEGORY_DIGIT": r"\d", "CATEGORY_NOT_DIGIT": r"\D", "CATEGORY_SPACE": r"\s", "CATEGORY_NOT_SPACE": r"\S",
     "CATEGORY_WORD": r"\w", "CATEGORY_NOT_WORD": r"\W",
@@ -24,7 +24,7 @@ def _read(pattern: str) -> Any:
 
 
 def _plain(parts: Any) -> Any:
-    """What the parser has read, as tuples of a kind and what belongs to it."""
+    """What the parser has read, as tuples of a kind and its details."""
     return tuple((str(kind), _given(str(kind), given)) for kind, given in parts)
 
 
@@ -46,7 +46,7 @@ def _given(kind: str, given: Any) -> Any:
 
 
 def match_of(pattern: str, random: Random, more: int) -> str:
-    """A text by chance; what repeats does so up to `more` times more often than it must. Raises re.error."""
+    """A random text that matches. Repetitions exceed their minimum by up to `more` times. Raises re.error."""
     return _Walk(random, more).through(_read(pattern))
 
 
@@ -88,7 +88,7 @@ class _Walk:
             case "GROUPREF_EXISTS":
                 group, yes, no = given
                 return self.through(yes if group in self._groups else no)
-        return ""  # AT, ASSERT, ASSERT_NOT: they take no room
+        return ""  # AT, ASSERT, ASSERT_NOT: they match no letters
 
     def _of_set(self, choices: tuple[tuple[str, Any], ...]) -> str:
         if choices[0][0] == "NEGATE":
@@ -107,7 +107,7 @@ class _Walk:
 
 @cache
 def _letters(choices: tuple[tuple[str, Any], ...], wanted: bool) -> str:
-    """Plain letters that are among the choices, or are not."""
+    """The letters of PLAIN that are among the choices, or that are not."""
     return "".join(each for each in PLAIN if any(_holds(*choice, each) for choice in choices) is wanted)
 
 

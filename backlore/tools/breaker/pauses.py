@@ -1,7 +1,7 @@
-"""Bodies that hold a worker's event loop: while one is read and decoded, everybody else whom it serves waits.
+"""Bodies that block a worker's event loop: while one is read and decoded, all other clients of this worker wait.
 
-Trivial requests are timed on other connections meanwhile, some of which the same worker serves. What counts is how much
-longer they take than without the body, three times in a row, and less what the machine is busy with.
+Meanwhile trivial requests are timed on other connections, some of which the same worker serves. What counts is how much
+longer they take than without the body, three times in a row, after correction for the load of the machine.
 """
 
 import contextlib
@@ -22,34 +22,35 @@ from backlore.tools.breaker.strain import strain
 from backlore.tools.breaker.values import places, put
 from backlore.tools.breaker.wire import Sent, exchange
 
-LONGEST = 0.2  # seconds for which nobody else may wait
-TIMES = 4  # and so many times longer than without the body
+LONGEST = 0.2  # seconds: the longest that other clients may wait
+TIMES = 4  # and this many times longer than without the body
 ROUNDS = 3
 TRIES = 3
 RECOVERY = 10.0  # seconds
 WATCHERS = 6  # connections
-PATIENCE = 30.0  # seconds: one that is given up would be opened anew at another worker, and see nothing of this one
-SIZE = 1_000_000  # bytes: what bodies may have by default, nearly
+# seconds: a connection that gave up would be opened anew at another worker, and see nothing of this one
+PATIENCE = 30.0
+SIZE = 1_000_000  # bytes: nearly the default limit of a body
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 TO_DO = "Bound it before it is decoded, or decode it off the loop."
 
 
 @dataclass
 class Watchers:
-    """Connections that ask for something trivial."""
+    """Connections that send trivial requests."""
 
     connections: list[http.client.HTTPConnection]
     trivial: Sent
 
     def longest(self, is_over: Callable[[], bool]) -> float:
-        """The longest that one of them waits until it is over, in seconds."""
+        """The longest that one of them waits before `is_over`, in seconds."""
         found = 0.0
         while True:
             for each in self.connections:
                 got = exchange(each, self.trivial)
                 found = max(found, got.seconds)
                 if not got.status:
-                    each.close()  # it opens anew by itself
+                    each.close()  # it reconnects by itself
             if is_over():
                 return found
 
@@ -75,7 +76,7 @@ def pauses(breaker: Breaker) -> None:
 
 
 def look(breaker: Breaker, watch: Watchers, operation: Operation, label: str, sent: Sent) -> None:
-    """Send a body, and again if others waited long for it."""
+    """Send a body, and send it again if other clients waited long."""
     breaker.requests[str(operation)] += 1
     breaker.log.append(f"{breaker.phase} {operation} {label}")
     breaker.on_progress(str(operation))
@@ -90,14 +91,15 @@ def look(breaker: Breaker, watch: Watchers, operation: Operation, label: str, se
         alone.append(watch.longest(lambda until=until: time.monotonic() > until))  # type: ignore[misc]
         with_it.append(during(breaker, watch, sent))
         on_idle.append(with_it[-1] / max(busy, strain()))
-    if min(on_idle) > LONGEST and min(with_it) > TIMES * max(alone):  # both of the latter on the busy machine
+    # the last two are both measured on the busy machine
+    if min(on_idle) > LONGEST and min(with_it) > TIMES * max(alone):
         why = f"Everybody else waits {min(with_it):.1f} s while {label} is read, {max(alone):.3f} s without. {TO_DO}"
         got = breaker.wire.send(sent, breaker.wire.new_address())
         breaker.keep(str(operation), Flaw("pause", why), label, sent, got, ANY)
 
 
 def recover(breaker: Breaker, watch: Watchers) -> None:
-    """Until the last body holds nobody up any more; where it does for long, by a new start."""
+    """Wait until the last body delays no one. If that takes long, restart the server."""
     until = time.monotonic() + RECOVERY
     while watch.longest(lambda: True) > LONGEST and time.monotonic() < until:
         pass
@@ -106,14 +108,17 @@ def recover(breaker: Breaker, watch: Watchers) -> None:
 
 
 def during(breaker: Breaker, watch: Watchers, sent: Sent) -> float:
-    """The longest that others wait while a request is answered; where it takes long and nobody waits, a worker may have
-    served it that serves none of them: its connection is one of theirs from now on, and it is sent once more."""
+    """The longest that other clients wait while a request is answered. If the answer takes long and no one waits, a
+    worker may have served it that serves none of the watchers. Its connection becomes one of theirs, and the request is
+    sent again.
+    """
     found = 0.0
     for _ in range(TRIES):
         connection = breaker.wire.open(breaker.wire.new_address(), PATIENCE)
         breaker.wire.before_sending()
-        with contextlib.suppress(OSError):  # told when it is sent
-            connection.connect()  # while all workers are idle: the others' would leave it to one that does nothing
+        with contextlib.suppress(OSError):  # the error shows when the request is sent
+            # while all workers are idle: later, busy ones would leave it to a worker that does nothing
+            connection.connect()
         began = time.monotonic()
         thread = threading.Thread(target=exchange, args=(connection, sent), daemon=True)
         thread.start()
@@ -127,7 +132,7 @@ def during(breaker: Breaker, watch: Watchers, sent: Sent) -> float:
 
 
 def bodies(breaker: Breaker, operation: Operation) -> Iterator[tuple[str, Sent]]:
-    """As large as bodies may be: what the type leaves open, filled; lists; escapes; many fields of a form."""
+    """Bodies as large as allowed: open parts of the type filled; lists; escapes; a form with many fields."""
     person = actor(breaker, operation)
     whole = breaker.payload(operation, person)
     plain = breaker.compose(operation, person, whole)
@@ -142,7 +147,7 @@ def bodies(breaker: Breaker, operation: Operation) -> Iterator[tuple[str, Sent]]
 
 
 def fillings(schema: Schema) -> Iterator[tuple[str, str]]:
-    """Large values, as JSON, that a decoder has to read to its end; where much may be refused for its number, less."""
+    """Large values, as JSON, that a decoder must read to the end. Smaller ones too: many items may be too many."""
     kind = schema.get("type")
     is_any = kind is None and not {"enum", "const"} & set(schema)
     is_open = is_any or (kind == "object" and schema.get("additionalProperties", True) is not False)

@@ -1,4 +1,4 @@
-"""Payloads: what fits a route's type, and what does not."""
+"""Payloads that fit a route's type, and payloads that don't."""
 
 import json
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from backlore.tools.breaker.people import Person
 from backlore.tools.breaker.values import FEW_TRAPS, LONG, TRAPS, edges, kind_of, places, put, sample
 from backlore.tools.breaker.wire import Got
 
-MEGABYTES = 3 << 20  # more than any body of JSON may have by default
-# A body that is no valid JSON, made of one that is.
+MEGABYTES = 3 << 20  # more than any JSON body may have by default
+# Bodies that must be refused, each made from a valid one.
 BODIES: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
     ("an empty body", lambda raw: b""),
     ("half a body", lambda raw: raw[: len(raw) // 2 or 1]),
@@ -56,7 +56,7 @@ BODIES: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
 
 
 def payloads_that_fit(breaker: Breaker) -> None:
-    """Each field at its bounds, and with traps; what is stored comes back as it was sent."""
+    """Each field at its bounds, and with traps. What is stored must come back as it was sent."""
     tried: set[str] = set()
     for operation in breaker.operations:
         if operation.body is None or operation.is_form:
@@ -79,7 +79,7 @@ def payloads_that_fit(breaker: Breaker) -> None:
 
 
 def payloads_that_break(breaker: Breaker) -> None:
-    """Each field wrong in every way; bodies that are none; texts for slow patterns; what has no bound."""
+    """Each field wrong in every way, and nested deeply; bodies that must be refused; a key twice."""
     for operation in breaker.operations:
         if not operation.changes or operation.is_raw:
             continue
@@ -112,7 +112,7 @@ def payloads_that_break(breaker: Breaker) -> None:
 
 
 def wrong_forms(breaker: Breaker, operation: Operation, person: Person) -> None:
-    """A multipart body as it should be, and spoilt."""
+    """A multipart body that is right, and spoilt ones."""
     whole = breaker.payload(operation, person)
     sent = breaker.compose(operation, person, whole)
     breaker.attack(operation, sent, valid(operation), "a form", person)
@@ -126,7 +126,7 @@ def wrong_forms(breaker: Breaker, operation: Operation, person: Person) -> None:
 
 
 def slow_patterns(breaker: Breaker) -> None:
-    """Texts that make a pattern go back and forth, in bodies and queries."""
+    """Texts that make a pattern backtrack, in bodies and queries."""
     for operation in breaker.operations:
         person = actor(breaker, operation, "ann" if operation.is_own else "")
         parts = (operation.body or {}).get("properties", {})
@@ -147,7 +147,7 @@ def slow_patterns(breaker: Breaker) -> None:
 
 
 def boundless(breaker: Breaker) -> None:
-    """A text or a list without an upper bound, sent very long: a server that takes it can be filled by anybody."""
+    """A very long text or list, where the type has no upper bound: anybody can fill a server that takes it."""
     for operation in breaker.operations:
         person = actor(breaker, operation)
         for path, known in places((operation.body or {}).get("properties", {})):
@@ -166,7 +166,7 @@ def boundless(breaker: Breaker) -> None:
 
 
 def comes_back(breaker: Breaker, operation: Operation, person: Person, sent: Any, got: Got, label: str) -> None:
-    """What was stored is read as it was sent, by the route that reads what this one made or changed."""
+    """What was stored must be read as it was sent, by the route that reads what this one made or changed."""
     path = dict(breaker.path_values(operation, person))
     reader = breaker.operation("GET", operation.path) if path else None
     if reader is None:
@@ -190,7 +190,7 @@ def comes_back(breaker: Breaker, operation: Operation, person: Person, sent: Any
 
 
 def nested(depth: int) -> Any:
-    """Objects in objects."""
+    """Objects in objects, `depth` levels deep."""
     value: Any = 1
     for _ in range(depth):
         value = {"a": value}

@@ -1,7 +1,7 @@
-"""The people of the breaker's play: each with an account, a session, an address and words of its own.
+"""The people of a run. Each has an account, a session, an address and words of its own.
 
-Ann owns things that nobody else may see or change; bob is another user; eve is an admin, where one can be made.
-Whatever ends sessions or accounts is tried by extras, made for one route and forgotten.
+Ann owns things that nobody else may see or change. Bob is another user. Eve is an admin, where one can be made. Attacks
+that end sessions or accounts are tried by extras, who are made for one route and forgotten.
 """
 
 import json
@@ -18,7 +18,7 @@ JSON = {"content-type": "application/json"}
 
 @dataclass
 class Person:
-    """A user. `marker` stands in what it writes; `made` are the ids of what it made, by the path that made them."""
+    """A user. `marker` is in the texts that it writes; `made` are the ids of what it made, by the path for that."""
 
     name: str
     email: str
@@ -33,12 +33,12 @@ class Person:
 
 
 def login_of(person: Person) -> dict[str, str]:
-    """What a person logs in with."""
+    """The payload that a person logs in with."""
     return {"email": person.email, "password": person.password}
 
 
 class Cast:
-    """Makes people, by the routes. `cookie` is the name of the session's cookie, `domain` that of their addresses."""
+    """Makes people through the routes. `cookie` is the session cookie's name, `domain` that of e-mail addresses."""
 
     def __init__(self, wire: Wire, cookie: str, make_admin: Callable[[str], None] | None, domain: str):
         self._wire = wire
@@ -51,7 +51,7 @@ class Cast:
         self.can_sign_up = True
 
     def new(self, name: str) -> Person:
-        """A user that has just signed up and logged in; without a session where that is not possible."""
+        """A user that has just signed up and logged in, or has no session where that is not possible."""
         self._count += 1
         email = f"{name}-{self._count}@{self.domain}"
         person = Person(name, email, f"{name}mk{self._count}", self._wire.new_address())
@@ -61,13 +61,13 @@ class Cast:
         return person
 
     def sign_up(self, person: Person) -> None:
-        """An account, and a session. One that was left by an earlier run is taken again."""
+        """Make an account and a session. An account that an earlier run has left is used again."""
         got = self.post("/auth/signup", {"email": person.email, "password": person.password})
         if got.status not in (200, 403) or not self.log_in(person):
             self.can_sign_up = False
 
     def log_in(self, person: Person) -> bool:
-        """A new session."""
+        """Start a new session. Returns whether it worked."""
         got = self.post("/auth/login", login_of(person), person.address)
         session = self.session_of(got)
         if got.status != 200 or not session:
@@ -78,7 +78,7 @@ class Cast:
         return True
 
     def revive(self, person: Person) -> None:
-        """A session again, for who has lost it, or the account."""
+        """Start a new session for a person that has lost its own, or its account."""
         if not self.log_in(person):
             person.password = PASSWORD
             if not self.log_in(person):
@@ -86,7 +86,7 @@ class Cast:
                 self.log_in(person)
 
     def session_of(self, got: Got) -> str:
-        """The session's cookie of a reply, as NAME=VALUE."""
+        """The session cookie that a reply sets, as NAME=VALUE; "" without one."""
         for cookie in got.cookies:
             pair = cookie.partition(";")[0]
             if pair.startswith(f"{self._cookie}=") and len(pair) > len(self._cookie) + 1:
@@ -94,11 +94,11 @@ class Cast:
         return ""
 
     def lend_admin(self, email: str, password: str) -> None:
-        """An admin that is there already takes the admin's part."""
+        """Let an admin that already exists play the admin."""
         self._lent = (email, password)
 
     def promote(self, person: Person) -> bool:
-        """Make an admin of a user; whether it could be done."""
+        """Make a user an admin. Returns whether it worked."""
         if self._lent:
             person.email, person.password = self._lent
             self.log_in(person)
@@ -111,7 +111,7 @@ class Cast:
         return person.is_admin
 
     def post(self, path: str, payload: Any, address: str = "", person: Person | None = None) -> Got:
-        """A POST of JSON, from an address that nobody has come from yet unless one is given."""
+        """A POST of JSON, from an address that was never used unless one is given."""
         body = json.dumps(payload).encode()
         session, csrf = (person.session, person.csrf) if person else ("", "")
         sent = Sent("POST", path, body, JSON, person.name if person else "stranger", session, csrf)
@@ -121,5 +121,5 @@ class Cast:
         return got
 
     def ask(self, person: Person, path: str) -> Got:
-        """A GET in a session."""
+        """A GET in a person's session."""
         return self._wire.send(Sent("GET", path, None, {}, person.name, person.session), person.address)

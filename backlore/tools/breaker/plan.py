@@ -18,16 +18,17 @@ from backlore.tools.breaker.walks import walks
 
 Phase = tuple[str, Callable[[Breaker], None]]
 
-FUZZ = 15  # payloads of chance for each route
+FUZZ = 15  # random payloads for each route
 
 
 def plan(server: int | None = None) -> list[Phase]:
-    """All phases; `server` is the process whose workers' memory can be looked at."""
+    """All phases. `server` is the process whose workers' memory is measured; without one, that phase is left out."""
     found: list[Phase] = [
         ("people", attacks.populate),
         ("stages", gates.stages),
         ("another's", crowds.foreign),
-        ("memory", partial(crowds.memory, server=server or 0)),  # early: large bodies leave holes that hide what grows
+        # early: large bodies leave holes in the memory that hide growth
+        ("memory", partial(crowds.memory, server=server or 0)),
         ("no bounds", payloads.boundless),
         ("slow patterns", payloads.slow_patterns),
         ("accounts", accounts),
@@ -53,7 +54,7 @@ def plan(server: int | None = None) -> list[Phase]:
 
 
 def chance(breaker: Breaker) -> None:
-    """Payloads that fit, by chance: several fields at their edges together."""
+    """Random payloads that fit: several fields at their edges together."""
     for operation in breaker.operations:
         if operation.body is None or operation.is_form or not operation.is_own:
             continue

@@ -1,4 +1,4 @@
-"""Header lines that come twice: what has one value is refused, a list means what it means in one line."""
+"""Header lines that come twice: a header with one value is refused, and a list means the same as in one line."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ FAR, NEAR = "203.0.113.9", "127.0.0.1"
 
 
 def repeated(breaker: Breaker) -> None:
-    """Content-Type, the csrf token and the site of a request, on every route; tags; addresses of proxies."""
+    """Content-Type, the csrf token and Sec-Fetch-Site, on every route; ETags; addresses of proxies."""
     for operation in breaker.operations:
         if operation.changes:
             single(breaker, operation, actor(breaker, operation))
@@ -28,7 +28,7 @@ def repeated(breaker: Breaker) -> None:
 
 
 def single(breaker: Breaker, operation: Operation, person: Person) -> None:
-    """Two lines where one may be, the right value first and last."""
+    """Two lines where only one may be, with the right value first and last."""
     sent = breaker.compose(operation, person)
     pairs = []
     if sent.headers == JSON and not operation.is_raw:
@@ -53,13 +53,13 @@ def tags(breaker: Breaker, operation: Operation, person: Person) -> None:
         )
         label = f"two if-none-match lines: {first}, {second}"
         got = breaker.attack(operation, asked, ANY, label, person)
-        if got.status == 200 and got.headers.get("etag") == tag:  # else it has changed meanwhile
+        if got.status == 200 and got.headers.get("etag") == tag:  # otherwise it has changed meanwhile
             why = "200, though one of two If-None-Match lines names its ETag. Join the lines of a list in their order."
             breaker.keep(str(operation), Flaw("twice", why), label, asked, got)
 
 
 def hops(breaker: Breaker) -> None:
-    """X-Forwarded-For in two lines leads to the address that it leads to in one."""
+    """X-Forwarded-For in two lines must lead to the same address as in one."""
     person = breaker.cast.new("hops")
     for first, second in ((FAR, NEAR), (NEAR, FAR)):
         joined, _, _ = log_in_through(breaker, person, f"{first}, {second}")

@@ -1,4 +1,4 @@
-"""Findings for people and for later: a curl command that can be pasted, and rows for a suite."""
+"""Findings for people and for later: as curl commands that can be pasted, and as rows of a suite."""
 
 import re
 import shlex
@@ -29,12 +29,12 @@ def to_curl(url: str, sent: Sent) -> str:
 
 
 def is_plain(body: bytes) -> bool:
-    """Whether a shell takes it as an argument."""
+    """Whether a body can be an argument in a shell."""
     return len(body) < WIDEST and body.isascii() and body.decode().isprintable() and not body.startswith(b"@")
 
 
 def to_source(body: bytes) -> str:
-    """A command that writes the body: in octal, and long runs of one byte by their length."""
+    """A shell command that writes the body in octal, and long runs of one byte by their length."""
     pieces = []
     for match in re.finditer(rb"(.)\1{999,}|(?:(?!(.)\2{999}).)+", body, re.DOTALL):
         if match[1]:
@@ -47,7 +47,7 @@ def to_source(body: bytes) -> str:
 
 
 def to_text(url: str, finding: Finding) -> str:
-    """A finding: what, where, the command, and what came."""
+    """A finding: what, where, the command, and the reply."""
     times = f" ({finding.count} times)" if finding.count > 1 else ""
     came = finding.got.raw[:SHOWN].decode("utf-8", "replace")
     lines = [
@@ -61,7 +61,7 @@ def to_text(url: str, finding: Finding) -> str:
 
 
 def to_table(breaker: Breaker) -> list[tuple[str, int, str]]:
-    """For each route: requests, and the kinds of its findings."""
+    """For each route: the number of requests, and the kinds of its findings."""
     found: dict[str, list[str]] = {}
     for route, kind in breaker.findings:
         found.setdefault(route, []).append(kind)
@@ -72,9 +72,9 @@ def to_table(breaker: Breaker) -> list[tuple[str, int, str]]:
 
 
 def to_rows(findings: Sequence[Finding]) -> str:
-    """A suite with a row for each finding that is one request; the rest stands as comments.
+    """A suite with a row for each finding that one request can show. The others become comments.
 
-    A row expects what should have come. It fails until what it shows is mended.
+    A row expects the right reply. It fails until the server is mended.
     """
     people = dict.fromkeys(each.sent.who for each in findings if each.sent.who != "stranger")
     lines = ['"""What the breaker found. Each row fails until that is mended."""', ""]
@@ -87,7 +87,7 @@ def to_rows(findings: Sequence[Finding]) -> str:
 
 
 def to_row(finding: Finding) -> list[str]:
-    """The lines of one finding."""
+    """The row of one finding, or its comment, as lines."""
     sent, status = finding.sent, right_status(finding)
     title = f"{finding.kind}: {finding.route}: {finding.label}"
     if status is None:
@@ -105,7 +105,7 @@ def to_row(finding: Finding) -> list[str]:
 
 
 def right_status(finding: Finding) -> int | None:
-    """What should have come; None for what one request does not show."""
+    """The status that should have come; None if one request can't show the finding."""
     if finding.label == "a story" or finding.kind in BEYOND_ONE:
         return None
     if finding.kind == "gate" and finding.label not in ("no csrf", "no cookie", "as no admin"):

@@ -1,11 +1,11 @@
-"""Makes a payload smaller for as long as it still shows what it shows."""
+"""Makes a payload smaller as long as it still shows the same flaw."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 
 def shrink(value: Any, shows: Callable[[Any], bool], tries: int) -> Any:
-    """The smallest value found for which `shows` holds, with at most so many calls of it."""
+    """The smallest value found for which `shows` holds, with at most `tries` calls of it."""
     left = tries
     while True:
         for smaller in smaller_than(value):

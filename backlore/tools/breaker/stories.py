@@ -1,5 +1,5 @@
-"""What the routes of an account promise from one request to the next: sessions end, tokens serve once, an address has
-one account, who guesses is stopped, and of who was erased nothing is left.
+"""What the account routes promise from one request to the next: sessions end, a token works once, an address has one
+account, a client that guesses is stopped, and nothing is left of an erased user.
 """
 
 import base64
@@ -18,8 +18,8 @@ from backlore.tools.breaker.judge import Flaw
 from backlore.tools.breaker.people import JSON, Person
 from backlore.tools.breaker.wire import Got, Sent
 
-SIGNUPS = 30  # races of four for an address: hashing passwords spreads them, so that few are close
-# What no address of e-mail is, or looks like another's.
+SIGNUPS = 30  # races of four requests for an address: password hashing spreads them, so that few are close
+# Texts that are not e-mail addresses, or look like another one.
 ADDRESSES = (
     "", "a", "@", "a@", "@b.example", "a b@b.example", " a@b.example", "a@b.example ", "a@b.example\n", "\ta@b.example",
     "a@b@c.example", "a@b..example", "a@.example", "a@b.example.", "a\u200bb@b.example", "a\u202eb@b.example",
@@ -29,13 +29,13 @@ ADDRESSES = (
 
 
 def accounts(breaker: Breaker) -> None:
-    """All the stories whose routes are there."""
+    """All stories whose routes the server has."""
     for story in (signups, sessions, cookies, passwords, resets, second_factor, erasure, guessing, silence, disabling):
         story(breaker)
 
 
 def judge(breaker: Breaker, route: str, right: bool, kind: str, why: str, sent: Sent, got: Got) -> None:
-    """Keep a finding unless all is right."""
+    """Keep a finding unless `right`, and judge the reply by its contract."""
     breaker.requests[route] += 1
     breaker.log.append(f"{breaker.phase} {route} {kind} {why}")
     if not right:
@@ -46,7 +46,7 @@ def judge(breaker: Breaker, route: str, right: bool, kind: str, why: str, sent: 
 
 
 def signups(breaker: Breaker) -> None:
-    """An address is one account, however it is written and however many want it at once."""
+    """An address has one account, however it is written and however many clients want it at once."""
     route = "POST /auth/signup"
     if not has(breaker, "/auth/signup", "/auth/login"):
         return
@@ -78,7 +78,7 @@ def signups(breaker: Breaker) -> None:
 
 
 def sessions(breaker: Breaker) -> None:
-    """What ends a session ends it."""
+    """A logout, and the end of the other sessions, end what they should and nothing else."""
     if not has(breaker, "/auth/logout", "/auth/sessions/end"):
         return
     person = breaker.cast.new("leaves")
@@ -109,7 +109,7 @@ def _is_in(breaker: Breaker, person: Person, route: str, whose: str) -> None:
 
 
 def cookies(breaker: Breaker) -> None:
-    """The cookie is for the server alone."""
+    """The session cookie is HttpOnly and SameSite."""
     if not has(breaker, "/auth/login"):
         return
     person = breaker.cast.people["bob2"]
@@ -121,7 +121,7 @@ def cookies(breaker: Breaker) -> None:
 
 
 def passwords(breaker: Breaker) -> None:
-    """A new password ends the other sessions and the old password."""
+    """A new password ends the other sessions and replaces the old password."""
     route = "POST /auth/changePassword"
     if not has(breaker, "/auth/changePassword"):
         return
@@ -148,7 +148,7 @@ def passwords(breaker: Breaker) -> None:
 
 
 def resets(breaker: Breaker) -> None:
-    """The token of a mail serves once, also at once; read from /outbox, which is there in dev."""
+    """The token of a mail works once, also at once. It is read from /outbox, which is there in dev."""
     route = "POST /auth/reset"
     operation = breaker.operation("POST", "/auth/reset")
     if not has(breaker, "/auth/recover", "/auth/reset") or operation is None:
@@ -176,7 +176,7 @@ def code_of(secret: str, moment: float) -> str:
 
 
 def second_factor(breaker: Breaker) -> None:
-    """A ticket and a recovery code serve once, also at once; the password alone opens nothing."""
+    """A ticket and a recovery code work once, also at once. The password alone opens nothing."""
     if not has(breaker, "/auth/totp/begin", "/auth/totp/confirm", "/auth/second"):
         return
     person = breaker.cast.new("careful")
@@ -215,7 +215,7 @@ def second_factor(breaker: Breaker) -> None:
 
 
 def erasure(breaker: Breaker) -> None:
-    """Of an erased account nothing is left: no session, no login, no data for who comes after."""
+    """Nothing is left of an erased account: no session, no login, no data for the next user of its address."""
     route = "POST /auth/destroy"
     if not has(breaker, "/auth/destroy"):
         return
@@ -237,7 +237,7 @@ def erasure(breaker: Breaker) -> None:
 
 
 def guessing(breaker: Breaker) -> None:
-    """Who guesses passwords is stopped, and told for how long."""
+    """A client that guesses passwords is stopped, and told for how long."""
     route = "POST /auth/login"
     if not has(breaker, "/auth/login") or not breaker.wire.has_addresses:
         return
@@ -254,7 +254,7 @@ def guessing(breaker: Breaker) -> None:
 
 
 def silence(breaker: Breaker) -> None:
-    """Whether an address is known shows in no reply."""
+    """No reply shows whether an address is known."""
     person = breaker.cast.people["bob2"]
     for path, more in (("/auth/recover", {}), ("/auth/login", {"password": "wrong battery"})):
         if has(breaker, path):
@@ -265,7 +265,7 @@ def silence(breaker: Breaker) -> None:
 
 
 def disabling(breaker: Breaker) -> None:
-    """Who is disabled is out, and stays out."""
+    """A user that is disabled is logged out, and can't log in."""
     eve = breaker.cast.people["eve3"]
     path = "/admin/users/{id}/disable"
     if not has(breaker, path) or not eve.is_admin:

@@ -1,6 +1,6 @@
-"""Long replies and long bodies when their session ends: both end within some seconds.
+"""Long replies and long bodies whose session ends: both must end within some seconds.
 
-A reply is long that is not over after a moment, and a large file whose reader takes its time. A body is long that
+A reply is long if it is not over after a moment, or if it is a large file whose reader is slow. A body is long if it
 comes piece by piece.
 """
 
@@ -20,10 +20,10 @@ from backlore.tools.breaker.judge import Flaw
 from backlore.tools.breaker.people import Person
 from backlore.tools.breaker.wire import Got, Sent, begin, send_on
 
-MOMENT = 1.0  # seconds after which an answer of the usual kind is over
-WITHIN = 15.0  # seconds in which what is long has to end
-SLOW = 9.0  # seconds of them in which a reader takes little; then it takes all that has been sent meanwhile
-LARGE = 12 << 20  # bytes: more than the buffers between a server and a reader who does not read
+MOMENT = 1.0  # seconds after which a usual reply is over
+WITHIN = 15.0  # seconds in which a long reply or body must end
+SLOW = 9.0  # seconds of these in which a reader takes little; after them it takes all that was sent meanwhile
+LARGE = 12 << 20  # bytes: more than fits into the buffers between a server and a reader that does not read
 ENDED = ("POST /auth/logout", "POST /auth/reset")
 STEP = 0.25  # seconds between two pieces of a body
 TO_DO = "Whatever takes long looks again every few seconds whether its session holds."
@@ -31,7 +31,7 @@ TO_DO = "Whatever takes long looks again every few seconds whether its session h
 
 @dataclass
 class Long:
-    """What was begun and is not over."""
+    """A reply or a body that has begun and is not over."""
 
     operation: Operation
     sent: Sent
@@ -43,7 +43,7 @@ class Long:
 
 
 def streams(breaker: Breaker) -> None:
-    """Replies and bodies that are under way while a logout, and a reset, ends their session."""
+    """Replies and bodies that are in flight while a logout or a reset ends their session."""
     begun: list[Long] = []
     try:
         for ending in ENDINGS:
@@ -68,7 +68,7 @@ STILL = Got(0, {}, b"", WITHIN, "not over")
 
 
 def replies(breaker: Breaker, person: Person, ending: Ending) -> list[Long]:
-    """All that is read, of which some is not over after a moment."""
+    """Requests for everything that is read; those that are returned have no complete reply after a moment."""
     make_large(breaker, person)
     found = []
     for operation in breaker.operations:
@@ -85,12 +85,12 @@ def replies(breaker: Breaker, person: Person, ending: Ending) -> list[Long]:
 
 
 def is_foreign(media: str) -> bool:
-    """Whether a reply is no JSON, so that it may be long."""
+    """Whether a reply is not JSON, so that it may be long."""
     return media not in ("", "application/json")
 
 
 def make_large(breaker: Breaker, person: Person) -> None:
-    """A large text, where files are taken; what other routes make, too."""
+    """Store a large text where files are taken, and make what other routes make."""
     for maker in owners(breaker.operations):
         name = breaker.name_of(maker)
         breaker.make(maker, person, name)
@@ -107,7 +107,7 @@ def make_large(breaker: Breaker, person: Person) -> None:
 
 
 def open_narrow(breaker: Breaker) -> http.client.HTTPConnection:
-    """A connection whose reader has little room."""
+    """A connection whose reader has a small buffer."""
     connection = breaker.wire.open(breaker.wire.new_address(), WITHIN)
     connection.connect()
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 << 10)
@@ -115,7 +115,7 @@ def open_narrow(breaker: Breaker) -> http.client.HTTPConnection:
 
 
 def goes_on(connection: http.client.HTTPConnection) -> bool:
-    """Whether a reply has begun, and is not whole."""
+    """Whether a reply has begun and is not complete."""
     try:
         start = connection.sock.recv(65536, socket.MSG_PEEK)
     except OSError:
@@ -142,7 +142,7 @@ def bodies(breaker: Breaker, person: Person, ending: Ending) -> Iterator[Long]:
 
 
 def wait(breaker: Breaker, begun: list[Long]) -> None:
-    """Until all is over, or time is. Who reads takes a little now and then, at last all; who sends, sends a little."""
+    """Wait until all are over, or the time is. Readers take a little at first and all at last; senders send a bit."""
     since = time.monotonic()
     while time.monotonic() < since + WITHIN and not all(each.is_over for each in begun):
         breaker.wire.before_sending()
@@ -154,7 +154,7 @@ def wait(breaker: Breaker, begun: list[Long]) -> None:
 
 
 def answers(each: Long) -> bool:
-    """Whether the server has answered or gone while a body comes."""
+    """Whether the server has answered, or closed, while a body is being sent."""
     if select.select([each.connection.sock], [], [], 0)[0]:
         return True
     try:
@@ -165,7 +165,7 @@ def answers(each: Long) -> bool:
 
 
 def ends(each: Long, most: int) -> bool:
-    """Whether the server has gone, or said the end, in the next bytes, at most so many."""
+    """Whether the server has closed, or marked the end, within the next bytes, `most` of them at most."""
     try:
         while most > 0:
             got = each.connection.sock.recv(min(most, 1 << 16))

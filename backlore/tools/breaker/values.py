@@ -1,6 +1,6 @@
-"""Values from types that fit: plain ones, and those at every bound.
+"""Values that fit a type: plain ones, and those at every bound.
 
-Law: everything here is the same for the same type and seed.
+Law: the same type and seed give the same values.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from backlore.tools.breaker.document import MATCHED, NEVER, Schema, flaw, items_
 from backlore.tools.breaker.formats import format_of
 from backlore.tools.breaker.patterns import match_of
 
-# Texts that programs trip over. What breaks a field's type is not sent there as valid.
+# Texts that programs trip over. One that breaks a field's type is not sent there as valid.
 TRAPS = (
     "\x00", "a\x00b", "e\u0301", "\u00e9", "\u212b", "\u1100\u1161", "\u202eabc", "a\u200bb", "\u00df", "\u0130",
     "\u0131",
@@ -25,35 +25,36 @@ TRAPS = (
     "\u2603" * 10, "Z\u0351\u036b\u0343\u036a\u0302",
 )  # fmt: skip
 FEW_TRAPS = ("\x00", "e\u0301", "\u0130", "\U0001f600", "\\", "a\nb")
-# What a text that has to match a pattern often looks like.
+# Common forms of texts that must match a pattern.
 SHAPES = (
     "a", "abc", "a1", "0", "123456", "a@example.com", "https://example.com/", "2026-01-31", "2026-01-31T12:00:00Z",
     "12:00:00", "00000000-0000-4000-8000-000000000000", "192.0.2.1", "#aabbcc", "+4930123456", "A", "AB1",
     "a-b", "a_b", "YQ==",
 )  # fmt: skip
-LONG = 200_000  # characters, where no bound is
+LONG = 200_000  # characters, where there is no bound
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class NoValue(Exception):
-    """No value is found that fits; the text says for what."""
+    """No value was found that fits; the text says for what."""
 
 
 def kinds_of(schema: Schema) -> list[Schema]:
-    """All types that a value may have, but for null and what is nested too deeply."""
+    """All types that a value may have, except null and what is nested too deeply."""
     if "anyOf" in schema:
         return [inner for each in schema["anyOf"] for inner in kinds_of(each)]
     return [] if schema.get("type") == "null" or schema == NEVER else [schema]
 
 
 def kind_of(schema: Schema) -> Schema:
-    """The type itself, of one that may also be null; of several the first."""
+    """The type itself, if the value may also be null; the first of several."""
     return next(iter(kinds_of(schema)), {"type": "null"})
 
 
 def sample(schema: Schema, random: Random, marker: str = "", full: bool = True) -> Any:
-    """A plain value that fits; its texts begin with `marker` where their type lets them. `full`: with all that may be
-    left out. Raises NoValue."""
+    """A plain value that fits. Its texts begin with `marker` where their type allows that. `full`: with every optional
+    key. Raises NoValue.
+    """
     known = kind_of(schema)
     if "enum" in known or "const" in known:
         return known["const"] if "const" in known else random.choice(known["enum"])
@@ -85,7 +86,7 @@ def _object(known: Schema, random: Random, marker: str, full: bool) -> dict[str,
         for key, each in known.get("properties", {}).items()
         if key in required or (full and each != NEVER)
     }
-    if isinstance(more, dict) and more != NEVER:  # a dict: in some types its keys are numbers
+    if isinstance(more, dict) and more != NEVER:  # a dict: some types have numbers as keys
         made |= {str(number): sample(more, random, marker) for number in range(max(1, known.get("minProperties", 0)))}
     return made
 
@@ -109,7 +110,7 @@ def most(known: Schema) -> int:
 
 
 def text(known: Schema, marker: str, random: Random) -> str:
-    """A text that fits, with the marker if it can be. Raises NoValue."""
+    """A text that fits, with the marker if possible. Raises NoValue."""
     if known.get("format") == "uuid":
         return str(UUID(int=random.getrandbits(128), version=4))
     if form := format_of(known):
@@ -131,7 +132,7 @@ def text(known: Schema, marker: str, random: Random) -> str:
 
 
 def _matches(known: Schema, marker: str, random: Random) -> Iterator[str]:
-    """Texts that match the pattern, if there is one: with the marker in them, then without."""
+    """Texts that match the pattern, if there is one: first with the marker in them, then without."""
     if "pattern" not in known:
         return
     low = known.get("minLength", 0)
@@ -150,7 +151,7 @@ def _matches(known: Schema, marker: str, random: Random) -> Iterator[str]:
 def edges(
     schema: Schema, random: Random, traps: tuple[str, ...] = TRAPS, whole: Any = None
 ) -> Iterator[tuple[str, Any]]:
-    """Values that fit, at the bounds of the type and with traps; each with its name. `whole` is an object that fits."""
+    """Values that fit, at the type's bounds and with traps, each with its name. `whole` is an object that fits."""
     if "anyOf" in schema:
         if not flaw(schema, None):
             yield "null", None
@@ -232,7 +233,7 @@ def _edges_of_object(
 
 
 def places(properties: dict[str, Schema], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
-    """All fields of a type, also of those within."""
+    """All fields of a type, including those of inner types."""
     for key, each in properties.items():
         known = kind_of(each)
         if known != NEVER:
@@ -241,7 +242,7 @@ def places(properties: dict[str, Schema], above: tuple[str, ...] = ()) -> Iterat
 
 
 def put(whole: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The payload with another value in one place."""
+    """The payload with another value at one place."""
     first, *rest = path
     inner = whole.get(first)
     return {**whole, first: put(inner if isinstance(inner, dict) else {}, tuple(rest), value) if rest else value}

@@ -1,7 +1,8 @@
-"""Lists walked page by page while others write: each item that was there all the time comes exactly once.
+"""Lists that are walked page by page while others write: each item that exists throughout must come exactly once.
 
-The items are made at the same time, so that many have the same one. Then the list is walked in peace; while what a
-page ended with is deleted before the next is asked for; and while others come and go at any moment.
+The items are made at the same time, so that many share a timestamp. The list is walked in three ways: undisturbed;
+while the last item of each page is deleted before the next page is asked for; and while others come and go at any
+moment.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ LIMITS = ("limit", "size", "count", "per_page")
 SKIPS = ("offset", "skip", "start")
 REMOVES = ("delete", "remove", "erase", "trash", "destroy")
 AT_ONCE = 12
-STEADY = 24  # items that are there all the time; as many come and go
+STEADY = 24  # items that exist throughout; as many others come and go
 MOST = 400  # pages
 TO_DO = (
     "Page by a cursor that is unique and the index's own order, and ask for it after what was read, not for a place."
@@ -31,12 +32,12 @@ TO_DO = (
 
 @dataclass
 class List:
-    """A list, and what makes and deletes its items. `steady` and `loose` are ids."""
+    """A list, and the routes that make and delete its items. `steady` and `loose` are ids."""
 
     operation: Operation
     limit: str
     cursor: str
-    items: str  # the key of the reply
+    items: str  # the reply's key for the items
     id: str
     maker: Operation
     remover: Operation | None
@@ -46,7 +47,7 @@ class List:
 
 
 def walks(breaker: Breaker) -> None:
-    """All lists that have a limit, a cursor, and a route that makes what is in them."""
+    """All lists that have a limit, a cursor, and a route that makes their items."""
     for each in lists(breaker):
         fill(breaker, each)
         if len(each.steady) < STEADY // 2:
@@ -59,7 +60,7 @@ def walks(breaker: Breaker) -> None:
 
 
 def lists(breaker: Breaker) -> Iterator[List]:
-    """What can be walked, as the document has it."""
+    """The lists that can be walked, from the document."""
     for maker in owners(breaker.operations):
         operation = breaker.operation("GET", maker.path)
         shape = (operation.replies[200].shape or {}) if operation and 200 in operation.replies else {}
@@ -79,12 +80,12 @@ def lists(breaker: Breaker) -> Iterator[List]:
 
 
 def leads_on(name: str, reply: dict[str, Any]) -> bool:
-    """Whether a part of a query leads to the next page."""
+    """Whether a query parameter leads to the next page."""
     return name in reply or name in (*SKIPS, "page", "before", "after", "cursor")
 
 
 def remover_of(breaker: Breaker, maker: Operation, name: str) -> Operation | None:
-    """The route that deletes what another makes: by its name in the path, or in the body."""
+    """The route that deletes what `maker` makes, whose name is in the path or in the body."""
     for each in breaker.operations:
         if not each.is_own or not each.changes:
             continue
@@ -100,7 +101,7 @@ def remover_of(breaker: Breaker, maker: Operation, name: str) -> Operation | Non
 
 
 def fill(breaker: Breaker, walked: List) -> None:
-    """Make the items, many at once: every other one stays."""
+    """Make the items, many at once. Every other one stays."""
     for _ in range(2 * STEADY // AT_ONCE):
         payloads = [breaker.payload(walked.maker, walked.person) for _ in range(AT_ONCE)]
         replies = breaker.wire.send_at_once([breaker.compose(walked.maker, walked.person, each) for each in payloads])
@@ -113,7 +114,7 @@ def fill(breaker: Breaker, walked: List) -> None:
 
 
 def walk(breaker: Breaker, walked: List, limit: int, how: str, between: Callable[[list[Any]], None]) -> None:
-    """From the first page to the last; `between` two pages something happens, which is told the ids of the last."""
+    """Walk from the first page to the last. `between` is called between two pages, with the ids of the earlier one."""
     seen: Counter[Any] = Counter()
     query: dict[str, Any] = {walked.limit: limit}
     for number in range(MOST):
@@ -145,7 +146,7 @@ def next_of(walked: List, body: dict[str, Any], ids: list[Any], number: int, lim
 
 
 def judge(breaker: Breaker, walked: List, seen: Counter[Any], how: str, sent: Sent, got: Got) -> None:
-    """Each steady item once."""
+    """Each steady item must have come once."""
     never = sum(seen[id] == 0 for id in walked.steady)
     again = sum(seen[id] > 1 for id in walked.steady)
     if never or again:
@@ -155,7 +156,7 @@ def judge(breaker: Breaker, walked: List, seen: Counter[Any], how: str, sent: Se
 
 
 def replacer(breaker: Breaker, walked: List) -> Callable[[list[Any]], None]:
-    """Deletes what a page ended with, if it may go, and another one; and makes a new one."""
+    """A function that deletes a page's last item, if it may go, and another one, and makes a new one."""
 
     def replace(page: list[Any]) -> None:
         last = [id for id in page[-1:] if id in walked.loose]
@@ -185,7 +186,7 @@ def to_remove(breaker: Breaker, walked: List, id: Any) -> Sent:
 
 
 def walk_in_a_crowd(breaker: Breaker, walked: List) -> None:
-    """Walked again and again while others come and go."""
+    """Walk again and again while items are deleted."""
     ended = threading.Event()
     sents = [to_remove(breaker, walked, id) for id in walked.loose]
 

@@ -1,5 +1,5 @@
 """How the breaker reaches a server: raw HTTP/1.1 from many loopback addresses, so that one visitor's limit is not
-another's. Nothing is corrected, followed or retried, but for a connection that the server had closed meanwhile.
+another's. Nothing is corrected, followed or retried, except on a connection that the server had closed meanwhile.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from urllib.parse import parse_qs, urlsplit
 
 PATIENCE = 5.0  # seconds for a reply
 FRAMES = {"transfer-encoding", "content-length"}  # headers that say where a body ends
-MOMENT = 0.01  # seconds for the next piece of one that has no end
+MOMENT = 0.01  # seconds for the next piece of an endless reply
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A request as it goes out. `who` sends it, by name; `path` has the query."""
+    """A request as it goes out. `who` is the sender's name; `path` includes the query."""
 
     method: str
     path: str
@@ -33,10 +33,10 @@ class Sent:
     who: str = "stranger"
     session: str = ""  # the cookie, NAME=VALUE
     csrf: str = ""
-    more: tuple[tuple[str, str], ...] = ()  # header lines behind the others, also of names that are there already
+    more: tuple[tuple[str, str], ...] = ()  # header lines after the others, which may repeat a name
 
     def lines(self) -> dict[str, str]:
-        """All headers of its own, each once."""
+        """All headers except `more`, each once."""
         lines = dict(self.headers)
         if self.session:
             lines.setdefault("cookie", self.session)
@@ -47,7 +47,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Got:
-    """What came back: status 0 when nothing did in time, or the connection broke; `why` says which."""
+    """A reply. Status 0 means that none came in time, or that the connection broke; `why` says which."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,7 +58,7 @@ class Got:
 
     @cached_property
     def body(self) -> Any:
-        """The JSON in it; None for what is none."""
+        """The JSON in it; None if it is not JSON."""
         try:
             return json.loads(self.raw)
         except (ValueError, RecursionError):
@@ -66,7 +66,7 @@ class Got:
 
     @property
     def error(self) -> str:
-        """The word of an error."""
+        """The word of an error; "" without one."""
         return str(self.body["error"]) if isinstance(self.body, dict) and "error" in self.body else ""
 
     @property
@@ -76,7 +76,7 @@ class Got:
 
 
 class Wire:
-    """Connections to one server, kept open by the address that they come from."""
+    """Connections to one server, kept open for each source address."""
 
     def __init__(self, url: str):
         parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -102,12 +102,12 @@ class Wire:
         with socket.socket() as probe:
             try:
                 probe.bind(("127.1.1.1", 0))
-            except OSError:  # macOS has but one
+            except OSError:  # macOS has only one
                 return False
         return True
 
     def _count_addresses(self) -> Iterator[str]:
-        # not those of the last run: a server remembers whom it has limited
+        # not those of the last run: a server remembers which ones it has limited
         for number in itertools.count(secrets.randbelow(3_000_000)):
             yield (
                 f"127.{10 + (number >> 14) % 200}.{(number >> 7) % 128}.{1 + number % 128}"
@@ -116,11 +116,11 @@ class Wire:
             )
 
     def new_address(self) -> str:
-        """One that nobody has come from yet; "" where there is but one."""
+        """An address that was never used; "" where there is only one."""
         return next(self._addresses)
 
     def open(self, address: str = "", seconds: float = PATIENCE) -> http.client.HTTPConnection:
-        """A connection of its own."""
+        """A new connection."""
         source = (address, 0) if address else None
         return self._kind(self.host, self.port, timeout=seconds, source_address=source)
 
@@ -137,7 +137,7 @@ class Wire:
             connection.close()
             connection = self.open(address)
             got = exchange(connection, sent)
-        # what was framed otherwise than it is may have left bytes, which the next request would begin with
+        # a request with a false length may have left bytes, which would begin the next request
         is_kept = patience == PATIENCE and len(self._kept) < 60 and not FRAMES & set(sent.lines())
         if got.status and got.headers.get("connection") != "close" and is_kept:
             self._kept[address] = connection
@@ -146,7 +146,7 @@ class Wire:
         return got
 
     def send_at_once(self, many: Sequence[Sent]) -> list[Got]:
-        """The replies to requests that are sent at the same time, each on a connection of its own."""
+        """Send requests at the same time, each on a connection of its own. Returns the replies."""
         self.count += len(many)
         connections = [self.open(self.new_address()) for _ in many]
         barrier = threading.Barrier(len(many))
@@ -168,7 +168,7 @@ class Wire:
         return replies
 
     def send_raw(self, raw: bytes, wait: float = 0.5) -> bytes:
-        """Bytes as they are, and the connection's end; what came back within `wait` seconds."""
+        """Send bytes as they are, and the connection's end. Returns what comes back within `wait` seconds."""
         self.count += 1
         with socket.create_connection((self.host, self.port), timeout=wait, source_address=self._source()) as link:
             try:
@@ -183,14 +183,14 @@ class Wire:
         return (address, 0) if address else None
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close all kept connections."""
         for connection in self._kept.values():
             connection.close()
         self._kept.clear()
 
 
 def begin(connection: http.client.HTTPConnection, sent: Sent, held: int = 0) -> None:
-    """Send a request, but for the last `held` bytes of its body. Raises OSError, HTTPException."""
+    """Send a request without the last `held` bytes of its body. Raises OSError, HTTPException."""
     connection.putrequest(sent.method, sent.path, skip_accept_encoding=True)
     lines = sent.lines()
     for name, value in (*lines.items(), *sent.more):
@@ -203,13 +203,13 @@ def begin(connection: http.client.HTTPConnection, sent: Sent, held: int = 0) -> 
 
 
 def send_on(connection: http.client.HTTPConnection, data: bytes) -> None:
-    """More of a body. It may be answered before it is all read, and closed: the answer is what counts."""
+    """Send more of a body. The server may answer and close before it has read everything: its answer is what counts."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         connection.sock.sendall(data)
 
 
 def exchange(connection: http.client.HTTPConnection, sent: Sent) -> Got:
-    """One request and its reply on a connection."""
+    """Send a request on a connection. Returns the reply."""
     since = time.monotonic()
     try:
         begin(connection, sent)
@@ -219,7 +219,7 @@ def exchange(connection: http.client.HTTPConnection, sent: Sent) -> Got:
 
 
 def finish(connection: http.client.HTTPConnection, since: float) -> Got:
-    """The reply to a request that was sent."""
+    """Read the reply to a request that was sent at `since`."""
     try:
         reply = connection.getresponse()
         is_endless = reply.getheader("content-type", "").startswith("text/event-stream")
@@ -234,7 +234,7 @@ def finish(connection: http.client.HTTPConnection, since: float) -> Got:
 
 
 def begin_of(connection: http.client.HTTPConnection, reply: http.client.HTTPResponse) -> bytes:
-    """What comes of an endless reply within a moment; the connection ends with it."""
+    """What comes of an endless reply within a moment. Closes the connection."""
     raw = b""
     if connection.sock is not None:  # None where the server ends the connection with its reply
         connection.sock.settimeout(MOMENT)

@@ -1,4 +1,4 @@
-"""Tests as rows over HTTP: a request, and what has to come back."""
+"""Tests as rows over HTTP: a request, and what must come back."""
 
 from backlore.tools.testing.reply import RowReply
 from backlore.tools.testing.report import Failure, Report, Skipped

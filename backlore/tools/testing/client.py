@@ -1,7 +1,7 @@
-"""How a suite reaches the server: one client a user, with its cookies, its csrf token and its source address.
+"""How a suite reaches the server: one client per user, with its cookies, its csrf token and its source address.
 
-Laws: nothing is followed. A kept connection that the server has closed is opened again, once, where nothing was sent
-or the request is safe; anything else that breaks is a failure.
+Laws: redirects are not followed. A kept connection that the server has closed is opened again, once, if nothing was
+sent or the request is safe. Anything else that breaks is a failure.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from backlore.tools.testing.reply import RowReply
 from backlore.tools.testing.rows import SuiteError
 
 PATIENCE = 10.0  # seconds for a reply
-PAGES = ("/docs", "/outbox")  # of the developer, whose URLs the terminal prints
+PAGES = ("/docs", "/outbox")  # the developer's pages, whose URLs the terminal prints
 SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 class NoReply(Exception):
-    """The server gave none; the text says why."""
+    """The server gave no reply; the text says why."""
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A request as it goes out: names of headers in lower case."""
+    """A request as it goes out. Header names are in lower case."""
 
     method: str
     path: str
@@ -40,9 +40,9 @@ class Outgoing:
 
 
 class Server:
-    """The server that is tested. `key`, in the query of `url`, opens the developer's pages.
+    """The server under test. `key`, from the query of `url`, opens the developer's pages.
 
-    Raises SuiteError when `url` is none of HTTP.
+    Raises SuiteError when `url` is not an HTTP address.
     """
 
     def __init__(self, url: str):
@@ -59,18 +59,18 @@ class Server:
         self.is_loopback = is_loopback(self.host)
         self.trusted = self.is_loopback or parts.scheme == "https"
         self.connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        # another run on the same server soon after begins elsewhere, or limits by address would meet
+        # random: another run on the same server soon after must not meet the limits on these addresses
         self._numbers = itertools.count(random.randrange(1 << 22))
         self._has_addresses = self.is_loopback and ":" not in self.host and can_bind("127.1.1.1")
 
     def new_address(self) -> str:
-        """A loopback address that nobody of this suite has come from yet; "" where there is but one."""
+        """A loopback address that this suite has not used yet; "" where there is only one."""
         number = next(self._numbers)
         return f"127.{1 + (number >> 16) % 250}.{(number >> 8) % 256}.{1 + number % 254}" if self._has_addresses else ""
 
 
 class Client:
-    """One user: sends one request at a time."""
+    """One user, who sends one request at a time."""
 
     def __init__(self, server: Server, address: str | None = None):
         self.server = server
@@ -80,14 +80,14 @@ class Client:
         self._connection: http.client.HTTPConnection | None = None
 
     def copy(self) -> "Client":
-        """The same user, on a connection of its own and from here on apart."""
+        """The same user on a connection of its own. The two are independent from here on."""
         made = Client(self.server, self.address)
         made.cookies = self.cookies.copy()
         made.csrf = self.csrf
         return made
 
     def send(self, sent: Outgoing) -> RowReply:
-        """The reply; its cookies and csrf token are kept. Raises NoReply."""
+        """Send a request. The reply's cookies and csrf token are kept. Raises NoReply."""
         reused = self._connection is not None and not is_closed(self._connection)
         if not reused:
             self._open()
@@ -127,7 +127,7 @@ class Client:
             connection.putheader("content-length", str(len(sent.body or b"")))
         connection.endheaders()
         if sent.body:
-            # it may have answered, and closed, before it read all: its answer is what counts
+            # the server may answer and close before it has read everything: its answer is what counts
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.send(sent.body)
         return self._read(connection, sent)
@@ -155,7 +155,7 @@ class Client:
         return reply
 
     def _learn(self, reply: RowReply) -> None:
-        """A reply that carries a csrf token names the one from here on."""
+        """Keep the csrf token that a reply carries, for the requests that follow."""
         if b'"csrf"' in reply.raw and reply.status == 200 and isinstance(reply.body, dict):
             token = reply.body.get("csrf")
             self.csrf = token if isinstance(token, str) else self.csrf
@@ -168,7 +168,7 @@ class Client:
 
 
 def is_closed(connection: http.client.HTTPConnection) -> bool:
-    """Whether nothing can be sent on a kept connection: what is readable between replies is its end."""
+    """Whether a kept connection has ended: anything readable between replies is its end."""
     if connection.sock is None:
         return True
     poll = select.poll()
@@ -185,7 +185,7 @@ def is_loopback(host: str) -> bool:
 
 
 def can_bind(address: str) -> bool:
-    """Whether the system lets one come from there: macOS has but one loopback address."""
+    """Whether the system allows this source address: macOS has only one loopback address."""
     with socket.socket() as probe:
         try:
             probe.bind((address, 0))

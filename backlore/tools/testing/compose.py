@@ -1,4 +1,4 @@
-"""From a row's request to what goes out, and to a curl command that says the same."""
+"""Turns a row's request into what is sent, and into a curl command that sends the same."""
 
 import secrets
 import shlex
@@ -13,12 +13,12 @@ from backlore.tools.testing.client import SAFE, Client, Outgoing, Server
 from backlore.tools.testing.kept import Kept, fill, fill_path, fill_text, to_text
 from backlore.tools.testing.rows import Default, File, RowRequest
 
-HIDDEN = {"cookie", "authorization", "set-cookie"}  # of a server elsewhere, never printed
-LONGEST = 20_000  # bytes of a body in a command
+HIDDEN = {"cookie", "authorization", "set-cookie"}  # not printed for a server on another machine
+LONGEST = 20_000  # bytes: the longest body that is shown in a command
 
 
 def compose(request: RowRequest, kept: Kept, client: Client) -> Outgoing:
-    """What goes out for a request. Raises Missing, and OSError for a file that can't be read."""
+    """What goes out for a request. Raises NothingKept, and OSError for a file that can't be read."""
     path = fill_path(request.path, kept).removeprefix(client.server.url)
     if request.query:
         path += f"{'&' if '?' in path else '?'}{urlencode(list(pairs(fill(request.query, kept))))}"
@@ -35,7 +35,7 @@ def compose(request: RowRequest, kept: Kept, client: Client) -> Outgoing:
 
 
 def to_body(request: RowRequest, kept: Kept) -> tuple[str, bytes | None]:
-    """Its content-type, "" for none, and its body."""
+    """The content-type of a request, "" for none, and its body."""
     if request.raw is not None:
         return "", request.raw
     if request.payload is not Default.NOTHING:
@@ -49,7 +49,7 @@ def to_body(request: RowRequest, kept: Kept) -> tuple[str, bytes | None]:
 
 
 def pairs(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Keys and texts; a list repeats its key."""
+    """Pairs of a key and a text; a list repeats its key."""
     for key, value in given.items():
         for each in value if isinstance(value, list) else [value]:
             yield key, to_text(each)
@@ -82,18 +82,18 @@ def to_file(given: Any) -> tuple[str, bytes, str]:
 
 
 def escape(name: str) -> str:
-    """A name within quotes, as browsers write it."""
+    """A name for use within quotes, escaped as browsers do it."""
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def to_curl(sent: Outgoing, server: Server) -> str:
-    """A command for a shell that sends the same. Cookies of a server elsewhere stay untold: … stands for them."""
+    """A shell command that sends the same. `…` hides the cookies and credentials of a server on another machine."""
     words = ["curl", "-sSig", "--path-as-is"]
     words += ["-I"] if sent.method == "HEAD" else [] if sent.method == "GET" and not sent.body else ["-X", sent.method]
     words.append(server.url + sent.path)
     for name, value in sent.headers.items():
         shown = value if server.is_loopback or name not in HIDDEN else "…"
-        # curl sends a header without a value only when it ends so
+        # the semicolon makes curl send a header without a value
         words += ["-H", f"{name}: {shown}" if shown else f"{name};"]
     body = sent.body if sent.body is not None else (None if sent.method in SAFE else b"")
     if body is None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Cookie(NamedTuple):
-    """One that was set. `ends` is in seconds since the epoch."""
+    """A cookie that was set. `ends` is in seconds since the epoch."""
 
     name: str
     value: str
@@ -16,7 +16,7 @@ class Cookie(NamedTuple):
 
 
 class Cookies:
-    """The cookies of one user. `trusted`: HTTPS or this very machine, so that Secure ones are kept and sent."""
+    """One user's cookies. `trusted`: by HTTPS or on this machine, so that Secure ones are kept and sent."""
 
     def __init__(self, host: str, trusted: bool):
         self._host = host
@@ -24,13 +24,13 @@ class Cookies:
         self._kept: dict[tuple[str, str], Cookie] = {}
 
     def copy(self) -> "Cookies":
-        """The same cookies, from here on apart."""
+        """The same cookies, independent from here on."""
         made = Cookies(self._host, self._trusted)
         made._kept = dict(self._kept)
         return made
 
     def take(self, line: str, path: str) -> None:
-        """Keep what a Set-Cookie of a reply to `path` says; one that has ended is never sent."""
+        """Keep the cookie that a Set-Cookie line of a reply to `path` sets. An expired one is never sent."""
         first, _, rest = line.partition(";")
         name, equals, value = (part.strip() for part in first.partition("="))
         pairs = (each.partition("=") for each in rest.split(";"))
@@ -52,7 +52,7 @@ class Cookies:
         return "secure" in said or not name.startswith("__Secure-")
 
     def header(self, path: str) -> str:
-        """The header `cookie` for a request to `path`; "" for none. The longest path comes first."""
+        """The `cookie` header for a request to `path`; "" for none. Cookies with the longest path come first."""
         now = time.time()
         fit = [each for each in self._kept.values() if each.ends > now and is_under(path, each.path)]
         fit.sort(key=lambda each: -len(each.path))
@@ -60,7 +60,7 @@ class Cookies:
 
 
 def end_of(said: dict[str, str]) -> float:
-    """When a cookie ends, by its attributes; Max-Age wins. One that says nothing readable lasts."""
+    """When a cookie expires, by its attributes; Max-Age wins. A cookie without a readable one never expires."""
     age = said.get("max-age", "")
     if age.removeprefix("-").isdecimal():
         return time.time() + int(age) if int(age) > 0 else 0
@@ -71,5 +71,5 @@ def end_of(said: dict[str, str]) -> float:
 
 
 def is_under(path: str, place: str) -> bool:
-    """Whether a cookie of `place` is sent to `path` (§5.1.4)."""
+    """Whether a cookie with the path `place` is sent to `path` (RFC 6265, §5.1.4)."""
     return path == place or path.startswith(place if place.endswith("/") else f"{place}/")

@@ -1,7 +1,7 @@
-"""What rows keep for later ones: {note} in a path, a header or a payload stands for what was kept as `note`.
+"""Values that rows keep for later ones: {note} in a path, a header or a payload stands for what was kept as `note`.
 
-Laws: in a path or a header it may stand anywhere, and becomes text; a string of a payload, or of what is expected, is
-replaced only when it is {note} and nothing else, and then with its type. {{note}} is the text {note} itself.
+Laws: in a path or a header it may stand anywhere, and becomes text. A string in a payload, or in what is expected, is
+replaced only when it is {note} and nothing else, and then the value keeps its type. {{note}} is the text {note} itself.
 """
 
 import re
@@ -12,18 +12,18 @@ from urllib.parse import quote
 import msgspec
 
 PLACE = re.compile(r"\{\{(\w+)\}\}|\{([A-Za-z_]\w*)\}")
-# What may stand in a path and query as it is: what has a meaning there (RFC 3986), and escapes.
+# What stays as it is in a path and query: characters with a meaning there (RFC 3986), and escapes.
 PATH_SAFE = "/%:?#[]@!$&'()*+,;=~|^`\"<>\\{}"
 
 Kept = Mapping[str, Any]
 
 
 class NothingKept(LookupError):
-    """Nothing was kept under this name: the row that should have, failed. The text is the name."""
+    """Nothing was kept under this name, because the row that should have kept it failed. The text is the name."""
 
 
 def names_in(values: Iterable[Any], texts: Iterable[str | None]) -> set[str]:
-    """The names used: by strings somewhere in `values` that are {name}, and anywhere in `texts`."""
+    """The names used: by strings anywhere in `values` that are exactly {name}, and anywhere within `texts`."""
     found = {match[2] for text in texts if isinstance(text, str) for match in PLACE.finditer(text) if match[2]}
     for value in values:
         if isinstance(value, str):
@@ -37,7 +37,7 @@ def names_in(values: Iterable[Any], texts: Iterable[str | None]) -> set[str]:
 
 
 def fill(value: Any, kept: Kept) -> Any:
-    """`value` with what was kept in the place of its {names}. Raises NothingKept."""
+    """`value` with each {name} replaced by what was kept. Raises NothingKept."""
     if isinstance(value, str):
         match = PLACE.fullmatch(value)
         if match is None:
@@ -51,7 +51,7 @@ def fill(value: Any, kept: Kept) -> Any:
 
 
 def fill_text(text: str, kept: Kept, written: Callable[[str], str] = str) -> str:
-    """`text` with what was kept in the place of its {names}, each as `written` gives it. Raises NothingKept."""
+    """`text` with each {name} replaced by what was kept, in the form that `written` gives it. Raises NothingKept."""
 
     def put(match: re.Match[str]) -> str:
         return written(to_text(take(kept, match[2]))) if match[2] else match[0][1:-1]
@@ -60,7 +60,7 @@ def fill_text(text: str, kept: Kept, written: Callable[[str], str] = str) -> str
 
 
 def fill_path(path: str, kept: Kept) -> str:
-    """A path, ready to be sent: what was kept is escaped but for its slashes, unless the path begins with it."""
+    """A path, ready to be sent. What was kept is escaped except for its slashes, unless the path begins with it."""
     first = PLACE.match(path)
     if first and first[2]:
         whole = to_text(take(kept, first[2])) + fill_text(path[first.end() :], kept, quote)
@@ -70,12 +70,12 @@ def fill_path(path: str, kept: Kept) -> str:
 
 
 def take(kept: Kept, name: str) -> Any:
-    """What was kept. Raises NothingKept."""
+    """What was kept as `name`. Raises NothingKept."""
     if name not in kept:
         raise NothingKept(name)
     return kept[name]
 
 
 def to_text(value: Any) -> str:
-    """A value as text: a string as it is, anything else as JSON has it."""
+    """A string as it is, any other value as JSON."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,9 +1,9 @@
-"""Whether what came is what was expected; if not, every place where it differs.
+"""Compares what came with what was expected, and lists every place where they differ.
 
     find({"id": int, "tags": ["a", ...]}, {"id": "7", "tags": ["b"]}, "body")
     ["body.id: expected int, got '7'", "body.tags[0]: expected 'a', got 'b'"]
 
-Laws: true is no number; 1 and 1.0 are the same number; `float` is any number, as JSON has one kind.
+Laws: true is not a number. 1 and 1.0 are the same number. `float` is any number, since JSON has only one kind.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SHOWN = 200  # characters of a value
 
 
 def check_expected(expected: Any, where: str) -> None:
-    """Raises TypeError for what nothing in a reply could be."""
+    """Raises TypeError if `expected` has a part that nothing in a reply could match."""
     if isinstance(expected, Mapping):
         if expected.get(..., ...) is not ...:
             raise TypeError(f"{where}: in a dict `...` stands as `...: ...`")
@@ -34,7 +34,7 @@ def check_expected(expected: Any, where: str) -> None:
 
 
 def find(expected: Any, got: Any, where: str) -> list[str]:
-    """The differences, each a line that begins with its place; empty when it fits."""
+    """The differences, one line each, which begins with the place; empty when `got` fits."""
     if expected is ...:
         return []
     if isinstance(expected, type | UnionType):
@@ -55,7 +55,7 @@ def find(expected: Any, got: Any, where: str) -> list[str]:
 
 
 def find_in_dict(expected: Mapping[Any, Any], got: dict[str, Any], where: str) -> list[str]:
-    """The differences of two dicts; `...: ...` allows keys that nobody expects."""
+    """The differences between two dicts; `...: ...` allows keys that are not expected."""
     found = []
     for key, value in expected.items():
         if key is ...:
@@ -70,7 +70,7 @@ def find_in_dict(expected: Mapping[Any, Any], got: dict[str, Any], where: str) -
 
 
 def find_in_list(expected: Any, got: list[Any], where: str) -> list[str]:
-    """The differences of two lists; a `...` at the end allows more items, elsewhere it is any one."""
+    """The differences between two lists. A `...` at the end allows more items; elsewhere it allows any one item."""
     more = bool(expected) and expected[-1] is ...
     wanted = expected[:-1] if more else expected
     found = []
@@ -83,12 +83,12 @@ def find_in_list(expected: Any, got: list[Any], where: str) -> list[str]:
 
 
 def find_by_function(check: Any, got: Any, where: str) -> list[str]:
-    """What a function has against a value: it says True, or anything else, or raises."""
+    """What a function says against a value. The value fits only if it returns something true and does not raise."""
     try:
         said = check(got)
     except Exception as error:
         return [f"{where}: {show(check)} raised {type(error).__name__}: {error}; got {show(got)}"]
-    # a function that says nothing would let everything pass in silence
+    # a function without a return would otherwise accept everything silently
     return [] if said and said is not NotImplemented else [f"{where}: {show(check)} said {said!r} of {show(got)}"]
 
 
@@ -98,19 +98,19 @@ def kinds_of(expected: Any) -> tuple[Any, ...]:
 
 
 def is_of(value: Any, kind: type) -> bool:
-    """Whether a value of JSON is of a type."""
+    """Whether a JSON value is of a type."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def is_same(expected: Any, got: Any) -> bool:
-    """Whether two values without parts are equal."""
+    """Whether two values that are neither lists nor dicts are equal."""
     return bool(expected == got) and isinstance(expected, bool) == isinstance(got, bool)
 
 
 def show(value: Any) -> str:
-    """A value or an expectation in short, for people."""
+    """A value or an expectation, shortened for people."""
     if value is ...:
         return "anything"
     if isinstance(value, type | UnionType):
@@ -129,7 +129,7 @@ def name_of(kind: Any) -> str:
 
 
 def follow(path: str, body: Any) -> Any:
-    """What stands at "sessions.0.id" in a JSON body. Raises LookupError, saying what is missing."""
+    """The value at a path like "sessions.0.id" in a JSON body. Raises LookupError, which says what is missing."""
     found, gone = body, ""
     for step in path.split("."):
         gone = f"{gone}.{step}".removeprefix(".")

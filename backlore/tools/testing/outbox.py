@@ -1,4 +1,4 @@
-"""Mails that have come, read from the dev page /outbox: HTTP, as everything that a suite knows."""
+"""Reads mails from the developer's page /outbox, over HTTP, like everything that a suite knows."""
 
 import html
 import re
@@ -11,12 +11,13 @@ TEXT = re.compile(r"<pre>\n?(.*?)</pre>", re.DOTALL)
 
 
 class Inbox:
-    """The mails since it was made; each serves once."""
+    """The mails that came since it was made. Each is used once."""
 
     def __init__(self, client: Client):
         self._client = client
         self._lock = threading.Lock()
-        self._client.send(Outgoing("GET", f"/outbox?key={client.server.key}", {}, None))  # gives a cookie for the key
+        # exchanges the key for a cookie
+        self._client.send(Outgoing("GET", f"/outbox?key={client.server.key}", {}, None))
         self._used = {link for link, _ in self._list()}
         self._texts: dict[str, str] = {}
 
@@ -35,7 +36,7 @@ class Inbox:
         return str(reply.body)
 
     def find(self, address: str, patterns: dict[str, str]) -> dict[str, str] | str:
-        """What the patterns match in the newest mail to `address` that has them all; else why not. Raises NoReply."""
+        """What the patterns match in the newest mail to `address` that fits all, else why none does. Raises NoReply."""
         with self._lock:
             why = f"no new mail to {address}"
             for link, to in self._list():

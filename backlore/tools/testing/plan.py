@@ -1,6 +1,4 @@
-"""From a suite to what is run: every row with its path and its user, and the wrong ones refused before anything is
-sent.
-"""
+"""Turns a suite into a plan: every row with its path and its user. A wrong row is refused before anything is sent."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +9,7 @@ from backlore.tools.testing.rows import Chapter, Default, ExpectedMail, Parallel
 
 @dataclass(frozen=True)
 class Step:
-    """A row, where it stands and who sends it."""
+    """A row, its path in the suite, and the user that sends it."""
 
     path: str
     item: Row | ExpectedMail
@@ -24,7 +22,7 @@ class Part:
 
     items: Sequence["Step | Visitor | Part | Fork"]
     always: bool = False
-    made: str = ""  # the user that a chapter of `sign_up` or `destroy` is for
+    made: str = ""  # the user that a `sign_up` or `destroy` chapter is for
 
 
 @dataclass(frozen=True)
@@ -36,18 +34,21 @@ class Fork:
 
 @dataclass
 class Scope:
-    """What is known at a place of the suite."""
+    """What is known at a point in the suite."""
 
-    names: set[str] = field(default_factory=set)  # kept before
+    names: set[str] = field(default_factory=set)  # kept by earlier rows
     users: set[str] = field(default_factory=set)
-    user: str | None = None  # who sends where nothing is said
+    user: str | None = None  # the sender of rows that name none
 
     def copy(self) -> "Scope":
         return Scope(set(self.names), set(self.users), self.user)
 
 
 def plan(suite: Any, only: str = "") -> Part:
-    """What is run; with `only` the rows whose path contains it and what they need. Raises SuiteError."""
+    """What is run: the whole suite, or with `only` the rows whose path contains it and those they need.
+
+    Raises SuiteError.
+    """
     whole = to_part(suite, "", Scope())
     if not any(True for _ in steps_of(whole)):
         raise SuiteError("the suite has no rows")
@@ -55,7 +56,7 @@ def plan(suite: Any, only: str = "") -> Part:
 
 
 def to_part(given: Any, path: str, scope: Scope) -> Part:
-    """A chapter of a list or a Chapter. What it keeps is known after it, its user is not."""
+    """A chapter, from a list or a Chapter. What it keeps is known after it; its user is not."""
     chapter = given if isinstance(given, Chapter) else None
     if chapter is None and not isinstance(given, list | tuple):
         raise SuiteError(f"{path or 'the suite'} should be a list of rows, not {given!r}")
@@ -88,7 +89,7 @@ def to_item(given: Any, path: str, scope: Scope) -> Step | Visitor | Part | Fork
 
 
 def to_step(item: Row | ExpectedMail, path: str, scope: Scope) -> Step:
-    """A row in its place."""
+    """A row with its path and user. Raises SuiteError when the user or a kept name is unknown at this point."""
     user = item.request.user if isinstance(item, Row) else None
     user = scope.user if user is Default.USER else user
     if user is not None and user not in scope.users:
@@ -100,7 +101,7 @@ def to_step(item: Row | ExpectedMail, path: str, scope: Scope) -> Step:
 
 
 def join(path: str, name: str) -> str:
-    """The path of what is called `name` there."""
+    """The path of something called `name` below `path`."""
     return f"{path} / {name}" if path and name else path or name
 
 
@@ -113,7 +114,7 @@ def steps_of(item: Step | Visitor | Part | Fork) -> Iterator[Step]:
 
 
 def select(whole: Part, text: str) -> Part:
-    """The rows whose path contains `text`, those that keep what they use, and their users' chapters."""
+    """The rows whose path contains `text`, the rows that keep what these use, and their users' chapters."""
     chosen: set[int] = set()
     needed: set[str] = set()
     for step in reversed(list(steps_of(whole))):
@@ -126,7 +127,7 @@ def select(whole: Part, text: str) -> Part:
 
 
 def prune(part: Part, chosen: set[int]) -> Part:
-    """The chapter without what nobody chose; `made` chapters stay."""
+    """The chapter without rows that were not chosen; `made` chapters stay."""
     items: list[Step | Visitor | Part | Fork] = []
     for item in part.items:
         if isinstance(item, Fork):
@@ -139,5 +140,5 @@ def prune(part: Part, chosen: set[int]) -> Part:
 
 
 def has(item: Step | Visitor | Part | Fork, chosen: set[int]) -> bool:
-    """Whether something of it was chosen."""
+    """Whether any of its rows was chosen."""
     return any(id(step) in chosen for step in steps_of(item))

@@ -1,4 +1,4 @@
-"""What came back."""
+"""The reply to a row's request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import msgspec
 
 @dataclass(frozen=True)
 class RowReply:
-    """What came back. Names of headers are in lower case; a header that came twice is joined by commas."""
+    """A reply. Header names are in lower case; a header that came twice is joined by commas."""
 
     status: int
     headers: Mapping[str, str]
@@ -18,9 +18,9 @@ class RowReply:
 
     @cached_property
     def body(self) -> Any:
-        """The body: of JSON its value, of text a str, else bytes; "" when there is none.
+        """The body: a value for JSON, a str for text, bytes for anything else; "" when there is none.
 
-        JSON that can't be read is the text it is.
+        JSON that can't be read is given as text.
         """
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not self.raw:

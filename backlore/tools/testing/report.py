@@ -1,4 +1,4 @@
-"""What a run has found, and how it is told."""
+"""What a run has found, and how it is shown."""
 
 import json
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from backlore.tools.testing.client import Outgoing, Server
 from backlore.tools.testing.compose import HIDDEN, to_curl
 from backlore.tools.testing.reply import RowReply
 
-LONGEST = 2000  # characters of a body
+LONGEST = 2000  # characters of a body that are shown
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A row that failed: where it stands, what differs, what was sent and what came, where something did."""
+    """A row that failed: where it stands, what differs, and the request and the reply, if there were any."""
 
     path: str
     place: str  # FILE:LINE
@@ -44,7 +44,7 @@ class Skipped:
 
 @dataclass
 class Report:
-    """What a run has found. `count`: rows that were sent."""
+    """What a run has found. `count` is the number of rows that were sent."""
 
     count: int = 0
     seconds: float = 0.0
@@ -53,7 +53,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every row fits."""
+        """Whether every row passed."""
         return not self.failures and not self.skipped
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Report:
 
 
 def show(reply: RowReply, server: Server) -> str:
-    """A reply for people; cookies of a server elsewhere stay untold."""
+    """A reply for people. The cookies of a server on another machine are hidden."""
     hidden = set() if server.is_loopback else HIDDEN
     lines = [str(reply.status)]
     lines += [f"{name}: {'…' if name in hidden else value}" for name, value in reply.headers.items()]

@@ -1,8 +1,8 @@
-"""Rows: what is sent, and what has to come back. Values only: nothing here sends.
+"""Rows: what is sent, and what must come back. Values only: nothing here sends.
 
     row("create", post("/notes", {"text": "x"}), 200, {"id": int}, keep={"note": "id"})
 
-Law: a row that can't work is refused when it is written, with its name, not when its turn comes.
+Law: a row that can't work is refused, with its name, when it is written and not when its turn comes.
 """
 
 import re
@@ -28,7 +28,7 @@ class SuiteError(ValueError):
 
 
 class Default(Enum):
-    """What is meant where nothing is said."""
+    """Stands for an argument that was not given."""
 
     USER = "the user of the chapter"
     NOTHING = "no payload"
@@ -41,7 +41,7 @@ Keep = Mapping[str, str | Callable[[RowReply], Any]]
 
 @dataclass(frozen=True)
 class RowRequest:
-    """What is sent: made by `get`, `post` and `request`."""
+    """A request to send: made by `get`, `post` and `request`."""
 
     method: str
     path: str
@@ -55,13 +55,13 @@ class RowRequest:
     csrf: bool = True
 
     def names(self) -> set[str]:
-        """The kept names that it uses."""
+        """The names of kept values that it uses."""
         return names_in([self.path, self.payload, self.query, self.form], [self.path, *self.headers.values()])
 
 
 @dataclass(frozen=True)
 class Row:
-    """One request and what has to come back: made by `row`."""
+    """One request and what must come back: made by `row`."""
 
     name: str
     request: RowRequest
@@ -73,17 +73,17 @@ class Row:
     place: str = ""  # FILE:LINE
 
     def names(self) -> set[str]:
-        """The kept names that it uses."""
+        """The names of kept values that it uses."""
         return self.request.names() | self.names_expected()
 
     def names_expected(self) -> set[str]:
-        """Those in what has to come back."""
+        """The names of kept values in what must come back."""
         return names_in([self.body, self.headers], [])
 
 
 @dataclass(frozen=True)
 class ExpectedMail:
-    """A mail that has to come: made by `mail`."""
+    """A mail that must come: made by `mail`."""
 
     address: str
     keep: Mapping[str, str]
@@ -92,13 +92,13 @@ class ExpectedMail:
     place: str = ""  # FILE:LINE
 
     def names(self) -> set[str]:
-        """The kept names that it uses."""
+        """The names of kept values that it uses."""
         return names_in([], [self.address])
 
 
 @dataclass(frozen=True)
 class Visitor:
-    """From here on this user is known: cookies, a csrf token, a loopback address of its own."""
+    """Introduces a user, with cookies, a csrf token and a loopback address of its own: made by `visitor`."""
 
     user: str
 
@@ -110,7 +110,7 @@ class Chapter:
     name: str
     items: Sequence[Any]
     always: bool = False
-    made: bool = False  # by `sign_up` or `destroy`: `--only` keeps it
+    made: bool = False  # made by `sign_up` or `destroy`: `--only` keeps it
 
 
 @dataclass(frozen=True)
@@ -161,13 +161,13 @@ def row(
     keep: Keep | None = None,
     until: float = 0,
 ) -> Row:
-    """A request and what has to come back.
+    """A request and what must come back.
 
-    In any place of `body`: an exact value; a type; a function that takes what came and says True; `...` for anything.
-    `...: ...` in a dict, or `...` at the end of a list: there may be more. `headers` likewise by name, None for one
-    that must be absent. `keep` takes from the reply what later rows use as {name}: "sessions.0.id" is a path in the
-    JSON body, a function takes the whole Reply. `until`: seconds for which it is tried again until it fits.
-    Raises SuiteError, naming the row.
+    `body` may have in any place an exact value, a type, a function that takes what came and returns True, or `...` for
+    anything. `...: ...` in a dict, or `...` at the end of a list, allows more. `headers` is the same by name; None
+    stands for a header that must be absent. `keep` takes from the reply what later rows use as {name}: "sessions.0.id"
+    is a path in the JSON body, a function takes the whole RowReply. `until` is for how many seconds the row is tried
+    again until it fits. Raises SuiteError, naming the row.
     """
     made = Row(name, request, status, body, headers or {}, keep or {}, until, _place())
     try:
@@ -179,10 +179,11 @@ def row(
 
 
 def mail(address: str, keep: Mapping[str, str] | None = None, name: str = "", within: float = 10) -> ExpectedMail:
-    """A row that waits for a mail to `address`, in the dev page /outbox: the newest that fits counts, and serves once.
+    """A row that waits for a mail to `address` in the developer's page /outbox. The newest that fits is used, once.
 
-    `keep`: name → regular expression that its text must have; kept is the first group, or else all that matched.
-    Mails from before the suite don't count. `within`: seconds to wait. Raises SuiteError.
+    `keep` maps a name to a regular expression that the mail's text must match. What is kept is its first group or,
+    without one, all that matched. Mails from before the suite don't count. `within`: seconds to wait. Raises
+    SuiteError.
     """
     made = ExpectedMail(address, keep or {}, name or f"a mail to {address}", within, _place())
     for each, pattern in made.keep.items():
@@ -195,14 +196,14 @@ def mail(address: str, keep: Mapping[str, str] | None = None, name: str = "", wi
 
 
 def visitor(user: str) -> Visitor:
-    """Somebody new, who is not signed up by rows made for it: to write these rows oneself."""
+    """A new user that `sign_up` does not sign up, for a suite that has such rows of its own."""
     return Visitor(user)
 
 
 def sign_up(user: str, email: str = "", password: str = PASSWORD, verify: bool = False) -> Chapter:
     """A chapter: `user` signs up and logs in, as USER@example.com by default.
 
-    `verify`: by the link in the mail, for an application whose accounts begin with that.
+    `verify`: the user follows the link in the mail, for an application whose accounts begin with that.
     """
     email = email or address_of(user)
     login = {"email": email, "password": password}
@@ -216,7 +217,7 @@ def sign_up(user: str, email: str = "", password: str = PASSWORD, verify: bool =
 
 
 def destroy(user: str, email: str = "", password: str = PASSWORD) -> Chapter:
-    """A chapter that erases a user again, through the routes. It runs even when a row before it failed."""
+    """A chapter that erases a user through the routes. It runs even when a row before it failed."""
     login = {"email": email or address_of(user), "password": password}
     rows = [
         row("log in", post("/auth/login", login, user=user), 200),
@@ -226,20 +227,20 @@ def destroy(user: str, email: str = "", password: str = PASSWORD) -> Chapter:
 
 
 def parallel(*chapters: Sequence[Any] | Chapter) -> Parallel:
-    """Chapters that share no state, run at the same time; each begins with a copy of what was kept before it.
+    """Chapters that share no state, run at the same time. Each begins with a copy of what was kept before it.
 
-    What a chapter keeps, and whom it signs up, ends with it.
+    What a chapter keeps, and the users that it signs up, are known in that chapter only.
     """
     return Parallel(chapters)
 
 
 def address_of(user: str) -> str:
-    """The address of e-mail that `sign_up` gives a user."""
+    """The e-mail address that `sign_up` gives a user."""
     return user if "@" in user else f"{user}@example.com"
 
 
 def _place() -> str:
-    """Where the suite says what is being made: FILE:LINE."""
+    """The FILE:LINE of the suite that makes a row."""
     frame = sys._getframe(1)
     while frame.f_code.co_filename == __file__ and frame.f_back:
         frame = frame.f_back
@@ -280,7 +281,7 @@ def _check_request(sent: RowRequest) -> None:
     if sent.raw is not None and not isinstance(sent.raw, bytes):
         raise TypeError("raw should be bytes")
     if sent.payload is not Default.NOTHING:
-        msgspec.json.encode(sent.payload)  # raises TypeError for what JSON can't say
+        msgspec.json.encode(sent.payload)  # raises TypeError for a value that JSON can't hold
     for name, value in sent.headers.items():
         if not TOKEN.fullmatch(name) or not isinstance(value, str | None) or re.search("[\r\n\0]", value or ""):
             raise ValueError(f"the header {name!r}: {value!r} can't be sent")

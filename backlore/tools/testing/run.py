@@ -1,7 +1,7 @@
 """Runs a suite against a server.
 
-Laws: the first failure ends the run, unless all are asked for; chapters that are `always` run nevertheless, for users
-who are there, and what fails in them then is not told: it follows from the first.
+Laws: the first failure ends the run, unless all are asked for. Chapters that are `always` still run, for users that
+exist. Failures in them are not reported then, since they follow from the first one.
 """
 
 import threading
@@ -28,9 +28,9 @@ def run(
 ) -> Report:
     """Send the rows of a suite to the server at `url`.
 
-    `all`: go on after a failure. `only`: the rows whose path contains it, and what they need. `on_row` is told each
-    row's path before it is sent, from several threads where chapters are parallel. Raises SuiteError for a suite that
-    is wrong, before anything is sent.
+    `all`: go on after a failure. `only`: the rows whose path contains it, and the rows they need. `on_row` is called
+    with each row's path before it is sent, from several threads where chapters are parallel. Raises SuiteError for a
+    wrong suite, before anything is sent.
     """
     whole = plan(suite, only)
     runner = Runner(Server(url), all, on_row)
@@ -45,14 +45,14 @@ def run(
 
 
 def check(suite: Any, url: str) -> None:
-    """`run` for a test: AssertionError, with all that a person wants to see, when a row fails."""
+    """`run` for a test: raises AssertionError, with the whole report, when a row fails."""
     report = run(suite, url)
     assert report.ok, f"\n{report}"
 
 
 @dataclass
 class State:
-    """What is known at a place of the run."""
+    """What is known at a point in the run."""
 
     kept: dict[str, Any] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)  # name → the row that should have kept it
@@ -70,7 +70,7 @@ class State:
 
 
 class Runner:
-    """One run."""
+    """One run of a suite."""
 
     def __init__(self, server: Server, all: bool, on_row: Callable[[str], None]):
         self.report = Report()
@@ -83,7 +83,7 @@ class Runner:
         self._outbox: Inbox | None = None
 
     def look(self, whole: Part) -> None:
-        """See which mails are there already, for a suite that waits for some."""
+        """Note which mails are already there, for a suite that waits for mails."""
         if any(isinstance(step.item, ExpectedMail) for step in steps_of(whole)):
             try:
                 self._outbox = Inbox(self._reader)
@@ -118,7 +118,7 @@ class Runner:
             own = state.copy()
             try:
                 self.part(part, own)
-            except BaseException as error:  # raised again below: a thread's own would be lost
+            except BaseException as error:  # raised again below: an error inside a thread would be lost
                 errors.append(error)
             finally:
                 own.close()
@@ -132,7 +132,7 @@ class Runner:
             raise errors[0]
 
     def _step(self, step: Step, state: State, quiet: bool) -> bool:
-        """Run a row; whether it fits. A quiet one is sent, and its failure not told."""
+        """Run a row. Returns False if it failed. A quiet row is sent, but its failure is not reported."""
         if why := self._obstacle(step, state, quiet):
             self._lose(step, state)
             with self._lock:
@@ -213,7 +213,7 @@ class Runner:
 
 
 def differences(row: Row, reply: RowReply, kept: dict[str, Any]) -> list[str]:
-    """What differs in a reply. Of one with another status the rest says nothing."""
+    """What differs in a reply. If the status differs, only that is given: the rest would mean nothing."""
     if reply.status != row.status:
         return [f"status: expected {row.status}, got {reply.status}"]
     found = find(fill(row.body, kept), reply.body, "body")
@@ -223,7 +223,7 @@ def differences(row: Row, reply: RowReply, kept: dict[str, Any]) -> list[str]:
 
 
 def take(row: Row, reply: RowReply) -> tuple[dict[str, Any], list[str]]:
-    """What a row keeps of its reply, and what it should but can't."""
+    """What a row keeps of its reply, and what it should keep but can't."""
     kept, found = {}, []
     for name, source in row.keep.items():
         try:

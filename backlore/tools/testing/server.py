@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 
 START = 30.0  # seconds
-ENTRANCE = re.compile(rb"^docs +(http://\S+)\n", re.MULTILINE)  # the line that a server in dev prints when it serves
+ENTRANCE = re.compile(rb"^docs +(http://\S+)\n", re.MULTILINE)  # the line that a server in dev prints once it serves
 
 
 def descendants(process: int) -> set[int]:
-    """The processes under one, by /proc; none where there is none."""
+    """The processes below one, from /proc; none on a system without it."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has just ended
@@ -30,11 +30,11 @@ def descendants(process: int) -> set[int]:
 
 
 class NoServer(Exception):
-    """It did not start; the text says why."""
+    """The server did not start; the text says why."""
 
 
 class OwnServer:
-    """Runs while its `with` does. `env` is its environment, by default ours.
+    """A server that runs inside its `with` block. `env` is its environment, by default ours.
 
     `entrance` is its URL with the key to the developer's pages.
     """
@@ -104,15 +104,15 @@ class OwnServer:
             time.sleep(0.05)
 
     def heal(self) -> None:
-        """Start anew, with the same data: a worker hangs."""
+        """Restart it with the same data, because a worker hangs."""
         self._end()
         self._start()
 
     def make_admin(self, email: str) -> None:
-        """What `backlore user admin` does, by itself."""
+        """Make a user an admin, by `backlore user admin`."""
         words = [sys.executable, "-m", "backlore.cli", "user", "--app", self.app, "--data", str(self._folder / "data")]
         subprocess.run([*words, "admin", email], check=True, capture_output=True, env=self._env, timeout=20)
 
     def said(self) -> str:
-        """What it wrote."""
+        """All output of the server."""
         return (self._folder / "log").read_text(errors="replace")

@@ -1,4 +1,4 @@
-"""What every language asks of an OpenAPI document: operations by name, the types that they take and give."""
+"""What every language needs from an OpenAPI document: operations by name, and the types that they take and return."""
 
 import re
 import unicodedata
@@ -7,24 +7,24 @@ from typing import Any, NamedTuple
 
 from backlore.core.words import amount, describe, has_bounds
 
-Schema = dict[str, Any]  # of JSON, as the document has it
+Schema = dict[str, Any]  # a JSON schema, as the document has it
 
 
 class Language(NamedTuple):
-    """How types are written. `array`, `record` and `fixed` (an array of known length) have a place for what is in."""
+    """How a language writes types. `array`, `record` and `fixed` (a list of known length) have a place for a type."""
 
-    plain: dict[str, str]  # JSON schema's types, with `file` and `any`
+    plain: dict[str, str]  # the types of JSON Schema, and `file` and `any`
     array: str
     record: str
     fixed: str
-    choice: Callable[[list[Any]], str]  # one of some values
-    method: Callable[[str], str]  # a method's name of its words: create_note
+    choice: Callable[[list[Any]], str]  # the type of one of some values
+    method: Callable[[str], str]  # a method's name from its words: create_note
     members: frozenset[str]  # names that no method may have
     types: frozenset[str]  # names that no type may have
 
 
 class TypedField(NamedTuple):
-    """A part of a path or a field of a type."""
+    """A parameter in a path, or a field of a type."""
 
     name: str
     type: str
@@ -33,7 +33,7 @@ class TypedField(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """A type with a name: an object with fields, or, when they are None, another word for `type`."""
+    """A named type: an object with fields or, when `fields` is None, another name for `type`."""
 
     name: str
     text: str
@@ -42,7 +42,7 @@ class Shape(NamedTuple):
 
 
 class TypedOperation(NamedTuple):
-    """A route, as the method of a client. `reply` is a type, "" for one that is not known."""
+    """A route, as a method of the client. `reply` is a type, "" when it is not known."""
 
     name: str
     method: str
@@ -56,12 +56,12 @@ class TypedOperation(NamedTuple):
 
     @property
     def optional(self) -> bool:
-        """Whether nothing of the query has to be given."""
+        """Whether the whole query may be left out."""
         return not any(field.required for field in (self.query and self.query.fields) or [])
 
 
 def content_of(operation: Schema) -> dict[str, Any]:
-    """What its body may be: by media type, none if it has no body."""
+    """The content of its request body by media type; {} if it has no body."""
     content: dict[str, Any] = operation.get("requestBody", {}).get("content", {})
     return content
 
@@ -69,9 +69,9 @@ def content_of(operation: Schema) -> dict[str, Any]:
 class Document:
     """An OpenAPI document (3.1, as web/openapi.py makes it) in the words of a language.
 
-    `names` has words for operations by method and path. `operations` keep the order of the document, without those
-    that answer with something else than JSON, or take raw bytes and so have a protocol of their own; `shapes` are the
-    types, by name.
+    `names` gives words for operations, by method and path. `operations` keep the order of the document. Operations that
+    answer with something other than JSON are left out, and so are those that take raw bytes, since they have a protocol
+    of their own. `shapes` are the types, sorted by name.
     """
 
     def __init__(self, document: dict[str, Any], language: Language, names: Mapping[tuple[str, str], str]):
@@ -120,7 +120,7 @@ class Document:
         return shape
 
     def _spell(self, schema: Schema, hint: str) -> str:
-        """The type in the language. What it refers to, and under the name `hint` an object, become shapes."""
+        """The type in the language. Types that it refers to become shapes; so does an object, named `hint`."""
         language = self._language
         if reference := schema.get("$ref"):
             return self._refer(reference.rsplit("/", 1)[1])
@@ -152,7 +152,8 @@ class Document:
         if name not in self._shapes:
             schema = self._components[component]
             text = schema.get("description", "")
-            self._shapes[name] = Shape(name, text, [])  # a type that holds itself is entered once
+            # entered first, so that a type that contains itself is read only once
+            self._shapes[name] = Shape(name, text, [])
             if "properties" in schema or schema.get("type") == "object":
                 self._shapes[name] = Shape(name, text, self._fields(schema, name))
             else:
@@ -161,7 +162,7 @@ class Document:
 
 
 def good_reply(operation: dict[str, Any]) -> Schema | None:
-    """The schema of the reply of a status 2xx, {} when it has none; None when there is no such reply in JSON."""
+    """The schema of the 2xx reply, {} when it has none; None when there is no such reply in JSON."""
     for status, reply in sorted(operation["responses"].items()):
         content = reply.get("content", {"*/*": {}})
         if status.startswith("2"):
@@ -190,7 +191,7 @@ def pascal(name: str) -> str:
 
 
 def unused(wishes: list[str], taken: set[str]) -> str:
-    """The first of the wishes that is not taken yet, else the last with a number; taken from now on."""
+    """The first of the wishes that is not taken, else the last with a number. It counts as taken from now on."""
     numbered = (f"{wishes[-1]}{number}" for number in range(2, len(taken) + 3))
     name = next(name for name in (*wishes, *numbered) if name not in taken)
     taken.add(name)

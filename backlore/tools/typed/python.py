@@ -1,4 +1,4 @@
-"""A client in Python."""
+"""Writes a client in Python."""
 
 import builtins
 import json
@@ -18,12 +18,12 @@ WIDTH = 120
 
 
 def quote(text: str) -> str:
-    """A string as a formatter leaves it."""
+    """A string literal, as a formatter leaves it."""
     return f'"{said[1:-1]}"' if (said := repr(text))[0] == "'" and '"' not in text else said
 
 
 def choice(values: list[Any]) -> str:
-    """One of some values."""
+    """The type of one of some values."""
     said = [quote(value) if isinstance(value, str) else repr(value) for value in values]
     return f"Literal[{', '.join(said)}]"
 
@@ -51,7 +51,7 @@ LANGUAGE = Language(
 
 
 def write(document: dict[str, Any], command: str, names: Mapping[tuple[str, str], str]) -> str:
-    """The text of a module of the document's routes. `command` is how it is made."""
+    """The text of a module with a client for the document's routes. `command` is the command that made it."""
     read = Document(document, LANGUAGE, names)
     parts = {
         "COMMAND": command,
@@ -67,7 +67,7 @@ def write(document: dict[str, Any], command: str, names: Mapping[tuple[str, str]
 
 
 def declare(shape: Shape) -> str:
-    """A type. One with a key that can't be a name is written as a call."""
+    """A type's declaration. A type with a key that can't be a name is written as a call of TypedDict."""
     if shape.fields is None:
         return f"{shape.name}: TypeAlias = {quote(shape.type)}"
     if all(field.name.isidentifier() and field.name not in keyword.kwlist for field in shape.fields):
@@ -80,7 +80,7 @@ def declare(shape: Shape) -> str:
 
 
 def member(field: TypedField) -> str:
-    """A field of a type, its bounds above it."""
+    """A field of a type, with its bounds above it."""
     return f"{comment(field.text, '    ')}    {field.name}: {wrap(field)}\n"
 
 
@@ -90,7 +90,7 @@ def wrap(field: TypedField) -> str:
 
 
 def define(operation: TypedOperation) -> str:
-    """A method."""
+    """A method of the client."""
     taken = {*keyword.kwlist, "self", "body", "query", "cast"}
     parts = {field.name: unused([snake(field.name) or "value"], taken) for field in operation.parts}
     words = ["self", *(f"{parts[field.name]}: {field.type}" for field in operation.parts)]
@@ -115,7 +115,7 @@ def define(operation: TypedOperation) -> str:
 
 
 def across(head: str, words: list[str], tail: str, indent: str) -> str:
-    """A call or a signature, on a line for each word when one is too short."""
+    """A call or a signature: on one line if it fits, else with a line for each word."""
     line = f"{head}{', '.join(words)}{tail}"
     if len(line) <= WIDTH:
         return line
@@ -123,12 +123,12 @@ def across(head: str, words: list[str], tail: str, indent: str) -> str:
 
 
 def brace(text: str) -> str:
-    """What stands for itself in an f-string."""
+    """Text that stands for itself in an f-string."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
 def plain(text: str) -> str:
-    """What stands for itself in a docstring."""
+    """Text that stands for itself in a docstring."""
     return re.sub(r'"(?="")|"\Z', r'\\"', text.replace("\\", "\\\\"))
 
 

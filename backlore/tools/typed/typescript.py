@@ -1,4 +1,4 @@
-"""A client in TypeScript."""
+"""Writes a client in TypeScript."""
 
 import json
 import re
@@ -10,17 +10,17 @@ from typing import Any
 from backlore.tools.typed.document import Document, Language, Shape, TypedField, TypedOperation, camel, snake, unused
 
 TEMPLATE = Path(__file__).parent / "client.ts.in"
-# Words that no parameter may be called by: the language's, and what a method uses itself.
+# Names that no parameter may have: words of the language, and what a method uses itself.
 RESERVED = """arguments await break case catch class const continue debugger default delete do else enum eval export
 extends false finally for function if implements import in instanceof interface let new null package part private
 protected public return static super switch this throw true try typeof var void while with yield"""
-# What the template names, and what the language gives without being asked.
+# Names that the template defines, and names that the language has built in.
 TYPES = """AbortSignal Array Blob Boolean Client Error FormData Given Headers JSON Map Number Object Omit Partial
 Promise RangeError Record Refused Reply Response String Symbol URLSearchParams"""
 
 
 def choice(values: list[Any]) -> str:
-    """One of some values."""
+    """The type of one of some values."""
     return " | ".join(json.dumps(value, ensure_ascii=False) for value in values)
 
 
@@ -47,7 +47,7 @@ LANGUAGE = Language(
 
 
 def write(document: dict[str, Any], command: str, names: Mapping[tuple[str, str], str]) -> str:
-    """The text of a module of the document's routes. `command` is how it is made."""
+    """The text of a module with a client for the document's routes. `command` is the command that made it."""
     read = Document(document, LANGUAGE, names)
     parts = {
         "COMMAND": command,
@@ -60,7 +60,7 @@ def write(document: dict[str, Any], command: str, names: Mapping[tuple[str, str]
 
 
 def declare(shape: Shape) -> str:
-    """A type."""
+    """A type's declaration."""
     if shape.fields is None:
         return f"{comment(shape.text, '')}export type {shape.name} = {tidy(shape.type)};"
     if not shape.fields:
@@ -70,14 +70,14 @@ def declare(shape: Shape) -> str:
 
 
 def member(field: TypedField) -> str:
-    """A field of a type, its bounds above it."""
+    """A field of a type, with its bounds above it."""
     name = field.name if re.fullmatch(r"[A-Za-z_$][\w$]*", field.name, re.ASCII) else json.dumps(field.name)
     mark = "" if field.required else "?"
     return f"{comment(field.text, '  ')}  {name}{mark}: {tidy(field.type)};\n"
 
 
 def define(operation: TypedOperation) -> str:
-    """A method."""
+    """A method of the client."""
     taken = {*RESERVED.split(), "body", "query"}
     parts = {field.name: unused([camel(snake(field.name)) or "value"], taken) for field in operation.parts}
     path = "".join(f"${{part({parts[word]})}}" if at % 2 else plain(word) for at, word in split(operation.path))
@@ -103,17 +103,17 @@ def define(operation: TypedOperation) -> str:
 
 
 def split(path: str) -> Iterator[tuple[int, str]]:
-    """The pieces of a path; every second is the name of a parameter."""
+    """The pieces of a path; every second one is the name of a parameter."""
     return enumerate(re.split(r"\{([^}]+)\}", path))
 
 
 def plain(text: str) -> str:
-    """What stands for itself between backticks or quotes."""
+    """Text that stands for itself between backticks or quotes."""
     return re.sub(r'([`"\\$])', r"\\\1", text)
 
 
 def tidy(kind: str) -> str:
-    """Without parentheses that nothing needs."""
+    """A type without parentheses that it doesn't need."""
     return re.sub(r"\((\w+)\)\[\]", r"\1[]", kind)
 
 
