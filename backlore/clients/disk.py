@@ -26,6 +26,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -38,6 +39,7 @@ THREADS = 8  # of a process for the disk, and as many again for waiting for lock
 NAME = re.compile("[a-z0-9]{8,64}")
 DRAFT = re.compile("[a-z0-9]{26}")  # as random_text(128) makes them: a file with another name is not ours
 PIECE = 1 << 20  # bytes read or written at once
+FIRST = 4096  # bytes of a draft that are remembered
 DRAFTS_LIVE = 86400.0  # seconds
 SEALED = 0o444  # the mode of a content that came whole
 
@@ -67,6 +69,7 @@ class Draft:
         self._disk = disk
         self._known = hash  # given for a file that came whole
         self._hash = hashlib.sha256()
+        self._first = b""
         self._file = path.open("rb" if hash else "a+b", buffering=0)
 
     @property
@@ -76,10 +79,16 @@ class Draft:
 
     async def write(self, data: bytes | memoryview) -> None:
         """Add bytes. Raises OSError; ENOSPC already when less than the reserve would stay free."""
-        await self._disk.run(self._write, data)
+        await self._disk.run(self.write_now, data)
+
+    async def copy(self, source: FileIO) -> bool:
+        """Add the next piece of a file. Returns whether there was one. Raises as `write`."""
+        return await self._disk.run(self._copy, source)
 
     async def head(self, length: int) -> bytes:
         """The first `length` bytes."""
+        if length <= len(self._first) or len(self._first) == self.size:
+            return self._first[:length]
         return await self._disk.run(os.pread, self._file.fileno(), length, 0)
 
     async def read(self) -> AsyncIterator[bytes]:
@@ -97,13 +106,21 @@ class Draft:
         """Delete the draft. After `keep` the content stays."""
         await self._disk.run(self.drop)
 
-    def _write(self, data: bytes | memoryview) -> None:
+    def write_now(self, data: bytes | memoryview) -> None:
+        """Like `write`, but blocks."""
         self._disk.need_room(len(data))
         left = memoryview(data)
+        if self.size < FIRST:
+            self._first += left[: FIRST - self.size]
         self._hash.update(left)
         self.size += len(left)
         while left:
             left = left[self._file.write(left) :]
+
+    def _copy(self, source: FileIO) -> bool:
+        piece = source.read(PIECE)
+        self.write_now(piece)
+        return bool(piece)
 
     def _keep(self, name: str) -> None:
         os.fchmod(self._file.fileno(), SEALED)
@@ -139,12 +156,12 @@ class Disk:
         """Run a blocking function in a thread of our pool; returns its result. It finishes even if we are cancelled."""
         return await _whole(asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *given)))
 
-    async def draft(self) -> Draft:
-        """A new draft. End it with `discard`, even after `keep`.
+    async def draft(self, data: bytes = b"") -> Draft:
+        """A new draft that begins with `data`. End it with `discard`, even after `keep`.
 
-        Raises OSError; ENOSPC already when less than the reserve is free.
+        Raises OSError; ENOSPC already when less than the reserve would stay free.
         """
-        return await self._make(self._draft)
+        return await self._make(self._draft, data)
 
     async def adopt(self, path: Path, size: int, hash: str) -> Draft:
         """A draft made from a whole file on the same file system, which keeps its own name too. Raises OSError."""
@@ -256,9 +273,14 @@ class Disk:
         os.link(path, target)
         return Draft(self, target, size, hash)
 
-    def _draft(self) -> Draft:
-        self.need_room()
-        return Draft(self, self._drafts / random_text(128))
+    def _draft(self, data: bytes) -> Draft:
+        draft = Draft(self, self._drafts / random_text(128))
+        try:
+            draft.write_now(data)
+        except BaseException:
+            draft.drop()
+            raise
+        return draft
 
     def need_room(self, size: int = 0) -> None:
         """Raises OSError (ENOSPC) when `size` more bytes would leave less than the reserve free. Blocks."""

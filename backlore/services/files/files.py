@@ -31,8 +31,6 @@ from backlore.web.delivery import Part
 
 Content = bytes | Path | Upload | AsyncIterator[bytes]
 
-READ = 1 << 20  # bytes in one go
-
 
 def open_raw(path: Path) -> FileIO:
     """A file to read from, without a buffer; for threads."""
@@ -90,10 +88,15 @@ class Files:
         if isinstance(content, Upload):
             draft = await self.disk.adopt(content.path, content.size, content.hash)
         else:
-            draft = await self.disk.draft()
+            draft = await self.disk.draft(content if isinstance(content, bytes) else b"")
         try:
-            if not isinstance(content, Upload):
-                await self._fill(draft, content)
+            if isinstance(content, Path):
+                with await self.disk.run(open_raw, content) as source:
+                    while await draft.copy(source):
+                        pass
+            elif not isinstance(content, bytes | Upload):
+                async for each in content:
+                    await draft.write(each)
             return await self.keep(user, name, draft, expected, id)
         finally:
             await draft.discard()
@@ -209,17 +212,6 @@ class Files:
         for part in await self.spans(user, file, start, length):
             async for piece in part.pieces():
                 yield piece
-
-    async def _fill(self, draft: Draft, content: bytes | Path | AsyncIterator[bytes]) -> None:
-        if isinstance(content, bytes):
-            await draft.write(content)
-        elif isinstance(content, Path):
-            with await self.disk.run(open_raw, content) as source:
-                while piece := await self.disk.run(source.read, READ):
-                    await draft.write(piece)
-        else:
-            async for each in content:
-                await draft.write(each)
 
     async def _secure(self, user: str, file: File) -> str:
         """The folder in S3 where a file's blob is now, "" if it need not be there yet. Raises S3Error."""
