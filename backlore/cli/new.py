@@ -1,6 +1,6 @@
-"""`backlore new`: an application to begin with, complete and tested.
+"""`backlore new`: makes an application to start from, complete and tested.
 
-Laws: nothing that exists is written over; the folder appears whole or not at all.
+Laws: nothing that exists is overwritten; the folder appears whole or not at all.
 """
 
 import os
@@ -13,15 +13,15 @@ from backlore.core.config import ConfigError, make_secret
 from backlore.core.payload import Codec, Invalid
 from backlore.core.schema import Name
 
-# What is copied: an application called myapp. The ending .in, which keeps tools from taking our templates for code of
-# ours, is left behind.
+# What is copied: an application called myapp. The ending .in keeps tools from taking the templates for our own code;
+# the copies don't have it.
 SKELETON = Path(__file__).parent / "skeleton"
 
 
 @click.command()
 @click.argument("name")
 def new(name: str) -> None:
-    """Make an application NAME in a new folder of that name."""
+    """Make an application called NAME, in a new folder of that name."""
     try:
         Codec(Name).from_object(name)
     except Invalid:
@@ -41,19 +41,19 @@ def new(name: str) -> None:
 
 
 def make(name: str, folder: Path) -> None:
-    """Make the application's folder. Raises FileExistsError, or OSError and ConfigError when it can't be."""
+    """Make the application's folder. Raises FileExistsError; OSError or ConfigError when it can't be made."""
     if os.path.lexists(folder):
         raise FileExistsError(folder)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as made:
         draft = Path(made) / name
         copy(SKELETON, draft, name)
         make_secret(draft / "secret.py")
-        folder.mkdir()  # refuses one that was made meanwhile, which a rename would take when it is empty
+        folder.mkdir()  # refuses a folder made meanwhile, which a rename would replace if it is empty
         draft.rename(folder)
 
 
 def copy(source: Path, target: Path, name: str) -> None:
-    """Copy a folder of templates, with the application's name in the place of `myapp`."""
+    """Copy a folder of templates, and put the application's name where `myapp` stands."""
     target.mkdir()
     for entry in sorted(source.iterdir()):
         copied = target / entry.name.removesuffix(".in")

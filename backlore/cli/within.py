@@ -1,4 +1,4 @@
-"""What commands have in common that do something with an application's services, in a process of their own."""
+"""What the commands share that use an application's services, in a process beside the server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,7 +18,7 @@ Work = Callable[["Backend"], Awaitable[None]]
 
 
 def of_application(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which application; the command gets them as its `context`."""
+    """Adds the options that say which application. The command gets them as `context`."""
 
     @click.option("--env", default="dev", help="The environment. Default: dev.")
     @options.app
@@ -31,8 +31,8 @@ def of_application(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def within(context: Context, work: Work) -> None:
-    """Do something with the application's services, in this process. What can't be done ends with one line."""
-    from backlore.app import application  # here, for the master imports this module too and stays small
+    """Run `work(app)` in this process. If the application can't be loaded or reached, it ends with one line."""
+    from backlore.app import application  # here, because the master imports this module too and should stay small
 
     try:
         enter(context)
@@ -53,7 +53,7 @@ def within(context: Context, work: Work) -> None:
 
 
 async def reach(app: "Backend") -> None:
-    """Ends the command with one line when redis does not answer, instead of what would be told of it as well."""
+    """Ends the command with one line when redis does not answer. The sinks, which would report it too, are off."""
     from redis.exceptions import RedisError
 
     told = app.notify.sinks[:]
@@ -68,8 +68,11 @@ async def reach(app: "Backend") -> None:
 
 @contextmanager
 def reporting(app: "Backend") -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
-    """For a long work with a report of its own: two functions, for how far it is and for what shall stand above that,
-    both on standard error. What the application tells meanwhile is left away, but for errors."""
+    """For long work that reports by itself: two functions that write to standard error.
+
+    The first shows how far the work is, the second prints a line above that. Of what the application notifies
+    meanwhile, only errors are shown.
+    """
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 
