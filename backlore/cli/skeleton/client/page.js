@@ -134,7 +134,7 @@ $("logout").addEventListener("click", () => attempt(async () => {
 
 let token = ""; // from a mail's link
 
-/** Asks for the password if a mail's link led here: with it, the address is verified. Clears the token from the address bar. */
+/** Asks for the password if a mail's link led here: it verifies the address. Clears the token from the address bar. */
 function verify() {
   token = location.hash.match(/^#verify=(\w+)$/)?.[1] ?? "";
   if (!token) return;
