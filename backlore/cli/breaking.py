@@ -25,13 +25,13 @@ from backlore.tools.testing.server import NoServer, OwnServer
 @options.app
 @click.option("--seed", default=1, help="Decides every choice: the same seed makes the same run. Default: 1.")
 @click.option("--seconds", default=180.0, help="Stop after so many seconds, done or not. Default: 180.")
-@click.option("--admin", metavar="EMAIL", help="An admin of the server at URL. Password: BACKLORE_PASSWORD.")
+@click.option("--admin", metavar="EMAIL", help="An admin of the server at URL; BACKLORE_PASSWORD has the password.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as rows of a suite.")
 def breaking(url: str, folder: str, seed: int, seconds: float, admin: str | None, save: Path | None) -> None:
     """Attack every route of a server.
 
-    Without a URL, the command starts a server of its own. It leaves users and data behind at the server of a URL:
-    never attack one in production. Exit status 1 when it finds something.
+    Without a URL, the command starts a server of its own. It leaves users and data behind on a server at a URL: never
+    attack one in production. Exit status 1 when it finds something.
     """
     if url:
         breaker = attack(url, None, seed=seed, seconds=seconds, admin=admin)
