@@ -6,7 +6,7 @@ import click
 
 from backlore.core.streams import hold
 
-# The module of each verb in `backlore.cli`, and its name there.
+# verb -> the module in backlore.cli, and the name of the command there
 VERBS = {
     "break": ("breaking", "breaking"),
     "check": ("check", "check"),
@@ -23,12 +23,14 @@ VERBS = {
 
 
 class Verbs(click.Group):
-    """The verbs, each imported only when it is called: a process that runs a server carries none of the others."""
+    """Each verb is imported only when it is called, so a server does not carry the others in memory."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all verbs, without importing them."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command of a verb; None if there is no such verb."""
         if cmd_name not in VERBS:
             return None
         module, name = VERBS[cmd_name]

@@ -1,4 +1,4 @@
-"""`python -m backlore.cli`."""
+"""`python -m backlore.cli`: the command `backlore` without an installed script."""
 
 from backlore.cli import main
 

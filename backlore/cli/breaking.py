@@ -1,4 +1,4 @@
-"""`backlore break`: sends every route what it should refuse and what it should accept, as each kind of user."""
+"""`backlore break`: sends every route what it should refuse and what it should accept, as each kind of visitor."""
 
 import json
 import os
@@ -23,15 +23,15 @@ from backlore.tools.testing.server import NoServer, OwnServer
 @click.command("break")
 @click.argument("url", default="")
 @options.app
-@click.option("--seed", default=1, help="Decides every choice: the same seed, the same run. Default: 1.")
-@click.option("--seconds", default=180.0, help="When to stop, done or not. Default: 180.")
-@click.option("--admin", metavar="EMAIL", help="An admin of the server at URL; its password in BACKLORE_PASSWORD.")
+@click.option("--seed", default=1, help="Decides every choice: the same seed makes the same run. Default: 1.")
+@click.option("--seconds", default=180.0, help="Stop after so many seconds, done or not. Default: 180.")
+@click.option("--admin", metavar="EMAIL", help="An admin of the server at URL; BACKLORE_PASSWORD has the password.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as rows of a suite.")
 def breaking(url: str, folder: str, seed: int, seconds: float, admin: str | None, save: Path | None) -> None:
-    """Attack the server at URL, or, without one, a server of its own. It leaves users and data behind: never one in
-    production.
+    """Attack every route of a server.
 
-    Exit status 1 with findings.
+    Without a URL, the command starts a server of its own. It leaves users and data behind on a server at a URL: never
+    attack one in production. Exit status 1 when it finds something.
     """
     if url:
         breaker = attack(url, None, seed=seed, seconds=seconds, admin=admin)
@@ -47,7 +47,7 @@ def breaking(url: str, folder: str, seed: int, seconds: float, admin: str | None
 
 
 def attack(url: str, server: OwnServer | None, *, seed: int, seconds: float, admin: str | None = None) -> Breaker:
-    """Run the breaker once and print its report on standard output."""
+    """Run the breaker once, and report on standard output. `server` is None for a server that we did not start."""
     wire = Wire(url)
     document = fetch(wire.url)
     breaker = Breaker(
@@ -71,7 +71,7 @@ def attack(url: str, server: OwnServer | None, *, seed: int, seconds: float, adm
 
 
 def fetch(url: str) -> dict[str, Any]:
-    """The OpenAPI document of a server. Raises ClickException when it can't be read."""
+    """The OpenAPI document of a server. Raises ClickException."""
     try:
         with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as reply:
             document: dict[str, Any] = json.load(reply)
@@ -81,7 +81,7 @@ def fetch(url: str) -> dict[str, Any]:
 
 
 def progress(breaker: Breaker) -> Callable[[str], None]:
-    """A function that shows the progress on one line, at most ten times a second."""
+    """A function that shows on one line how far the breaker is, at most ten times a second."""
     last = 0.0
 
     def show(route: str) -> None:
@@ -96,7 +96,7 @@ def progress(breaker: Breaker) -> Callable[[str], None]:
 
 
 def tell(breaker: Breaker, seconds: float) -> None:
-    """Print the findings, the table, and what was not tried."""
+    """Print the findings, the table of routes, and what was not tried."""
     for finding in breaker.findings.values():
         click.echo(f"{to_text(breaker.wire.url, finding)}\n")
     table = to_table(breaker)

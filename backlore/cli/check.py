@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     "--age",
     type=click.FloatRange(0),
     metavar="SECONDS",
-    help="How long something was nobody's before it is told and deleted. Default: an hour, and a day.",
+    help="Age at which orphans are reported, and deleted. Default: an hour, and a day.",
 )
-@click.option("--insist", is_flag=True, help="Delete what is nobody's even if that is most of what there is.")
+@click.option("--insist", is_flag=True, help="Delete orphans even if they are most of what there is.")
 @of_application
 def check(context: Context, mend: bool, deep: bool, age: float | None, insist: bool) -> None:
-    """Compare what users keep, by the catalog in redis, with the disk and S3, while the application runs.
+    """Check that catalog, disk and S3 agree about users' files.
 
-    Exit status 0 when all is well, or mended; 1 when problems are left.
+    The catalog is in redis. The application must be running. Exit status 0 when all is well or repaired, 1 when
+    problems are left.
     """
     found: Findings | None = None
 
@@ -64,13 +65,13 @@ def check(context: Context, mend: bool, deep: bool, age: float | None, insist: b
 
 
 def one_line(problem: "Problem") -> str:
-    """A problem as one line for a terminal."""
+    """A problem as one line for the terminal."""
     end = " (mended)" if problem.mended else ""
     return f"{problem.kind:<10} {problem.user:<16} {problem.what}: {problem.why}{end}"
 
 
 def summarize(findings: "Findings") -> None:
-    """Print the table of findings, and whether any problem is left, on standard output."""
+    """Print the table of findings, the notes, and how many problems are left."""
     from rich.console import Console
     from rich.table import Table
 

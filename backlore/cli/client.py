@@ -38,7 +38,7 @@ def client(language: str, folder: str, output: Path | None) -> None:
 
 
 def name(route: Route) -> str:
-    """A method's name: the handler's for a route of the application, the words of the path for one of ours."""
+    """The name of a route's method: the handler's for a route of the application, made of the path for one of ours."""
     if not is_ours(route):
         return getattr(route.handler, "__name__", "")
     words = [word for word in route.path.removeprefix("/auth").split("/") if not word.startswith("{")]

@@ -1,4 +1,4 @@
-"""`backlore files …`: users' files, for an operator at the server's shell."""
+"""`backlore files …`: users' files and the file servers, for an operator on the server's machine."""
 
 import asyncio
 import sys
@@ -26,7 +26,7 @@ PAGE = 500
 
 @click.group()
 def files() -> None:
-    """Users' files, and their file servers. What is done with files needs the application, or its redis, running."""
+    """Manage users' files and file servers. Commands about users' files need the application, or its redis, running."""
 
 
 @files.command()
@@ -41,12 +41,12 @@ def files() -> None:
     show_default=True,
     metavar="FOLDER",
     callback=options.filled,
-    help="Where the contents are.",
+    help="Where the contents are stored.",
 )
 def serve(env: str, folder: str, **flags: str | int | None) -> None:
-    """Keep contents for the nodes of an application that name this server in files.servers.
+    """Run a file server. It stores contents for the nodes that name it in files.servers.
 
-    It needs config.py and secret.py of the application, and no redis.
+    It needs the application's config.py and secret.py, and no redis.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     try:
@@ -60,10 +60,13 @@ def serve(env: str, folder: str, **flags: str | int | None) -> None:
 @click.argument("env", default="dev")
 @options.app
 @options.data
-@click.option("--from", "leaving", multiple=True, metavar="URL", help="A server that shall go, and is in no list more.")
-@click.option("--trim", is_flag=True, help="Take away what belongs to other servers, once they have it.")
+@click.option("--from", "leaving", multiple=True, metavar="URL", help="A server to remove, not in files.servers.")
+@click.option("--trim", is_flag=True, help="Delete what belongs on other servers, once they have it.")
 def spread(env: str, folder: str, data: str | None, leaving: tuple[str, ...], trim: bool) -> None:
-    """Bring to each server of files.servers its copies: after one came or was away, or before one goes."""
+    """Copy to each server of files.servers what belongs there.
+
+    Call it after a server was added or was away, and before one is removed.
+    """
     try:
         enter(Context(folder=folder, env=env, flags={"data": data} if data else {}))
         settings = load()
@@ -73,7 +76,7 @@ def spread(env: str, folder: str, data: str | None, leaving: tuple[str, ...], tr
 
 
 async def _spread(settings: Settings, leaving: tuple[str, ...], trim: bool) -> None:
-    from backlore.clients.disk import Disk  # here: the master imports this module too, and stays small
+    from backlore.clients.disk import Disk  # here, because the master imports this module too and should stay small
     from backlore.clients.fileserver import FileServer, FileServerError
     from backlore.services.storage.spread import Spreader
 
@@ -97,7 +100,7 @@ async def _spread(settings: Settings, leaving: tuple[str, ...], trim: bool) -> N
 
 
 def upon(context: Context, email: str, act: Callable[["Backend", str], Awaitable[None]]) -> None:
-    """Run `act` on the files of the user with this address. A refusal ends the command with one line."""
+    """Run `act(app, user id)` for the user with an address. A refusal ends the command with one line."""
 
     async def work(app: "Backend") -> None:
         from backlore.clients.s3 import S3Error
@@ -130,7 +133,7 @@ def upon(context: Context, email: str, act: Callable[["Backend", str], Awaitable
 @click.argument("email")
 @of_application
 def list_files(context: Context, email: str) -> None:
-    """The files of a user, the newest first."""
+    """List a user's files, the newest first."""
 
     async def show(app: "Backend", user: str) -> None:
         async for file in each(app.files.list, user):
@@ -143,7 +146,7 @@ def list_files(context: Context, email: str) -> None:
 @click.argument("email")
 @of_application
 def trash(context: Context, email: str) -> None:
-    """What a user has deleted or overwritten, the last first."""
+    """List what a user deleted or overwrote, the latest first."""
 
     async def show(app: "Backend", user: str) -> None:
         async for file, when in each(app.files.trash, user):
@@ -155,10 +158,13 @@ def trash(context: Context, email: str) -> None:
 @files.command()
 @click.argument("email")
 @click.argument("what", metavar="ID|NAME")
-@click.option("--as", "name", default="", metavar="NAME", help="Under another name.")
+@click.option("--as", "name", default="", metavar="NAME", help="Restore it under another name.")
 @of_application
 def undelete(context: Context, email: str, what: str, name: str) -> None:
-    """Take a file of a user out of the trash: by its id, or the last of a name."""
+    """Restore a file from a user's trash.
+
+    By its id, or by its name: then the latest of that name.
+    """
 
     async def act(app: "Backend", user: str) -> None:
         from backlore.services.files.catalog import NoFile
@@ -175,10 +181,10 @@ def undelete(context: Context, email: str, what: str, name: str) -> None:
 @files.command()
 @click.argument("email")
 @click.argument("name")
-@click.option("-o", "target", default="-", metavar="FILE", help="Where to write it, by default to standard output.")
+@click.option("-o", "target", default="-", metavar="FILE", help="Where to write it. Default: standard output.")
 @of_application
 def get(context: Context, email: str, name: str, target: str) -> None:
-    """Read a file of a user."""
+    """Write out a file of a user."""
 
     async def act(app: "Backend", user: str) -> None:
         file = await app.files.find(user, name)
@@ -192,10 +198,10 @@ def get(context: Context, email: str, name: str, target: str) -> None:
 @files.command()
 @click.argument("email")
 @click.argument("source", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--as", "name", default="", metavar="NAME", help="Under another name than FILE has.")
+@click.option("--as", "name", default="", metavar="NAME", help="Store it under another name than FILE's.")
 @of_application
 def put(context: Context, email: str, source: Path, name: str) -> None:
-    """Keep FILE for a user; what had its name goes to the trash."""
+    """Store FILE for a user. A file that has the name already goes to the trash."""
 
     async def act(app: "Backend", user: str) -> None:
         await app.files.start()
@@ -209,9 +215,9 @@ def put(context: Context, email: str, source: Path, name: str) -> None:
 @click.option("--at-once", type=click.IntRange(1, 256), default=16, show_default=True, help="Files fetched at once.")
 @of_application
 def restore(context: Context, at_once: int) -> None:
-    """Bring back from S3 what is missing on this disk. Cut anywhere, it goes on when it is called again.
+    """Restore from S3 what is missing on this disk. After an interruption, call it again: it goes on.
 
-    Exit status 1 when something could not be brought back.
+    Exit status 1 when something could not be restored.
     """
     failed = 0
 
@@ -242,7 +248,7 @@ def restore(context: Context, at_once: int) -> None:
 
 
 async def last_of(app: "Backend", user: str, name: str) -> str:
-    """The id of the file called `name` that was deleted last. Raises NoFile."""
+    """The id of the file with this name that was deleted last. Raises NoFile."""
     from backlore.services.files.catalog import NoFile
 
     async for file, _ in each(app.files.trash, user):
@@ -252,7 +258,7 @@ async def last_of(app: "Backend", user: str, name: str) -> str:
 
 
 async def each(pages: Callable[[str, int, int], Awaitable["Excerpt[T]"]], user: str) -> AsyncIterator[T]:
-    """Every item of one of a user's lists, read page by page."""
+    """Every item of a list of a user's, fetched page by page."""
     before = -1
     while before:
         page = await pages(user, max(before, 0), PAGE)
@@ -262,13 +268,13 @@ async def each(pages: Callable[[str, int, int], Awaitable["Excerpt[T]"]], user: 
 
 
 async def address(app: "Backend", user: str) -> str:
-    """A user's e-mail address, or the id of a user that no longer exists."""
+    """The address of the user with an id; the id itself if there is no such user."""
     account = await app.identity.users.read(user)
     return account.email if account else user
 
 
 def line(file: "File", when: int) -> str:
-    """A file as one line for a terminal. `when` is in microseconds since the epoch."""
+    """A file as one line for the terminal. `when` is in µs since the epoch."""
     from backlore.cli.user import day
 
     return f"{day(when // 1_000_000)}  {file.size:>14,}  {file.id}  {file.name}"

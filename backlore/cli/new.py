@@ -13,15 +13,15 @@ from backlore.core.config import ConfigError, make_secret
 from backlore.core.payload import Codec, Invalid
 from backlore.core.schema import Name
 
-# The template: an application called myapp. The ending .in keeps tools from taking the template for our own code;
-# copies don't have it.
+# What is copied: an application called myapp. The ending .in keeps tools from taking the templates for our own code;
+# the copies don't have it.
 SKELETON = Path(__file__).parent / "skeleton"
 
 
 @click.command()
 @click.argument("name")
 def new(name: str) -> None:
-    """Make an application NAME in a new folder of that name."""
+    """Make an application called NAME, in a new folder of that name."""
     try:
         Codec(Name).from_object(name)
     except Invalid:
@@ -41,19 +41,19 @@ def new(name: str) -> None:
 
 
 def make(name: str, folder: Path) -> None:
-    """Make the application's folder. Raises FileExistsError when it exists, and OSError or ConfigError."""
+    """Make the application's folder. Raises FileExistsError; OSError or ConfigError when it can't be made."""
     if os.path.lexists(folder):
         raise FileExistsError(folder)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as made:
         draft = Path(made) / name
         copy(SKELETON, draft, name)
         make_secret(draft / "secret.py")
-        folder.mkdir()  # fails if the folder was made meanwhile: a rename would replace an empty one
+        folder.mkdir()  # refuses a folder made meanwhile, which a rename would replace if it is empty
         draft.rename(folder)
 
 
 def copy(source: Path, target: Path, name: str) -> None:
-    """Copy a folder of templates, with `myapp` replaced by the application's name."""
+    """Copy a folder of templates, and put the application's name where `myapp` stands."""
     target.mkdir()
     for entry in sorted(source.iterdir()):
         copied = target / entry.name.removesuffix(".in")

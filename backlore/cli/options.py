@@ -1,10 +1,10 @@
-"""Options that several verbs share. None may be empty: an empty one is a shell variable that was never set."""
+"""Options that several verbs share. None may be empty: an empty one is usually a shell variable that was never set."""
 
 import click
 
 
 def filled(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
-    """The option's text. Raises BadParameter when it is given but blank."""
+    """Returns the option's text; refuses one that is given but empty."""
     if text is not None and not text.strip():
         raise click.BadParameter("It is empty.")
     return text
@@ -13,5 +13,5 @@ def filled(context: click.Context, option: click.Parameter, text: str | None) ->
 app = click.option(
     "--app", "folder", default=".", metavar="FOLDER", callback=filled, help="The application. Default: this folder."
 )
-data = click.option("--data", metavar="FOLDER", callback=filled, help="Folder of all state on this machine.")
+data = click.option("--data", metavar="FOLDER", callback=filled, help="Folder for all state on this machine.")
 host = click.option("--host", callback=filled, help="Address to listen on.")

@@ -1,6 +1,6 @@
 """`backlore routes`: the route table in words, for people, for the README and for programs.
 
-It is read from the application itself, so it can't be wrong. Redis need not run.
+It is read from the application itself, so it is never out of date. Redis needn't run.
 """
 
 import difflib
@@ -25,7 +25,7 @@ BEGIN, END = "<!-- routes -->", "<!-- /routes -->"
 
 
 class GivenField(NamedTuple):
-    """A field that a client sends. `place` is `path`, `query` or `body`."""
+    """A value that a client sends: `place` is `path`, `query` or `body`."""
 
     place: str
     name: str
@@ -33,7 +33,7 @@ class GivenField(NamedTuple):
 
 
 class RouteRow(NamedTuple):
-    """A route as it is shown."""
+    """A route, in the words in which it is shown."""
 
     stage: str
     method: str
@@ -45,16 +45,16 @@ class RouteRow(NamedTuple):
 @click.command()
 @click.argument("env", default="dev")
 @options.app
-@click.option("--all", "with_ours", is_flag=True, help="Backlore's own routes too, behind the application's.")
+@click.option("--all", "with_ours", is_flag=True, help="Backlore's own routes too, after the application's.")
 @click.option(
-    "--format", "form", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", help="Of what is said."
+    "--format", "form", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", help="Of the table."
 )
-@click.option("--check", type=click.Path(dir_okay=False, path_type=Path), help="Fail unless this file's table is true.")
-@click.option("--write", type=click.Path(dir_okay=False, path_type=Path), help="Make this file's table true.")
+@click.option("--check", type=click.Path(dir_okay=False, path_type=Path), help="Fail if this file's table is outdated.")
+@click.option("--write", type=click.Path(dir_okay=False, path_type=Path), help="Update this file's table.")
 def routes(env: str, folder: str, with_ours: bool, form: str, check: Path | None, write: Path | None) -> None:
     """Show the route table.
 
-    For --check and --write the table stands in a Markdown file, between the lines `<!-- routes -->` and
+    For --check and --write the table is in a Markdown file, between the lines `<!-- routes -->` and
     `<!-- /routes -->`.
     """
     rows = list(read_rows(load(Context(folder=folder, env=env)), with_ours))
@@ -66,7 +66,7 @@ def routes(env: str, folder: str, with_ours: bool, form: str, check: Path | None
 
 
 def load(context: Context) -> Backend:
-    """The application that `server.py` makes. Raises ClickException, with one line, when it can't be loaded."""
+    """The application that `server.py` makes. If it can't be loaded, the command ends with one line."""
     try:
         enter(context)
         return application()
@@ -82,33 +82,33 @@ def read_rows(app: Backend, with_ours: bool) -> Iterator[RouteRow]:
 
 
 def is_ours(route: Route) -> bool:
-    """Whether the route is one of Backlore's own. Static files and mounted applications are not."""
+    """Whether the route is Backlore's own. Static files count as the application's."""
     function = route.handler if inspect.isroutine(route.handler) else type(route.handler)
     known = str(getattr(function, "__module__", "")).startswith("backlore.")
     return known and route.mounted is None and not isinstance(route.handler, StaticFiles)
 
 
 def read_fields(route: Route) -> Iterator[GivenField]:
-    """What a client sends, in the order of a request: path, query, body."""
+    """The values that a client sends, in the order of a request: path, query, body."""
     for name in route.names:
         if name in route.parameters:
             (schema,), types = describe_types([route.parameters[name].type])
             yield GivenField("path", name, describe(schema, types))
     if route.query:
         yield from read_struct("query", route.query.type)
-    # a body taken as raw bytes has no fields
+    # a handler that takes no body has an empty payload
     if isinstance(route.body, Body):
         yield from read_struct("body", route.body.payload)
 
 
 def read_struct(place: str, kind: Any) -> Iterator[GivenField]:
-    """The fields of a payload type."""
+    """The fields of a payload type, each with its type in words."""
     (schema,), types = describe_types([kind])
     shape = types[schema["$ref"].rpartition("/")[2]]
     for name, each in shape["properties"].items():
         what, default = describe(each, types), each.get("default")
         if default is None:
-            what = what.removesuffix(" or null")  # leaving it out means the same
+            what = what.removesuffix(" or null")  # leaving the field out means the same
         if name not in shape["required"]:
             what += ", optional" if default in (None, "", [], {}) else f", by default {amount(default)}"
         yield GivenField(place, name, what)
@@ -124,7 +124,7 @@ def read_reply(route: Route) -> str:
 
 
 def to_terminal(rows: list[RouteRow]) -> str:
-    """A block of lines for each route."""
+    """The rows as text, a block of lines for each route."""
     width = max((len(row.stage) for row in rows), default=0)
     blocks = []
     for row in rows:
@@ -136,7 +136,7 @@ def to_terminal(rows: list[RouteRow]) -> str:
 
 
 def to_markdown(rows: list[RouteRow]) -> str:
-    """A Markdown table."""
+    """The rows as a Markdown table."""
     lines = ["| stage | route | payload | reply |", "| --- | --- | --- | --- |"]
     for row in rows:
         payload = "; ".join(f"`{prefix(field)}{field.name}`: {field.what}" for field in row.payload)
@@ -146,18 +146,18 @@ def to_markdown(rows: list[RouteRow]) -> str:
 
 
 def to_json(rows: list[RouteRow]) -> str:
-    """A JSON list of objects."""
+    """The rows as a JSON list of objects."""
     found = [row._asdict() | {"payload": [field._asdict() for field in row.payload]} for row in rows]
     return json.dumps(found, indent=2, ensure_ascii=False)
 
 
 def prefix(field: GivenField) -> str:
-    """`?` for a field of a query, which tells it from a field of a body."""
+    """`?` before a field of the query; nothing before others."""
     return "?" if field.place == "query" else ""
 
 
 def replace(file: Path, table: str, write: bool) -> str:
-    """Write the table into the file, or only compare them. Returns what is wrong, or ""."""
+    """Write the table into the file, or only compare. Returns what is wrong, or ""."""
     try:
         text = file.read_text("utf-8")
         before, begin, rest = text.partition(f"{BEGIN}\n")

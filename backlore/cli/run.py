@@ -1,4 +1,4 @@
-"""`backlore run`."""
+"""`backlore run`: serves an application, under a master process."""
 
 import sys
 
@@ -18,7 +18,7 @@ from backlore.process.program import EngineError
 @click.option("--workers", type=int, help="How many processes serve; 0: one per CPU.")
 @options.data
 def run(env: str, folder: str, **flags: str | int | None) -> None:
-    """Serve an application in the environment ENV, by default dev."""
+    """Serve the application in the environment ENV. Default: dev."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         status = Master(Context(folder=folder, env=env, flags=given)).run()

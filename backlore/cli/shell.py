@@ -1,4 +1,4 @@
-"""`backlore shell`: a Python prompt within the application. `backlore completion`: a completion script for shells."""
+"""`backlore shell`: a Python prompt within the application. `backlore completion`: completion by the tab key."""
 
 import ast
 import asyncio
@@ -18,7 +18,7 @@ from backlore.cli.within import reach
 from backlore.core.config import Context
 from backlore.core.keys import key
 
-# How to load the completion in every new shell.
+# Tells the user where to put it, so that each new shell has it.
 PROFILE = {
     "bash": '# in ~/.bashrc: eval "$(backlore completion bash)"',
     "zsh": '# in ~/.zshrc, below compinit: eval "$(backlore completion zsh)"',
@@ -27,7 +27,7 @@ PROFILE = {
 
 
 class Prompt(code.InteractiveConsole):
-    """A Python prompt that accepts `await`. An event loop runs only while an input does, so Ctrl-C ends any input."""
+    """A prompt that understands `await`. The event loop runs only while an input does, so Ctrl-C ends any input."""
 
     def __init__(self, names: dict[str, Any], runner: "asyncio.Runner"):
         super().__init__(names)
@@ -36,7 +36,7 @@ class Prompt(code.InteractiveConsole):
         self.compile.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
     def runcode(self, code: CodeType) -> None:
-        """Run an input in the loop. An error is shown, and the prompt goes on."""
+        """Run an input in the loop. An exception is shown, and the prompt goes on."""
 
         async def run() -> None:
             done = FunctionType(code, self._names)()
@@ -58,9 +58,10 @@ class Prompt(code.InteractiveConsole):
 @options.app
 @options.data
 def shell(env: str, folder: str, data: str | None) -> None:
-    """A Python prompt within the application, while it (or its redis) runs.
+    """Open a Python prompt within the application.
 
-    At hand are app, redis, users, key and settings; `await` works: await redis.ping()
+    The application, or its redis, must be running. The prompt has app, redis, users, key and settings, and `await`
+    works: await redis.ping()
     """
     app = load(Context(folder=folder, env=env, flags={"data": data} if data else {}))
     at_hand = {"app": app, "redis": app.redis, "users": app.identity.users, "key": key, "settings": app.settings}
@@ -74,7 +75,7 @@ def shell(env: str, folder: str, data: str | None) -> None:
 
 
 def prompt(at_hand: dict[str, Any], runner: "asyncio.Runner", banner: str) -> None:
-    """Read input until it ends. Input from a pipe gets no banner and no prompts, so only its own output is printed."""
+    """Read inputs until they end. From a pipe it prints no banner or prompt, only what the inputs print."""
     names = {"__name__": "__console__", "asyncio": asyncio, **at_hand}
     if sys.stdin.isatty():
         complete(names)
@@ -84,7 +85,7 @@ def prompt(at_hand: dict[str, Any], runner: "asyncio.Runner", banner: str) -> No
 
 
 def complete(names: dict[str, Any]) -> None:
-    """Turn on completion with the tab key, where Python has readline."""
+    """Make the tab key complete `names`, where Python has readline."""
     try:
         import readline
         import rlcompleter
@@ -104,7 +105,7 @@ async def _stop(app: Any) -> None:
 @click.argument("shell", type=click.Choice(list(PROFILE)))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """What makes a SHELL complete this command by the tab key."""
+    """Print the script that makes SHELL complete this command."""
     complete_class = get_completion_class(shell)
     assert complete_class is not None
     root = context.find_root()

@@ -1,4 +1,4 @@
-"""`backlore test`: sends an application's rows to a server, either one that it starts or the one at a URL."""
+"""`backlore test`: sends an application's rows to a server: one that it starts, or the one at a URL."""
 
 import contextlib
 import importlib.util
@@ -28,11 +28,11 @@ class WrongSuite(click.ClickException):
 @click.argument("url", default="")
 @options.app
 @click.option("--all", "all_", is_flag=True, help="Go on after a failure.")
-@click.option("--only", default="", metavar="TEXT", help="The rows whose path contains TEXT, and what they need.")
+@click.option("--only", default="", metavar="TEXT", help="Only rows whose path contains TEXT, and those they need.")
 def test(url: str, folder: str, all_: bool, only: str) -> None:
-    """Send the rows of FOLDER/test.py to the server at URL, or, without one, to a server of its own.
+    """Send the rows of FOLDER/test.py to a server.
 
-    Exit status 1 when a row fails, 2 when the suite is wrong.
+    Without a URL, the command starts a server of its own. Exit status 1 when a row fails, 2 when the suite is wrong.
     """
     try:
         suite = load(Path(folder))
@@ -48,7 +48,7 @@ def test(url: str, folder: str, all_: bool, only: str) -> None:
 
 
 def load(folder: Path) -> Any:
-    """ROWS of the folder's test.py, which may import modules of that folder. Raises SuiteError."""
+    """ROWS of the test.py in `folder`; it may import modules beside it. Raises SuiteError."""
     file = real(folder) / "test.py"
     if not file.is_file():
         raise SuiteError(f"{file} is missing: its ROWS are the suite.")
@@ -69,7 +69,10 @@ def load(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def serving(url: str, folder: str) -> Iterator[str]:
-    """Yields the URL to test: the given one, or that of a server of its own, which is removed whatever ends us."""
+    """The URL to test: the given one, or that of a server started for the test, which leaves nothing behind.
+
+    SIGTERM too ends that server.
+    """
     if url:
         yield url
         return
@@ -82,12 +85,12 @@ def serving(url: str, folder: str) -> Iterator[str]:
 
 
 def progress() -> Callable[[str], None]:
-    """A function that shows on a terminal which row is being sent."""
+    """A function that shows on a terminal which row is sent."""
     if not sys.stdout.isatty():
         return lambda path: None
     return lambda path: click.echo(f"\r\x1b[K{path[:100]}", nl=False)
 
 
 def tell(report: Report) -> None:
-    """Print the report on standard output."""
+    """Print the report, on a terminal over the line of `progress`."""
     click.echo(f"{chr(13)}\x1b[K{report}" if sys.stdout.isatty() else str(report))

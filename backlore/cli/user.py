@@ -1,4 +1,4 @@
-"""`backlore user …`: an admin's work without a browser, for an operator at the server's shell."""
+"""`backlore user …`: what an admin can do, for an operator on the server's machine, without a browser."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -20,12 +20,12 @@ PAGE = 100
 @of_application
 @click.pass_context
 def user(click_context: click.Context, context: Context) -> None:
-    """See and manage users, while the application (or its redis) runs."""
+    """See and manage users. The application, or its redis, must be running."""
     click_context.obj = context
 
 
 def upon(context: Context, email: str, act: Callable[[Any, "Account"], Awaitable[None]], done: str) -> None:
-    """Run `act` on the user with this address, then print `done`."""
+    """Run `act(admins, account)` on the user with an address, then print `done`."""
 
     async def work(app: "Backend") -> None:
         account = await app.identity.users.find(email)
@@ -42,7 +42,7 @@ def upon(context: Context, email: str, act: Callable[[Any, "Account"], Awaitable
 @click.option("--sort", type=click.Choice(["created", "email"]), default="created", help="Default: newest first.")
 @click.pass_obj
 def list_users(context: Context, search: str, sort: str) -> None:
-    """All users, or those with SEARCH in their address."""
+    """List all users, or those with SEARCH in their address."""
 
     async def work(app: "Backend") -> None:
         after, more = "", True
@@ -63,7 +63,7 @@ def list_users(context: Context, search: str, sort: str) -> None:
 @click.argument("email")
 @click.pass_obj
 def show(context: Context, email: str) -> None:
-    """One user, with its sessions."""
+    """Show one user and the user's sessions."""
 
     async def work(app: "Backend") -> None:
         account = await app.identity.users.find(email)
@@ -83,7 +83,7 @@ def show(context: Context, email: str) -> None:
 
 @user.command()
 @click.argument("email")
-@click.option("--off", is_flag=True, help="Take it away again.")
+@click.option("--off", is_flag=True, help="Make the user no admin again.")
 @click.pass_obj
 def admin(context: Context, email: str, off: bool) -> None:
     """Make a user an admin."""
@@ -94,7 +94,7 @@ def admin(context: Context, email: str, off: bool) -> None:
 @click.argument("email")
 @click.pass_obj
 def disable(context: Context, email: str) -> None:
-    """Refuse a user's logins, and end its sessions."""
+    """Refuse a user's logins, and end the user's sessions."""
     upon(context, email, lambda admins, account: admins.disable(account), "disabled, sessions ended")
 
 
@@ -102,7 +102,7 @@ def disable(context: Context, email: str) -> None:
 @click.argument("email")
 @click.pass_obj
 def enable(context: Context, email: str) -> None:
-    """Take a disabling back."""
+    """Let a disabled user log in again."""
     upon(context, email, lambda admins, account: admins.enable(account), "enabled")
 
 
@@ -118,7 +118,7 @@ def end_sessions(context: Context, email: str) -> None:
 @click.argument("email")
 @click.pass_obj
 def remove_factors(context: Context, email: str) -> None:
-    """Take off second factors and passkeys, for who has lost them."""
+    """Remove the second factors and passkeys of a user who has lost them."""
     upon(context, email, lambda admins, account: admins.remove_factors(account), "logs in by password alone")
 
 
@@ -127,10 +127,10 @@ def remove_factors(context: Context, email: str) -> None:
 @click.confirmation_option(prompt="This erases the user and all its data. Sure?")
 @click.pass_obj
 def destroy(context: Context, email: str) -> None:
-    """Erase a user and all that is kept of it."""
+    """Erase a user and all the user's data."""
     upon(context, email, lambda admins, account: admins.destroy(account), "erased")
 
 
 def day(seconds: int) -> str:
-    """A time in seconds since the epoch, as people read it, in local time."""
+    """A time in seconds since the epoch, as local date and minute."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -1,4 +1,4 @@
-"""Shared by the commands that use an application's services in a process of their own."""
+"""What the commands share that use an application's services, in a process beside the server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,7 +18,7 @@ Work = Callable[["Backend"], Awaitable[None]]
 
 
 def of_application(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that choose the application. The command gets them as its `context`."""
+    """Adds the options that say which application. The command gets them as `context`."""
 
     @click.option("--env", default="dev", help="The environment. Default: dev.")
     @options.app
@@ -31,8 +31,8 @@ def of_application(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def within(context: Context, work: Work) -> None:
-    """Run `work` with the application's services, in this process. A failure ends the command with one line."""
-    from backlore.app import application  # here: the master imports this module too, and stays small
+    """Run `work(app)` in this process. If the application can't be loaded or reached, it ends with one line."""
+    from backlore.app import application  # here, because the master imports this module too and should stay small
 
     try:
         enter(context)
@@ -53,7 +53,7 @@ def within(context: Context, work: Work) -> None:
 
 
 async def reach(app: "Backend") -> None:
-    """Ends the command with one line when redis does not answer. Notifications about it are suppressed."""
+    """Ends the command with one line when redis does not answer. The sinks, which would report it too, are off."""
     from redis.exceptions import RedisError
 
     told = app.notify.sinks[:]
@@ -68,9 +68,10 @@ async def reach(app: "Backend") -> None:
 
 @contextmanager
 def reporting(app: "Backend") -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
-    """For long work with a report of its own: yields two functions that write to standard error. The first shows the
-    progress, the second prints a line above it. Meanwhile the application's notifications are dropped, except for
-    errors.
+    """For long work that reports by itself: two functions that write to standard error.
+
+    The first shows how far the work is, the second prints a line above that. Of what the application notifies
+    meanwhile, only errors are shown.
     """
     from rich.console import Console
     from rich.progress import Progress, TextColumn

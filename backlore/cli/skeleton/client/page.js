@@ -1,11 +1,11 @@
-/* The page: in by the door, notes in the room. What users write is text, never markup. */
+/* The page: login at the door, notes in the room. What users write is shown as text, never as markup. */
 
 const $ = (id) => document.getElementById(id);
 
-const WORDS = { // the server's word for what went wrong → a sentence
-  auth: "Email and password don’t belong together.",
+const WORDS = { // the server's error word → a sentence
+  auth: "Email and password don’t match.",
   email: "This address has an account already: log in.",
-  verify: "First open the link in the mail that we have sent you.",
+  verify: "First open the link in the mail that we sent you.",
   second: "This account has a second factor, and this page can’t ask for it yet.",
   whitelist: "Only invited addresses may sign up here.",
   token: "This link has served already, or is too old. Sign up again for a new one.",
@@ -14,11 +14,11 @@ const WORDS = { // the server's word for what went wrong → a sentence
   unreachable: "The server is unreachable. Try again in a moment.",
   unavailable: "The server is taking a short break. Try again in a moment.",
 };
-const ENDED = ["nocookie", "session", "tampered"]; // of a session: only logging in helps
+const ENDED = ["nocookie", "session", "tampered"]; // the session has ended: the user must log in again
 
-let csrf = ""; // what every POST of a session carries
+let csrf = ""; // the session's token, sent with every POST
 
-/** A request. → the answer; throws {error, why} when it is refused. */
+/** Sends a request and returns the answer; throws {error, why} when it is refused. */
 async function ask(path, payload) {
   const sent = payload && {
     method: "POST",
@@ -36,7 +36,7 @@ async function ask(path, payload) {
   return answer;
 }
 
-/** Runs what a person asked for, and says what became of it. */
+/** Runs what the user asked for, and says why if it fails. */
 async function attempt(work) {
   say("");
   try {
@@ -101,7 +101,7 @@ $("door").addEventListener("submit", (event) => {
   attempt(async () => {
     if (way === "signup") {
       await ask("/auth/signup", typed);
-      say("Almost there: open the link in the mail that we have sent you."); // unless the next line lets in
+      say("Almost there: open the link in the mail that we have sent you."); // stays unless the login below succeeds
     }
     const waiting = $("said").textContent;
     try {
@@ -129,12 +129,12 @@ $("new").addEventListener("submit", (event) => {
 
 $("logout").addEventListener("click", () => attempt(async () => {
   await ask("/auth/logout", {});
-  leave("You are out.");
+  leave("You are logged out.");
 }));
 
-let token = ""; // out of a mail's link
+let token = ""; // from a mail's link
 
-/** What a mail's link brings: with the password, the address is verified. The token leaves the address bar. */
+/** Asks for the password if a mail's link led here: it verifies the address. Clears the token from the address bar. */
 function verify() {
   token = location.hash.match(/^#verify=(\w+)$/)?.[1] ?? "";
   if (!token) return;
