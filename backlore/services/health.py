@@ -15,7 +15,7 @@ class Health:
         self._redis = redis
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [public.get("/health", self._health)]
 
     async def _health(self, request: Request) -> Reply:

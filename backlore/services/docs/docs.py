@@ -25,7 +25,7 @@ class DocsPage:
         self._files = {end: (FILES / f"docs.{end}").read_bytes() for end in KINDS}
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             public.get("/docs", self._page),
             public.get("/docs/style.css", self._style),

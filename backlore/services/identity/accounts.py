@@ -131,7 +131,7 @@ class Accounts:
         sessions.on_new_place = self._tell_new_place
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         by_origin = self._rates.by_origin
         return [
             auth.post("/auth/signup", self._signup, limit=by_origin("signup")),

@@ -109,7 +109,7 @@ class Identity:
         self.sessions.keeper = keeper
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         parts = (self.login, self.sessions, self.accounts, self.passkeys, self.totp, self.openid, self.admins)
         routes = [route for part in parts for route in part.routes()]
         for route in routes:

@@ -94,7 +94,7 @@ class Login:
         self._rates = rates
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         # whose account is tried stands in the body: it is counted besides
         knock = self._rates.by_origin("knock")
         return [

@@ -141,7 +141,7 @@ class Passkeys:
         return [passkeys_key(user)]
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             auth.post("/auth/passkey/options", self._options, limit=self._rates.by_origin("passkey")),
             auth.post("/auth/passkey", self._log_in, limit=self._rates.by_origin("passkey")),

@@ -264,7 +264,7 @@ class Sessions:
     # Routes
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             private.get("/auth/csrf", self._csrf),
             private.post("/auth/logout", self._logout),

@@ -85,7 +85,7 @@ class Totp:
         self._issuer = issuer
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             private.get("/auth/factors", self._factors),
             private.post("/auth/totp/begin", self._begin),

@@ -91,7 +91,7 @@ class OutboxPage:
         self._style = STYLE.read_bytes()
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             public.get("/outbox", self._list),
             public.get("/outbox/style.css", self._look),
