@@ -3,7 +3,7 @@
     found = await app.lines.filter(user, "log.jsonl", Wanted(where=("level=error",)))
     for line in found.lines: print(line.text)
 
-Laws: a file is never loaded whole, and an answer begins with the first block. It covers the bytes that were acknowledged
+Laws: a file is never loaded whole, and an answer begins with the first block. It covers the bytes that had been stored
 when it was asked for. Blocks are searched one by one in a few threads that do nothing else, so that neither uploads nor
 the event loop wait for them, and users take turns in them. Each answer gives the stretch that is left, where the next
 one continues; each line is in exactly one answer, whatever is added meanwhile. The line break is no part of a line, nor
@@ -74,7 +74,7 @@ class Look(NamedTuple):
     limit: int
 
     def at(self, text: Text, stretch: Stretch, stopped: threading.Event) -> tuple[Found, Unknown | None]:
-        """The lines found in one slice of time, and the Unknown stretch that is needed to go on. Blocks: for threads."""
+        """The lines found in one slice of time, and the Unknown stretch that is needed to go on. For threads."""
         lines: list[Line] = []
         gathered, until = 0, time.monotonic() + SLICE
         try:
@@ -135,7 +135,7 @@ def lines_of(window: Window, conditions: Conditions, longest: int = LONGEST) -> 
 
 
 async def within(until: float, work: Awaitable[None]) -> bool:
-    """Whether the work ends before a moment (of time.monotonic); it is cancelled then."""
+    """Whether the work ends before a moment (of time.monotonic), at which it is cancelled."""
     limit = asyncio.timeout(None if until == FOREVER else until - time.monotonic())
     try:
         async with limit:

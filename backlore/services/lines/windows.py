@@ -123,8 +123,8 @@ def newest(text: Text, stretch: Stretch) -> Iterator[Window]:
 
 
 def _long_line(text: Text, low: int, end: int) -> Iterator[Window]:
-    """Go back to the beginning of a line that contains `end`: windows without lines, and then one with the line's first
-    bytes, if it begins behind `low`."""
+    """Go back to the beginning of a line that continues at `end`: windows without lines, and then one with the line's
+    first bytes, if it begins behind `low`."""
     while True:
         start = max(low, end - text.block, 0)
         found = text.read(start, end).rfind(b"\n")
