@@ -22,7 +22,7 @@ class Developer:
         self._key = key
 
     def refuse(self, request: Request) -> Reply | None:
-        """None if the client may see the page. 404 `route`; 403 `key`; 303 with the cookie, for the key in the query."""
+        """None if the client may see the page. 404 `route`; 403 `key`; 303 with the cookie if the query has the key."""
         if not is_local(request):
             return reply(404, error="route")
         given = parse_qs(request.query_string.decode("latin-1")).get("key", [""])[0]

@@ -31,10 +31,10 @@ Limit = tuple[str, str]  # a kind, and whom it limits
 
 # For each kind: how many at once, and the seconds until the bucket is full again.
 DEFAULTS: dict[str, tuple[int, float]] = {
-    "knock": (600, 300),  # by origin: login requests, before their bodies are read; the limits of accounts need the body
+    "knock": (600, 300),  # by origin: logins before the body is read; the other limits need the body
     "signup": (20, 3600),  # by origin: an office can sign up together, a script can't fill the database
     "login": (30, 300),  # by origin: one password tried on many accounts
-    "login-account": (10, 900),  # by origin and account: many passwords tried on one account; from elsewhere logging in stays possible
+    "login-account": (10, 900),  # by origin and account: many passwords on one; from elsewhere one can log in
     "password": (10, 900),  # by user: the password again, before a change of credentials
     "login-device": (
         10,

@@ -102,7 +102,7 @@ class Tasks:
 
 
 async def supervise(name: str, work: Function, notify: Notify) -> None:
-    """Run work that ends only by failing, until cancelled. Each failure is notified; then it restarts after a pause that grows.
+    """Run work that ends only by failing, until cancelled. Each failure is notified; it restarts after a growing pause.
 
     After a failure because redis is away or refuses writes, it restarts soon. If redis is away, its client notifies.
     """

@@ -1,7 +1,7 @@
 """All routes as a page, in dev: to read, and to try out with one's own session. Its script makes it from /openapi.json.
 
-Laws: requests that are tried out take effect, so only the developer's browser gets the page. It loads nothing from other
-sites. The texts and replies of an application are shown as text, never as markup.
+Laws: requests that are tried out take effect, so only the developer's browser gets the page. It loads nothing from
+other sites. The texts and replies of an application are shown as text, never as markup.
 """
 
 from collections.abc import Callable

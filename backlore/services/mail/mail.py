@@ -152,7 +152,7 @@ class Mail:
             raise ValueError(f"there is no mail template {name!r}")
         given = dict(values or {})
         if name not in self.makers:
-            self._templates.render(name, given)  # a letter that can't be rendered is refused while its caller can still react
+            self._templates.render(name, given)  # refused now if it can't be rendered, while the caller can react
         letter = msgspec.json.encode(KeptLetter(0, to, name, given)).decode()
         await SEND(self._redis, [DUE, LETTERS], random_text(100), letter)
 
@@ -163,7 +163,7 @@ class Mail:
                 await asyncio.sleep(IDLE)
 
     async def deliver(self, limit: int = 10) -> int:
-        """Try the letters that are due, at most `limit`, concurrently. Returns how many there were. Raises RedisError."""
+        """Try at most `limit` due letters concurrently. Returns how many there were. Raises RedisError."""
         until, now, claimed = await CLAIM(self._redis, [DUE, LETTERS, ATTEMPTS], CLAIMED, limit)
         # a failure must not cancel the others in the middle of their sending
         tries = (self._serve(until, int(now), *each) for each in claimed)
@@ -237,7 +237,7 @@ class Mail:
         await RELEASE(self._redis, [DUE, ATTEMPTS], id, attempt, int(delay * 1e6))
 
     async def _settle(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Record in redis what became of a letter. Tries again while redis is away: a sent letter must not leave twice."""
+        """Record in redis what became of a letter. Retries while redis is away: no sent letter should leave twice."""
         for left in reversed(range(SETTLED)):
             try:
                 await step()
