@@ -216,7 +216,7 @@ class Check:
             return  # deleted meanwhile
         if here != there and (await self._state(user, blob.id)) == (blob, False):
             for _, _, name in self._spool.refs_of(user, blob.id):
-                self.findings.add("different", user, name, "the disk and S3 differ, and nobody knows which is right")
+                self.findings.add("different", user, name, "the disk and S3 differ, and it is unknown which is right")
 
     async def _remedy(self, user: str, blob: Blob, verdict: Verdict) -> bool:
         try:
@@ -242,7 +242,7 @@ class Check:
         may = self._may_go("contents on the disk", many, self._spool.count("disk"))
         for name, size, age in self._spool.orphans_of_disk(self._told_after):
             if not NAME.fullmatch(name):
-                self.findings.add("orphaned", "", name, "on the disk, with no name of ours: is left alone")
+                self.findings.add("orphaned", "", name, "on the disk, with a name that is not ours: left alone")
             elif await self._shelf.is_there(name):  # otherwise it was deleted meanwhile, as it should be
                 if mended := may and age >= self._deleted_after:
                     await self._shelf.delete(name)
@@ -254,7 +254,7 @@ class Check:
         for blob, user, folder, age in self._spool.orphans_of_s3(self._told_after):
             name = object_name(folder, user, blob) if user else f"{folder}/{blob}"
             if not user or not NAME.fullmatch(blob):
-                self.findings.add("orphaned", "", name, "in S3, with no name of ours: is left alone")
+                self.findings.add("orphaned", "", name, "in S3, with a name that is not ours: left alone")
             elif await self._is_nobodys(bucket, user, blob, name):
                 if mended := may and age >= self._deleted_after:
                     await bucket.delete([name])

@@ -52,10 +52,10 @@ class Findings:
             self._tell(Problem(kind, user, what, why or KINDS[kind], mended))
 
     def refuse(self, what: str, many: int, of: int) -> None:
-        """Note once that `many` orphans of `of` things were not deleted."""
+        """Note once that `many` of `of` things were not deleted."""
         note = (
-            f"{many} of {of} {what} are nobody's. Is this the right redis, and is it whole? Nothing of that is "
-            "deleted, but with --insist."
+            f"The check would delete {many} of {of} {what}. Is this the right redis, and is it whole? None of them is "
+            "deleted without --insist."
         )
         if note not in self.notes:
             self.notes.append(note)

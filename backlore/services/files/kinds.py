@@ -81,7 +81,7 @@ def clean(name: str) -> str:
     if any(unicodedata.category(each) in ("Cc", "Cs") for each in name):
         raise BadName("A name has no control characters.")
     if _TURNS.search(name):
-        raise BadName("A name has no marks that turn the direction of writing.")
+        raise BadName("A name has no characters that change the direction of writing.")
     if "\\" in name:
         raise BadName("A name has no backslash; its parts stand between slashes.")
     for part in name.split("/"):

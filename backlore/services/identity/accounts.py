@@ -170,7 +170,7 @@ class Accounts:
         try:
             await self._mail.send(email, name, values)
         except ValueError:
-            raise Invalid("email", "Is no address that mail can reach.") from None
+            raise Invalid("email", "Is not an address that mail can reach.") from None
 
     async def _make_signup(self, email: str, values: dict[str, str]) -> dict[str, str] | None:
         """The link that verifies an address; the owner of a taken address gets another mail instead."""

@@ -6,8 +6,8 @@
 A session's name begins with the tag of its user, so that both lie in one partition: one round trip reads and renews it.
 A worker remembers it for a few seconds, while the user's stamp (core/stamps.py) is the one from before redis was asked.
 
-Laws: a session begins only while its user may log in, and has not changed since the factors were shown: redis compares
-both in the step that makes it. A change of the user ends sessions in its own step, or they end by the user's state.
+Laws: a session begins only if its user may log in and has not changed since the factors were shown. Redis compares both
+in the step that makes it. A change of the user ends sessions in its own step, or they end by the user's state.
 Time is redis' own. A session is renewed when a fiftieth of its time without use has passed, so that most GETs write
 nothing. It is also renewed at its first use, so that if a user has too many sessions the unused ones end first.
 """
@@ -157,7 +157,7 @@ class Sessions:
         """The user of a session, which is renewed; None if it has ended. One command to redis."""
         until, stamp = time.monotonic() + self.remember_for, self._take_stamp(session)  # before redis is asked
         user = await self._ask(session)
-        if user is None:  # perhaps by its limit: no other worker should still remember it
+        if user is None:  # perhaps by its limit: no worker should still remember it
             with contextlib.suppress(OSError):
                 self._users.stamps.renew(session)
         elif stamp:

@@ -34,7 +34,7 @@ from backlore.core.notify import Notify
 from backlore.core.stamps import Stamps
 from backlore.services.identity.directory import CLAIM, Directory
 
-DESTROYING = "destroying"  # of all partitions, so it is written by itself, like the next one
+DESTROYING = "destroying"  # covers all partitions, so it is written by itself, like the next one
 ERASED = "erased"
 AGAIN = 600  # seconds from an erasure to its second pass, for data that requests in flight have written since
 ID = re.compile("[a-z2-7]{16}")  # the form of our users' ids; applications may have other owners of files

@@ -155,7 +155,7 @@ class Tus:
             return reply(415, error="type")
         offset = read_number(request, "upload-offset")
         if offset is None:
-            raise Invalid("upload-offset", "Say behind how many bytes these belong.")
+            raise Invalid("upload-offset", "Say at which byte of the upload these bytes begin.")
         return _bare(204, _progress(await self._take(request, id, offset, body)))
 
     @in_protocol
@@ -202,7 +202,7 @@ class Tus:
         if length is None or length == transfer.length:
             return
         if transfer.length >= 0 or length < transfer.offset:
-            raise Invalid("upload-length", "Is another one than was said, or less than has come.")
+            raise Invalid("upload-length", "Differs from the length announced before, or is less than the bytes received.")
         transfer.length = length
 
     def _length(self, request: Request) -> int | None:
@@ -267,7 +267,7 @@ def read_metadata(text: str) -> dict[str, str]:
     for pair in text.split(",") if text else []:
         name, _, packed = pair.strip().partition(" ")
         if not name or name in found:
-            raise Invalid("upload-metadata", "Each key should be there, and once.")
+            raise Invalid("upload-metadata", "Should have no empty key, and each key once.")
         try:
             found[name] = _unpack("upload-metadata", packed).decode("utf-8")
         except UnicodeDecodeError:
