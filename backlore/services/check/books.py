@@ -170,7 +170,7 @@ class Books:
         if first and await self._redis.zscore(EVERYBODY, user) is None:
             if self._mend:
                 await self._redis.zadd(EVERYBODY, {user: first[0][1]}, nx=True)
-            self._findings.add("moves", user, user, "has moves, but is not in the list of users with moves", mended=self._mend)
+            self._findings.add("moves", user, user, "not in the list of users with moves", mended=self._mend)
 
     async def _total(self) -> None:
         off = await recount(self._redis, self._spool, self._mend)

@@ -1,8 +1,8 @@
 """The consistency check: the catalog is the authority. The store and S3 should have what it says, and nothing else.
 
 Laws: nothing in flight is taken for wrong: a difference is examined again, and the catalog is read before and after.
-Orphans are reported after an hour and deleted after a day. They are never deleted if they are most of what there is:
-then the catalog is probably the wrong one. Nor are they deleted while a record can't be read. What the check has seen
+Orphans are reported after an hour and deleted after a day. If they are most of what there is, the catalog is probably
+the wrong one: they stay, unless the check insists. They also stay while a record can't be read. What the check has seen
 is kept on the disk, not in memory.
 """
 

@@ -46,33 +46,33 @@ class DiskShelf:
         self._disk: Disk = store.disk
 
     async def pages(self) -> AsyncIterator[list[KeptContent]]:
-        """In the order of names. `Shelf` describes the methods."""
+        """All contents, in the order of names."""
         after = ""
         while page := await self._disk.page(after, PAGE):
             yield page
             after = page[-1].name
 
     async def look(self, blob: Blob) -> Copy | None:
-        """The copy with the size of its file."""
+        """The copy, with the size of its file; None if there is none."""
         try:
             return Copy(await self._disk.size(blob.id))
         except ContentGone:
             return None
 
     async def is_there(self, name: str) -> bool:
-        """Of any size."""
+        """Whether a content of this name is on the disk, of any size."""
         return await self._store.has(name, 0)
 
     async def hash(self, user: str, blob: Blob) -> str:
-        """Read in a thread."""
+        """The SHA-256 of the acknowledged bytes, read in a thread. Raises ContentGone."""
         return await self._disk.hash(blob.id, blob.size)
 
     async def fetch(self, user: str, blob: Blob) -> None:
-        """Replace the file whole, or not at all."""
+        """Fetch a content from S3. The file is replaced whole, or not at all."""
         await self._store.fetch(user, blob.id, blob.size, blob.hash)
 
     async def delete(self, name: str) -> None:
-        """Idempotent."""
+        """Delete a content. Idempotent."""
         await self._store.delete(name)
 
 
@@ -84,7 +84,7 @@ class ServerShelf:
         self._store = store
 
     async def pages(self) -> AsyncIterator[list[KeptContent]]:
-        """Server by server."""
+        """All contents, server by server."""
         for server in self._store.servers:
             page = []
             async for each in self._names(server.names()):
@@ -99,7 +99,7 @@ class ServerShelf:
         return Copy(blob.size) if await self._has(blob.id, blob.size) else None
 
     async def is_there(self, name: str) -> bool:
-        """On one of them."""
+        """Whether a server has a content of this name."""
         return await self._has(name, 0)
 
     async def hash(self, user: str, blob: Blob) -> str:
@@ -110,13 +110,13 @@ class ServerShelf:
         return await sha256(part.pieces())
 
     async def fetch(self, user: str, blob: Blob) -> None:
-        """To the first server that takes it; spreading makes the other copies. Damaged copies are deleted before."""
+        """Fetch to the first server that takes it; spreading makes the other copies. Damaged ones are deleted first."""
         if await self._has(blob.id, blob.size):
             await self._store.delete(blob.id)
         await self._store.fetch(user, blob.id, blob.size, blob.hash)
 
     async def delete(self, name: str) -> None:
-        """From all servers."""
+        """Delete a content from all servers."""
         await self._store.delete(name)
 
     async def _has(self, name: str, size: int) -> bool:

@@ -1,5 +1,4 @@
-"""WebAuthn's ceremonies (W3C Web Authentication Level 3, §7): the options for a browser, and the check of its answer.
-No I/O.
+"""WebAuthn's ceremonies (W3C Web Authentication Level 3, §7): options for a browser, checks of its answer. No I/O.
 
 Laws: whatever a browser sends, the worst outcome is a refusal. Base64url must be in its canonical form. CBOR must be as
 authenticators write it (CTAP 2.1, §8: no tags, definite lengths, flat). That is checked before any library reads it:

@@ -1,4 +1,4 @@
-"""Removes what an earlier claimant has attached to an account, and erases whole accounts.
+"""Removes the ways to log in that somebody has attached to an account, and erases whole accounts.
 
 Laws: a user who is to be erased is marked first, and the user's own hash goes last. So an erasure that was interrupted
 or failed in part continues by itself. Only one process at a time erases a user. A request in flight may still write
@@ -37,7 +37,7 @@ class Erasure:
         self._mail = mail
 
     async def detach(self, account: Account, *steps: Step, keep: str | None = None) -> int:
-        """Remove all that is attached, together with more steps, in one step. Returns as `Users.alter`.
+        """Remove all that is attached, with more steps, in one step. Returns the new version or 0, as `Users.alter`.
 
         A login that has shown any of it before can no longer begin a session.
         """

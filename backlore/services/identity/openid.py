@@ -3,12 +3,12 @@
     linked:{x0z}HASH   string  of an issuer and its user -> the id of our user; for ever
     links:{k3f}…       hash    of a user: id of a provider -> JSON (issuer, sub, created); for ever
 
-Laws: (issuer, sub) identifies a provider's user for ever. An e-mail address leads to an account only once, and only if
-the provider has verified it. A link is valid if both of its sides agree. The user's side is decisive: it is
-written and removed in the step that compares the user's version, so that neither an interruption nor a race leaves a
-way in. The browser that returns must be the one that left (its cookie and the token `state` belong together), and must
-return from the provider it was sent to (each has its own address to return to, and names itself: RFC 9207). We redirect
-browsers only to places of our own page.
+Laws: (issuer, sub) identifies a provider's user for ever. An e-mail address leads to an account only at the first
+sign-in, and only if the provider has verified it. A link is valid if both of its sides agree. The user's side is
+decisive: it is written and removed in the step that compares the user's version, so that neither an interruption nor a
+race leaves a way in. The browser that returns must be the one that left (its cookie and the token `state` belong
+together), and must return from the provider it was sent to (each has its own address to return to, and names itself:
+RFC 9207). We redirect browsers only to places of our own page.
 """
 
 import hashlib
@@ -119,7 +119,7 @@ class OpenID:
         self._whitelist = whitelist
 
     def routes(self) -> list[Route]:
-        """For the route table, with those that providers send the browser back to."""
+        """For the route table: the clients' routes, and those that providers send the browser back to."""
         return [
             public.get("/auth/providers", self._list_providers),
             auth.post("/auth/openid/begin", self._begin, limit=self._rates.by_origin("openid")),

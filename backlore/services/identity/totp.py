@@ -1,6 +1,6 @@
 """The second factor of an authenticator app: time-based codes (TOTP, RFC 6238: SHA-1, 6 digits, 30 seconds).
 
-    totp:{k3f}…         string  "VERSION SECRET" of a secret without its first code, and its user's version; ten minutes
+    totp:{k3f}…         string  "VERSION SECRET": the user's version, a secret that awaits its first code; ten minutes
     served:{k3f}…:STEP  string  the code of this step of 30 seconds was used by the user; two minutes
 
 The active secret is the field `totp` of the user's hash.

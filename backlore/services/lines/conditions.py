@@ -6,7 +6,7 @@ r"""Conditions on lines: a text that a line contains, a pattern that it matches,
 
 Laws: no pattern takes more than linear time, and none is so large that it takes many seconds on one block of lines.
 Lines are not examined one by one: one of the conditions is the scout, an expression that runs over whole blocks without
-the interpreter's lock. The conditions may hold only for lines that the scout finds.
+the interpreter's lock. All conditions can hold only for lines that the scout finds.
 """
 
 import re

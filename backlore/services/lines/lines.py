@@ -3,11 +3,11 @@
     found = await app.lines.filter(user, "log.jsonl", Wanted(where=("level=error",)))
     for line in found.lines: print(line.text)
 
-Laws: a file is never loaded whole, and an answer begins with the first block. It covers the bytes that had been stored
-when it was asked for. Blocks are searched one by one in a few threads that do nothing else, so that neither uploads nor
-the event loop wait for them, and users take turns in them. Each answer gives the stretch that is left, where the next
-one continues; each line is in exactly one answer, whatever is added meanwhile. The line break is no part of a line, nor
-is a carriage return before it.
+Laws: a file is never loaded whole, and an answer begins with the first block. It covers the bytes that were
+acknowledged when it was asked for. Blocks are searched one by one in a few threads that do nothing else, so that
+neither uploads nor the event loop wait for them, and users take turns in them. Each answer gives the stretch that is
+left, where the next one continues; each line is in exactly one answer, whatever is added meanwhile. The line break is
+no part of a line, nor is a carriage return before it.
 """
 
 import asyncio

@@ -55,7 +55,7 @@ class Asked(Payload):
 
 
 class LinesAsked(Asked):
-    """Searched are the lines that begin at the byte `after` or later, and before the byte `before`."""
+    """The search covers the lines that begin at the byte `after` or later, and before the byte `before`."""
 
     order: Literal["newest", "oldest"] = "newest"
     limit: Annotated[int, between(1, MOST)] = 100

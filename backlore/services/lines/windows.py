@@ -23,7 +23,7 @@ class Stretch(NamedTuple):
 
 
 class Unknown(Exception):
-    """Where the bytes of a stretch lie is not known yet."""
+    """It is not known yet where the bytes of a stretch lie."""
 
     def __init__(self, stretch: Stretch):
         super().__init__(stretch)

@@ -202,7 +202,7 @@ class Tus:
         if length is None or length == transfer.length:
             return
         if transfer.length >= 0 or length < transfer.offset:
-            raise Invalid("upload-length", "Differs from the length announced before, or is less than the bytes received.")
+            raise Invalid("upload-length", "Differs from the length announced before, or is below the offset.")
         transfer.length = length
 
     def _length(self, request: Request) -> int | None:
