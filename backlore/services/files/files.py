@@ -134,7 +134,7 @@ class Files:
         return file
 
     async def list(self, user: str, before: int = 0, limit: int = 100) -> Excerpt[File]:
-        """A page of the newest files, or of those that changed before a time (µs): the `before` of the last page."""
+        """A page of the newest files, or of those that changed before a time (µs): `before` of the previous page."""
         return await self.catalog.page(user, before, limit)
 
     async def all(self, user: str) -> Sequence[File]:

@@ -19,7 +19,7 @@ Moment = Annotated[int, between(0, 2**53)]  # µs since the epoch
 
 
 class FilesAsked(Payload):
-    """Files that changed before a time: the `before` of the last page, or 0 for the newest."""
+    """Files that changed before a time: the `before` of the previous page, or 0 for the newest."""
 
     before: Moment = 0
     limit: Annotated[int, between(1, 500)] = 100
@@ -79,7 +79,7 @@ class Folder:
         return reply(200, show(kept))
 
     async def _usage(self, request: Request) -> Reply:
-        """The bytes and number of the user's files, trash included. 200 {"bytes": int, "files": int, "quota": int}."""
+        """The user's bytes, trash included, and number of files. 200 {"bytes": int, "files": int, "quota": int}."""
         size, count = await self._files.catalog.usage(request.user.id)
         return reply(200, {"bytes": size, "files": count, "quota": self._files.quota})
 

@@ -27,7 +27,7 @@ from backlore.web.stages import admin
 
 
 class Listing(Payload):
-    """Which users: `search` is a part of the address, `after` comes from the last page."""
+    """Which users: `search` is a part of the address, `after` comes from the previous page."""
 
     search: Annotated[str, length(0, 254)] = ""
     sort: Literal["email", "created"] = "created"
