@@ -1,7 +1,8 @@
-"""The developer: who may see the pages that are there in dev, since mails carry tokens and what is tried happens.
+"""Access to the pages for the developer, in dev: mails contain tokens, and requests that are tried out take effect.
 
-Laws: whoever has the key, from the URL that the terminal printed, gets it as a cookie, and a URL without it; only a
-browser on this very machine is asked for it, all others see no such page. The key is in no log of ours.
+Laws: the key is in the URL that the terminal printed. A browser that sends it gets it as a cookie, and is redirected to
+a URL without it. Only a browser on this machine is asked for the key; for all others the page doesn't exist. The key
+appears in no log of ours.
 """
 
 import hmac
@@ -14,14 +15,14 @@ from backlore.web.request import Request
 
 
 class Developer:
-    """Known by a cookie. `refuse` stands before each page of theirs."""
+    """Knows the developer by a cookie. Each page for the developer calls `refuse` first."""
 
     def __init__(self, name: str, key: str):
         self._cookie = f"{name}-dev"
         self._key = key
 
     def refuse(self, request: Request) -> Reply | None:
-        """None for who may see the page. 404 `route`; 403 `key`; 303 with the cookie, for the key in the query."""
+        """None if the client may see the page. 404 `route`; 403 `key`; 303 with the cookie if the query has the key."""
         if not is_local(request):
             return reply(404, error="route")
         given = parse_qs(request.query_string.decode("latin-1")).get("key", [""])[0]
@@ -40,8 +41,8 @@ class Developer:
 def is_local(request: Request) -> bool:
     """Whether the request comes from this machine, and only from it.
 
-    A tunnel or a proxy that nobody configured comes from loopback as well, but tells for whom; a foreign page whose
-    name was turned to loopback (DNS rebinding) is told by the host it asks for.
+    Requests through a tunnel or an unconfigured proxy come from loopback, too, but name their client. A foreign page
+    whose name was pointed to loopback (DNS rebinding) is recognized by the host that it asks for.
     """
     if request.headers.get(b"forwarded") is not None:
         return False
@@ -53,6 +54,6 @@ def is_local(request: Request) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether it is an address of a machine's own (127.0.0.0/8, ::1), with or without a port."""
+    """Whether it is a loopback address (127.0.0.0/8, ::1), with or without a port."""
     known = read_address(address)
     return known is not None and known.is_loopback

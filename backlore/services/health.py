@@ -1,4 +1,4 @@
-"""Health: whether this server can do its work, for a load balancer or a person."""
+"""Health: whether this server works, for a load balancer or a person."""
 
 from redis.asyncio import Redis
 
@@ -9,13 +9,13 @@ from backlore.web.stages import public
 
 
 class Health:
-    """Well is who reaches redis within its time limit."""
+    """A server is healthy if it reaches redis within the client's time limit."""
 
     def __init__(self, redis: Redis):
         self._redis = redis
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [public.get("/health", self._health)]
 
     async def _health(self, request: Request) -> Reply:

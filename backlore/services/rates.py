@@ -1,16 +1,16 @@
-"""Rate limits: how often something may happen, told apart by who does it; a bucket each, in redis.
+"""Rate limits: how often a client, a user or an account may do something. Each limit is a bucket in redis.
 
     rate:{xyz}KIND:WHO   string  the theoretical arrival time, in microseconds; ends when the bucket is full again
 
-The generic cell rate algorithm (ITU-T I.371): a bucket is one moment, that at which it will be full again. What is
-taken moves the moment on; what would move it beyond one period from now is refused. Laws:
+The generic cell rate algorithm (ITU-T I.371): a bucket is one moment, at which it will be full again. Taking from it
+moves the moment later; if it would move more than one period from now, the request is refused. Laws:
 
-- What is refused is not counted: hammering does not prolong the wait.
-- Time is redis's own, so that nodes with other clocks agree.
-- Nothing readable of an address of e-mail stands in a key.
+- A refused request is not counted: hammering does not prolong the wait.
+- Time is redis' own, so that nodes with different clocks agree.
+- No key contains a readable e-mail address.
 
-The tag in braces is the first three hex characters of a hash of WHO, up to its first comma: the limits of an origin
-and those of an account as tried from there lie together, and can be taken in one step.
+The tag in braces is the first three hex characters of a hash of WHO up to its first comma. So the limits of an origin,
+and those of an account as tried from it, lie in one partition and can be taken in one step.
 """
 
 import hashlib
@@ -27,34 +27,34 @@ from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
 
 T = TypeVar("T")
-Limit = tuple[str, str]  # a kind and who
+Limit = tuple[str, str]  # a kind, and whom it limits
 
-# Each kind: so many at once, and so many seconds until they are all there again.
+# For each kind: how many at once, and the seconds until the bucket is full again.
 DEFAULTS: dict[str, tuple[int, float]] = {
-    "knock": (600, 300),  # by origin: bodies at login, whose own limits count when they have been read
-    "signup": (20, 3600),  # by origin: an office signs up together, a script does not fill the database
+    "knock": (600, 300),  # by origin: logins before the body is read; the other limits need the body
+    "signup": (20, 3600),  # by origin: an office can sign up together, a script can't fill the database
     "login": (30, 300),  # by origin: one password tried on many accounts
-    "login-account": (10, 900),  # by origin and account: many passwords on one; who sits elsewhere stays free to log in
-    "password": (10, 900),  # by user: the password again, before what changes credentials
+    "login-account": (10, 900),  # by origin and account: many passwords on one; from elsewhere one can log in
+    "password": (10, 900),  # by user: the password again, before a change of credentials
     "login-device": (
         10,
         900,
-    ),  # by user, from browsers that were in before: the owner logs in while others guess nearby
-    "code": (5, 1800),  # by user: guessing the second factor, of which a password is the first
-    "code-device": (5, 1800),  # the same from browsers that were in before
-    "passkey": (30, 300),  # by origin: challenges, and answers to them
-    "openid": (30, 300),  # by origin: sign-ins begun at a provider
-    "recover": (20, 3600),  # by origin: nobody writes to all addresses that he knows
-    "recover-account": (5, 3600),  # by account: nor floods one mailbox from many origins
-    "verify": (30, 3600),  # by origin: guessing what was mailed
-    "verify-account": (10, 900),  # by account: guessing the password of a signup by its link
-    "mail": (10, 3600),  # by account: mails to verify one address, whoever asks for them
+    ),  # by user, from browsers known to the user: the owner logs in while others guess from the same origin
+    "code": (5, 1800),  # by user: guessing the second factor with a known password
+    "code-device": (5, 1800),  # the same from browsers known to the user
+    "passkey": (30, 300),  # by origin: challenges and the answers to them
+    "openid": (30, 300),  # by origin: sign-ins that begin at a provider
+    "recover": (20, 3600),  # by origin: nobody makes us write to a long list of addresses
+    "recover-account": (5, 3600),  # by account: nobody floods one mailbox from many origins
+    "verify": (30, 3600),  # by origin: guessing mailed tokens
+    "verify-account": (10, 900),  # by account: guessing a signup's password with its link
+    "mail": (10, 3600),  # by account: mails to verify one address, from any origin
 }
-FINEST = 1_000_000  # of something in a second: the grain of redis's clock
+FINEST = 1_000_000  # per second, at most: redis' clock counts microseconds
 LONGEST = 366 * 86_400  # seconds
 
-# KEYS: buckets. ARGV: cost, negative to give back, and for each bucket the microseconds of one and of all.
-# Takes from all or from none; returns the microseconds to wait. '%.0f': Lua would write 1.8e+15.
+# KEYS: buckets. ARGV: cost, negative to refund, and for each bucket the microseconds of one and of all.
+# Takes from all buckets or from none; returns the microseconds to wait. '%.0f': Lua would write 1.8e+15.
 TAKE = Script("""
 local time = redis.call('TIME')
 local now, wait, moments = time[1] * 1000000 + time[2], 0, {}
@@ -79,7 +79,7 @@ return 0
 
 
 def rate_key(kind: str, who: str) -> str:
-    """Of a bucket."""
+    """The key of a bucket."""
     return key("rate", _tag(who) + kind, who)
 
 
@@ -88,20 +88,20 @@ def _tag(who: str) -> str:
 
 
 def account_of(email: str) -> str:
-    """Who is meant, by an address of e-mail: 16 hex characters, the same for all ways of writing it."""
+    """An account by its e-mail address: 16 hex characters, equal for all spellings of the address."""
     return hashlib.blake2b(normalize(email).encode(), digest_size=8).hexdigest()
 
 
 def attempt_of(address: str, email: str) -> str:
-    """Who tries which account. It shares the partition of `origin_of(address)`."""
+    """An account as tried from an address. It lies in the partition of `origin_of(address)`."""
     return f"{origin_of(address)},{account_of(email)}"
 
 
 class Rates:
-    """The limits. `take` before the work, `refund` what turned out not to count, answer with `refusal`.
+    """The limits. `take` before the work, `refund` what should not count, and answer with `refusal`.
 
-    `rates` has kinds beside those of DEFAULTS, or in their place: so many at once, refilled over so many seconds.
-    Raises ValueError for a rate that can't be kept.
+    `rates` adds kinds to DEFAULTS or replaces them: how many at once, refilled over how many seconds.
+    Raises ValueError for an impossible rate.
     """
 
     def __init__(
@@ -114,17 +114,17 @@ class Rates:
         self._steps = {kind: _step(kind, *rate) for kind, rate in self._rates.items()}
 
     async def take(self, kind: str, who: str, cost: int = 1) -> float:
-        """Take `cost` of the kind: 0.0, or when there aren't as many the seconds until there are; none is taken then.
+        """Take `cost` of the kind and return 0.0; if there aren't as many, take none and return the seconds to wait.
 
         One command to redis. Raises KeyError for an unknown kind, ValueError for a cost that is never allowed.
         """
         return await self.take_all((kind, who), cost=cost)
 
     async def take_all(self, *limits: Limit, cost: int = 1) -> float:
-        """Take from several limits in one command, from all of them or from none; else as `take`.
+        """Like `take`, for several limits in one command: from all of them or from none.
 
-        They are different ones and lie in one partition, else ValueError: `who` is the same, or the same up to
-        its comma, as with `origin_of` and `attempt_of`.
+        The limits must differ and lie in one partition, else ValueError: their `who` is equal, or equal up to the
+        comma, as with `origin_of` and `attempt_of`.
         """
         for kind, _ in limits:
             if not 1 <= cost <= self._rates[kind][0]:
@@ -134,22 +134,22 @@ class Rates:
         return await self._move(cost, limits)
 
     async def refund(self, kind: str, who: str) -> None:
-        """Give one back, as after a login that succeeded. A bucket never holds more than its count."""
+        """Give one back, as after a successful login. A bucket never holds more than its count."""
         await self._move(-1, ((kind, who),))
 
     async def clear(self, kind: str, who: str) -> None:
         """Fill the bucket. Raises KeyError for an unknown kind."""
-        self._rates[kind]  # a misspelt kind would clear nothing, and say nothing
+        self._rates[kind]  # a misspelt kind would silently clear nothing
         await self._redis.delete(rate_key(kind, who))
 
     @staticmethod
     def of_origin(kind: str, address: str) -> Limit:
-        """The limit of whoever asks from this address."""
+        """The limit of the origin of this address."""
         return kind, origin_of(address)
 
     @staticmethod
     def of_account(kind: str, email: str) -> Limit:
-        """The limit of the account that has this address of e-mail."""
+        """The limit of the account with this e-mail address."""
         return kind, account_of(email)
 
     @staticmethod
@@ -158,13 +158,13 @@ class Rates:
         return kind, attempt_of(address, email)
 
     async def refuse(self, *limits: Limit) -> Reply | None:
-        """Take one of each, as `take_all`; the refusal to reply with, or None."""
+        """Take one of each, as `take_all`. Returns the refusal to reply with, or None."""
         seconds = await self.take_all(*limits)
         return self.refusal(seconds) if seconds else None
 
     def by_origin(self, kind: str) -> Callable[[Request], Awaitable[Reply | None]]:
-        """A route's `limit`: takes one of the kind, by origin. Raises KeyError for an unknown kind."""
-        self._rates[kind]  # now, not when a request comes
+        """The `limit` of a route: takes one of the kind, by origin. Raises KeyError for an unknown kind."""
+        self._rates[kind]  # raises now, not when a request comes
 
         async def take(request: Request) -> Reply | None:
             return await self.refuse(self.of_origin(kind, request.origin))
@@ -172,12 +172,12 @@ class Rates:
         return take
 
     async def forgive(self, *limits: Limit) -> None:
-        """Give one of each back: what succeeded was no guess."""
+        """Give one of each back: an attempt that succeeded was no guess."""
         for kind, who in limits:
             await self.refund(kind, who)
 
     async def unless_busy(self, work: Awaitable[T], *taken: Limit) -> T:
-        """The result of the work; when it is refused because we are busy, what was taken for it is given back."""
+        """Await the work. If it raises Busy, what was taken for it is given back."""
         try:
             return await work
         except Busy:
@@ -195,7 +195,7 @@ class Rates:
 
 
 def _step(kind: str, count: int, seconds: float) -> tuple[int, int]:
-    """The microseconds of one and of all: whole ones, so that all is exactly `count` times one."""
+    """The microseconds of one and of all, rounded so that all is exactly `count` times one."""
     if count < 1 or not 0 < seconds <= LONGEST or count > seconds * FINEST:
         raise ValueError(f"the rate {kind!r} can't be kept: {count} in {seconds} seconds")
     one = round(seconds * 1e6 / count)

@@ -1,12 +1,11 @@
-"""Tasks: functions that run again and again beside the workers, on one node of all at a time, or on each.
+"""Tasks: functions that run periodically beside the workers, on one node at a time or on each.
 
-    task:{NAM}E         hash   last: when it last began (µs), of what was run to its end; twice its period, and a day
-    task:{NAM}E:NODE    hash   the same of a task that runs on each node
+    task:{NAM}E         hash   last: when the last run that ended had begun (µs); twice its period, and a day
+    task:{NAM}E:NODE    hash   the same for a task that runs on each node
 
-Laws: the period is counted from one beginning to the next, by redis' clock, whatever is restarted meanwhile; a task
-that has never run is due at once. It holds a lease while it runs, so that it never runs twice at once however long it
-takes, and one whose process was killed is due again within half a minute. No failure of one ends another, nor the
-process.
+Laws: the period is counted from one beginning to the next, by redis' clock, across restarts. A task that has never run
+is due at once. A task holds a lease while it runs, so that it never runs twice at once, however long it takes. If its
+process is killed it is due again within half a minute. The failure of a task ends neither another task nor the process.
 """
 
 import asyncio
@@ -27,17 +26,17 @@ from backlore.clients.redis.script import read_clock
 from backlore.core.keys import key
 from backlore.core.notify import Notify
 
-LOOK = 60.0  # seconds between two looks, at most: the clock of a computer that slept goes on without ours
+LOOK = 60.0  # seconds between two looks, at most: our clock stands still while the computer sleeps, redis' goes on
 HELD = 2.0  # seconds between two looks at a task that runs elsewhere
 DAY = 86_400.0
-PAUSE = 1.0, 60.0  # seconds until what failed begins again: the first, and the longest
-REFUSED = 10.0  # the longest while redis is there and takes nothing
+PAUSE = 1.0, 60.0  # seconds until a loop that failed begins again: the first pause, and the longest
+REFUSED = 10.0  # the longest pause while redis is up but refuses writes
 
 Function = Callable[[], Awaitable[None]]
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A function to run every `seconds`, on one node at a time, or on each. `place` names it among all of a redis."""
+    """A function to run every `seconds`, on one node at a time or on each. `place` is its name in redis."""
 
     name: str
     place: tuple[str, ...]
@@ -46,7 +45,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Tasks:
-    """The tasks of an application. `data` is its data folder, which tells this node from others."""
+    """The tasks of an application. `data` is its data folder, which distinguishes this node from others."""
 
     def __init__(self, redis: Any, notify: Notify, data: Path):
         self._redis = redis
@@ -55,7 +54,7 @@ class Tasks:
         self._tasks: dict[str, Task] = {}
 
     def add(self, seconds: float, function: Function, each: bool, name: str) -> None:
-        """One more. Raises ValueError for a period that is none, for a name that is taken, and where there is none."""
+        """Add a task. Raises ValueError for an invalid period, a name that is taken, or a function without a name."""
         if not 0 < seconds < math.inf:
             raise ValueError(f"a task can't run every {seconds} seconds: give it a period above 0")
         name = name or _name_of(function)
@@ -64,7 +63,7 @@ class Tasks:
         self._tasks[name] = Task(name, (name, self._node) if each else (name,), seconds, function)
 
     async def run(self, **loops: Function) -> None:
-        """Run all of them, and loops beside them, until cancelled."""
+        """Run all tasks, and `loops` beside them, until cancelled."""
         repeated = {task.name: partial(self._repeat, task) for task in self._tasks.values()}
         works: list[tuple[str, Function]] = [*loops.items(), *repeated.items()]
         await asyncio.gather(*(supervise(name, work, self._notify) for name, work in works))
@@ -74,20 +73,20 @@ class Tasks:
             await asyncio.sleep(await self._turn(task))
 
     async def _turn(self, task: Task) -> float:
-        """Run it if it is due; the seconds until the next look."""
+        """Run the task if it is due. Returns the seconds until the next look."""
         if left := await self._left(task):
             return min(left, LOOK)
         async with lease(self._redis, *task.place) as held:
             if not held:
                 return min(task.seconds, HELD)
-            if not await self._left(task):  # nobody else was faster
+            if not await self._left(task):  # no other node was faster
                 await self._run(task)
         return 0
 
     async def _left(self, task: Task) -> float:
-        """Seconds until it is due, 0 when it is."""
+        """The seconds until the task is due, 0 if it is."""
         last, now = await asyncio.gather(self._redis.hget(key("task", *task.place), "last"), read_clock(self._redis))
-        began = int(last) if last and last.isdecimal() else 0  # what we can't read never was
+        began = int(last) if last and last.isdecimal() else 0  # a value that we can't read counts as never
         return max(0.0, (began - now) / 1e6 + task.seconds)
 
     async def _run(self, task: Task) -> None:
@@ -103,9 +102,9 @@ class Tasks:
 
 
 async def supervise(name: str, work: Function, notify: Notify) -> None:
-    """Do what ends only by failing, until cancelled: each failure is told, and it begins again after a growing pause.
+    """Run work that ends only by failing, until cancelled. Each failure is notified; it restarts after a growing pause.
 
-    What redis has ended, for it is away or takes nothing just now, begins again soon; that it is away its client tells.
+    After a failure because redis is away or refuses writes, it restarts soon. If redis is away, its client notifies.
     """
     loop, pause = asyncio.get_running_loop(), PAUSE[0]
     while True:
@@ -129,7 +128,7 @@ async def supervise(name: str, work: Function, notify: Notify) -> None:
 
 
 def _name_of(function: Function) -> str:
-    """The name of a function, with its module's. Raises ValueError for one that has none."""
+    """The name of a function with its module. Raises ValueError for a function without a name."""
     name = getattr(function, "__qualname__", "<partial>")
     if "<lambda>" in name or "<partial>" in name:
         raise ValueError(f"{function!r} has no name, by which nodes know the task: every(…, name='send_digest')")

@@ -1,1 +1,1 @@
-"""Whether catalog, disk and S3 agree about users' files, and how they come to."""
+"""Checks whether catalog, disk and S3 agree about users' files, and repairs them where they don't."""

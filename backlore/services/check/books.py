@@ -1,8 +1,8 @@
-"""The catalog in itself: whether its counts, lists and sums say the same.
+"""The catalog by itself: whether its counts, lists and sums agree.
 
-Laws: what is read in pages may change between them; so nothing is wrong that a step of redis has not seen to be wrong,
-by itself or because what was counted has not changed since counting began. Who changes all the while is counted again
-a few times, and then left for the next check.
+Laws: data that is read in pages may change between the pages. So nothing counts as wrong unless a step of redis saw it:
+either the step alone shows it, or what was counted has not changed since counting began. A user whose files keep
+changing is counted again a few times, and then left for the next check.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from backlore.services.files.catalog import EVERYBODY, Blob, Catalog, decode
 
 PAGE = 500
 AT_ONCE = 16  # users
-ROUNDS = 5  # of counting what changes meanwhile
-PAUSE = 0.1  # seconds in which a change that is told in two steps is told
+ROUNDS = 5  # times that data is counted again if it changes meanwhile
+PAUSE = 0.1  # seconds in which both steps of a change are made
 KINDS = frozenset(("files", "newest", "trash", "trashed", "hashes", "usage", "moves", "awaited"))
 
-Progress = Callable[[str, int, int], None]  # what is looked at, how many were, of how many; 0: nobody knows
+Progress = Callable[[str, int, int], None]  # kind of things examined, how many so far, of how many; 0 if unknown
 
 
 class Books:
-    """Reads the catalog into the spool, and finds what doesn't fit. `mend`: and mends it."""
+    """Reads the catalog into the spool, and finds inconsistencies. `mend`: repairs them, too."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Books:
         self._mend = mend
         self._insists = insists
         self._bucket = "1" if has_bucket else ""
-        self._told: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)  # of users being looked at
+        self._told: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)  # by users under examination
 
     async def audit(self, progress: Progress) -> None:
-        """All users, then their sum. Raises RedisError."""
+        """Examine all users, then the sum of all. Raises RedisError."""
         async for users, pairs in owners_and_blobs(self._redis):
             self._spool.add_owners([*users, *(user for user, _ in pairs)])
             await self._refresh(pairs)
@@ -101,7 +101,7 @@ class Books:
         self._told.pop(user, None)
 
     async def _count(self, user: str) -> bool:
-        """Count who has which content, and what it takes; whether nothing changed meanwhile."""
+        """Count the references to each content, and the bytes. Returns whether nothing changed meanwhile."""
         changes = await self._redis.hget(key("usage", user), "changes") or "0"
         after = ""
         while page := self._spool.of_user(user, after, PAGE):
@@ -118,7 +118,7 @@ class Books:
             return False
         wrong: list[str] = []
         miscounted = self._spool.miscounted(user)
-        # what is counted down to nothing is deleted: the catalog may have lost who has it
+        # a content counted down to 0 is deleted, although the catalog may only have lost the file that refers to it
         dropped = sum(not in_files and not in_trash for *_, in_files, in_trash in miscounted)
         of = self._spool.count_of(user)
         refused = are_most(dropped, of) and not self._insists
@@ -134,7 +134,7 @@ class Books:
         return "changed" not in wrong
 
     async def _know(self, user: str, id: str) -> None:
-        """Write down a content that a file has, and of which nothing is known."""
+        """Record a content that a file refers to, and that the catalog has no record of."""
         refs = self._spool.refs_of(user, id)
         kind, field, _ = refs[0]
         text = await self._redis.hget(key(kind, user), field)
@@ -145,7 +145,7 @@ class Books:
         await self._step("unknown", KNOWN, user, kind, field, text, id, blobs[id], hash, *counts)
 
     async def _step(self, kind: str, script: Script, user: str, *given: Any, mend: bool = True) -> list[str]:
-        """What is wrong, told once, and mended."""
+        """Run a step of repairs. Returns what is wrong; it is reported once, and mended if asked."""
         if not given:
             return []
         _, wrong, _ = await self._catalog.run(script, user, "", *given)
@@ -162,7 +162,7 @@ class Books:
         return list(wrong)
 
     async def _served(self, user: str) -> None:
-        """Who has something to be moved is looked after."""
+        """See that a user with moves is in the list of all users with moves."""
         moves = key("moves", user)
         if await self._redis.zscore(EVERYBODY, user) is not None or not await self._redis.exists(moves):
             return
@@ -170,7 +170,7 @@ class Books:
         if first and await self._redis.zscore(EVERYBODY, user) is None:
             if self._mend:
                 await self._redis.zadd(EVERYBODY, {user: first[0][1]}, nx=True)
-            self._findings.add("moves", user, user, "nobody looks after what is to be moved", mended=self._mend)
+            self._findings.add("moves", user, user, "not in the list of users with moves", mended=self._mend)
 
     async def _total(self) -> None:
         off = await recount(self._redis, self._spool, self._mend)
@@ -209,7 +209,7 @@ class Books:
 
 
 async def owners_and_blobs(redis: Any) -> AsyncIterator[tuple[list[str], list[tuple[str, str]]]]:
-    """Who has something in the catalog, and all blobs by user and name, in pages; some more than once."""
+    """The users with entries in the catalog, and all blobs by user and name, in pages; some more than once."""
     cursor = -1
     while cursor:
         cursor, keys = await redis.scan(max(cursor, 0), count=PAGE)
@@ -224,16 +224,16 @@ async def owners_and_blobs(redis: Any) -> AsyncIterator[tuple[list[str], list[tu
 
 
 async def blobs_in_pages(redis: Any, catalog: Catalog) -> AsyncIterator[list[tuple[str, Blob]]]:
-    """All blobs that somebody has, with their users; some more than once."""
+    """All blobs that a file refers to, with their users, in pages; some more than once."""
     async for _, pairs in owners_and_blobs(redis):
         found = await catalog.blobs(pairs)
         yield [(user, blob) for (user, _), blob in zip(pairs, found, strict=True) if blob and blob.belongs]
 
 
 async def recount(redis: Any, spool: Spool, mend: bool = True) -> int | None:
-    """By how much the sum of the bytes of the spool's owners was off; None if that changed all the while.
+    """By how much the sum of all users' bytes differs from that of the spool's owners; None if it kept changing.
 
-    A user's sum changes a moment before that of all does, so what is off must stay off for a while.
+    A user's sum changes a moment before the sum of all does, so a difference counts only if it lasts for a while.
     """
     last: tuple[int, int] | None = None
     for _ in range(ROUNDS):
@@ -254,7 +254,7 @@ async def recount(redis: Any, spool: Spool, mend: bool = True) -> int | None:
 
 
 async def recount_all(redis: Any) -> None:
-    """Mend the sum of all users' bytes, which a crash may have left behind theirs. Raises RedisError."""
+    """Mend the sum of all users' bytes, which may differ from theirs after a crash. Raises RedisError."""
     spool = Spool()
     try:
         async for users, _ in owners_and_blobs(redis):

@@ -1,9 +1,9 @@
-"""The consistency check: the catalog is the truth; the disk, or file servers, and S3 have what it says, nothing else.
+"""The consistency check: the catalog is the authority. The store and S3 should have what it says, and nothing else.
 
-Laws: nothing is taken for wrong that may be under way: what differs is looked at once more, with what the catalog says
-before and after. What nobody has is told after an hour and deleted after a day, but never when most of what there is
-would go: then it is the catalog that is not the right one; nor while something can't be read. What was seen lies on
-the disk, not in memory.
+Laws: nothing in flight is taken for wrong: a difference is examined again, and the catalog is read before and after.
+Orphans are reported after an hour and deleted after a day. If they are most of what there is, the catalog is probably
+the wrong one: they stay, unless the check insists. They also stay while a record can't be read. What the check has seen
+is kept on the disk, not in memory.
 """
 
 import asyncio
@@ -25,25 +25,26 @@ from backlore.services.files.catalog import Blob, Catalog
 from backlore.services.files.files import Files
 from backlore.services.storage.store import FOLDERS, Lost, object_name
 
-AT_ONCE = 16  # contents looked at
-ROUNDS = 5  # of looking at what changes meanwhile
-TOLD_AFTER, DELETED_AFTER = 3600.0, 86400.0  # seconds that something was nobody's
+AT_ONCE = 16  # contents examined concurrently
+ROUNDS = 5  # times that a content is examined again if it changes meanwhile
+TOLD_AFTER, DELETED_AFTER = 3600.0, 86400.0  # age of an orphan in seconds
 
 
 class Unfinished(Protocol):
-    """The uploads that are no files yet."""
+    """The unfinished uploads."""
 
     def blobs(self) -> AsyncIterator[str]:
-        """What they lie in."""
+        """The blobs that they lie in."""
 
     async def wipe(self, user: str) -> None:
-        """Delete all of a user."""
+        """Delete all uploads of a user."""
 
 
 class Check:
-    """One check. `mend`: repair what can be; `deep`: read all bytes; `age`: seconds instead of the hour and the day.
+    """One check. `mend`: repair what can be repaired. `deep`: read all bytes.
 
-    `is_gone` says whether an owner is a user who is no more. `insists`: orphans go even if they are most.
+    `age`: seconds that replace the hour and the day. `insists`: delete orphans even if they are most. `is_gone` says
+    whether an owner is a user that was erased.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Check:
         self._spool = Spool()
 
     async def run(self) -> Findings:
-        """Look at all. Raises RedisError, S3Error, Away, OSError."""
+        """Run the check. Raises RedisError, S3Error, Away, OSError."""
         try:
             await self._see()
             books = Books(
@@ -100,8 +101,8 @@ class Check:
             self._spool.close()
         return self.findings
 
-    # What there is, in this order: what an upload has when we look first, the catalog may have when we look then.
-    # What comes after is too young to be an orphan.
+    # The order counts: a blob that an upload has when we look first may be in the catalog when we look there next.
+    # Anything newer is too young to be an orphan.
 
     async def _see(self) -> None:
         try:
@@ -157,11 +158,11 @@ class Check:
                 batch = []
             if done % PAGE == 0 or done == of:
                 self._progress("contents", done, of)
-                await asyncio.sleep(0)  # for whoever shares the loop with us
+                await asyncio.sleep(0)  # lets other tasks of this loop run
         await asyncio.gather(*(self._examine(*each) for each in batch))
 
     async def _examine(self, user: str, id: str) -> None:
-        """Look at a content once more, and at what the catalog says of it before and after."""
+        """Examine a content once more, with its record in the catalog before and after, and judge it."""
         for _ in range(ROUNDS):
             before = await self._state(user, id)
             blob, due = before
@@ -206,7 +207,7 @@ class Check:
         return here, there
 
     async def _compare(self, user: str, blob: Blob) -> None:
-        """Of what grows no hash is known: the disk and S3 should have the same."""
+        """Compare a content without a hash, one that grows: the disk and S3 should have the same bytes."""
         assert self._bucket is not None
         try:
             there = await sha256(self._bucket.get(object_name(blob.belongs, user, blob.id), length=blob.size))
@@ -215,7 +216,7 @@ class Check:
             return  # deleted meanwhile
         if here != there and (await self._state(user, blob.id)) == (blob, False):
             for _, _, name in self._spool.refs_of(user, blob.id):
-                self.findings.add("different", user, name, "the disk and S3 differ, and nobody knows which is right")
+                self.findings.add("different", user, name, "the disk and S3 differ, and it is unknown which is right")
 
     async def _remedy(self, user: str, blob: Blob, verdict: Verdict) -> bool:
         try:
@@ -229,7 +230,7 @@ class Check:
             return False
         return bool(verdict.remedy)
 
-    # What nobody has
+    # Orphans
 
     async def _orphans(self) -> None:
         await self._orphans_of_disk()
@@ -241,8 +242,8 @@ class Check:
         may = self._may_go("contents on the disk", many, self._spool.count("disk"))
         for name, size, age in self._spool.orphans_of_disk(self._told_after):
             if not NAME.fullmatch(name):
-                self.findings.add("orphaned", "", name, "on the disk, with no name of ours: is left alone")
-            elif await self._shelf.is_there(name):  # else it was deleted meanwhile, as it should be
+                self.findings.add("orphaned", "", name, "on the disk, with a name that is not ours: left alone")
+            elif await self._shelf.is_there(name):  # otherwise it was deleted meanwhile, as it should be
                 if mended := may and age >= self._deleted_after:
                     await self._shelf.delete(name)
                 self.findings.add("orphaned", "", name, f"on the disk, {size} bytes, {_old(age)}", mended)
@@ -253,14 +254,14 @@ class Check:
         for blob, user, folder, age in self._spool.orphans_of_s3(self._told_after):
             name = object_name(folder, user, blob) if user else f"{folder}/{blob}"
             if not user or not NAME.fullmatch(blob):
-                self.findings.add("orphaned", "", name, "in S3, with no name of ours: is left alone")
+                self.findings.add("orphaned", "", name, "in S3, with a name that is not ours: left alone")
             elif await self._is_nobodys(bucket, user, blob, name):
                 if mended := may and age >= self._deleted_after:
                     await bucket.delete([name])
                 self.findings.add("orphaned", user, name, f"in S3, {_old(age)}", mended)
 
     async def _is_nobodys(self, bucket: S3, user: str, blob: str, name: str) -> bool:
-        """Whether an object is still there, and the catalog doesn't know it now either."""
+        """Whether an object is still there, and the catalog still has no record of it."""
         try:
             await bucket.head(name)
         except S3Missing:
@@ -269,7 +270,7 @@ class Check:
 
     def _may_go(self, what: str, many: int, of: int) -> bool:
         if self.findings.found["unread"]:
-            return False  # whose it is may stand there
+            return False  # the unreadable record may refer to it
         if self._mend and are_most(many, of) and not self._insists:
             self.findings.refuse(what, many, of)
             return False

@@ -1,10 +1,10 @@
-"""What a check has found, by kinds."""
+"""The findings of a check, by kind."""
 
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-# In the order in which they are told
+# In the order in which they are reported
 KINDS = {
     "lost": "neither on the disk nor in S3, or damaged wherever it is",
     "absent": "not on the disk",
@@ -21,11 +21,11 @@ KINDS = {
 }
 
 
-FEW = 20  # that may go even if they are most
+FEW = 20  # orphans that may be deleted even if they are most
 
 
 class Problem(NamedTuple):
-    """`what` is the file or content; `user` is "" when nobody is known to have it."""
+    """A problem. `what` is the file or content; `user` is "" when its owner is unknown."""
 
     kind: str
     user: str
@@ -35,37 +35,37 @@ class Problem(NamedTuple):
 
 
 class Findings:
-    """The problems of a check by kind; `tell` is called with each of them."""
+    """The problems of a check, counted by kind; `tell` is called with each of them."""
 
     def __init__(self, tell: Callable[[Problem], None] | None = None):
         self.found: Counter[str] = Counter()
         self.mended: Counter[str] = Counter()
-        self.notes: list[str] = []  # for people
-        self.busy = 0  # what changed all the while, so that nothing can be said of it
+        self.notes: list[str] = []  # sentences for people
+        self.busy = 0  # how many things kept changing, so that nothing can be said of them
         self._tell = tell
 
     def add(self, kind: str, user: str, what: str, why: str = "", mended: bool = False) -> None:
-        """One more."""
+        """Count a problem. Without `why` the text of its kind is used."""
         self.found[kind] += 1
         self.mended[kind] += mended
         if self._tell:
             self._tell(Problem(kind, user, what, why or KINDS[kind], mended))
 
     def refuse(self, what: str, many: int, of: int) -> None:
-        """Say once that so many of all were not deleted."""
+        """Note once that `many` of `of` things were not deleted."""
         note = (
-            f"{many} of {of} {what} are nobody's. Is this the right redis, and is it whole? Nothing of that is "
-            "deleted, but with --insist."
+            f"The check would delete {many} of {of} {what}. Is this the right redis, and is it whole? None of them is "
+            "deleted without --insist."
         )
         if note not in self.notes:
             self.notes.append(note)
 
     @property
     def left(self) -> int:
-        """How many problems are there still."""
+        """How many problems were not mended."""
         return self.found.total() - self.mended.total()
 
 
 def are_most(many: int, of: int) -> bool:
-    """Whether so many of all are too many to be deleted without being asked twice."""
+    """Whether `many` of `of` are too many to be deleted without --insist."""
     return many > max(FEW, of / 2)

@@ -1,4 +1,4 @@
-"""What is wrong with a content, by what is known of it and what is there. Nothing is read or written here."""
+"""Judges a content by its record and the copies that exist. No I/O."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,15 +7,17 @@ from backlore.services.files.catalog import Blob
 
 
 class Copy(NamedTuple):
-    """Bytes of a content; `sound` unless they are known to be others than they should be."""
+    """A copy of a content: its size in bytes; `sound` unless it is known to be damaged."""
 
     size: int
     sound: bool = True
 
 
 class Verdict(NamedTuple):
-    """A problem and its remedy: to "fetch" it from S3, or to "place" it there anew, `where` and `pushed` being what
-    S3 has; "" is that there is none."""
+    """A problem and its remedy: "fetch" the content from S3, or "place" it there anew; "" if there is none.
+
+    With "place", `where` and `pushed` record what S3 has now.
+    """
 
     kind: str
     why: str = ""
@@ -25,9 +27,9 @@ class Verdict(NamedTuple):
 
 
 def judge(blob: Blob, here: Copy | None, there: Mapping[str, Copy], due: bool, has_bucket: bool) -> list[Verdict]:
-    """What is wrong with a content that somebody has: `here` on the disk, `there` in the folders of S3.
+    """The problems of a content that a file refers to. `here` is the copy on the disk, `there` those in S3's folders.
 
-    While it is `due` to be moved, what S3 has of it is the courier's.
+    While a move is `due`, the copies in S3 are not judged: they are the courier's.
     """
     sound = [folder for folder, copy in there.items() if _is_whole_in_s3(blob, copy)]
     here_is_whole = here is not None and _is_whole_here(blob, here)
@@ -47,7 +49,7 @@ def _judge_s3(blob: Blob, there: Mapping[str, Copy], sound: list[str]) -> list[V
     wrong = [folder for folder in there if folder != blob.belongs]
     verdicts = []
     if wrong:
-        # copied within S3 if that is sound, else pushed from here; what is in the wrong folder goes in any case
+        # copied within S3 if that copy is sound, else pushed from here; the misplaced one is deleted in any case
         pushed = blob.size if sound == wrong and blob.belongs not in there else 0
         why = f"in {wrong[0]}, and belongs in {blob.belongs}"
         verdicts.append(Verdict("misplaced", why, "place", wrong[0], pushed))
@@ -60,7 +62,7 @@ def _judge_s3(blob: Blob, there: Mapping[str, Copy], sound: list[str]) -> list[V
 
 
 def _is_whole_here(blob: Blob, copy: Copy) -> bool:
-    # behind what was acknowledged of one that grows there may be more
+    # a content that grows may have more bytes than were acknowledged
     return copy.sound and (copy.size == blob.size if blob.hash else copy.size >= blob.size)
 
 

@@ -1,9 +1,9 @@
-"""The steps of the check: each looks at some things of one user again, whole, and mends them if asked.
+"""The steps of the check: each examines some records of one user once more, atomically, and mends them if asked.
 
-Laws: what is wrong is judged in the same step that mends it, so that a change that comes between is never undone; and
-what was counted outside of a step counts only while that hasn't changed.
-Each takes the keys of `files.steps`, how long the trash is kept, "1" to mend, and what is named there.
-Each gives {"done", what was wrong, bytes that the user has more}.
+Laws: a fault is judged in the same step that mends it, so that a change in between is never undone. What was counted
+outside of a step is used only if it hasn't changed since.
+KEYS are those of `files.steps`. ARGV: how long the trash is kept, "1" to mend, and what stands above each step.
+A step returns {"done", what was wrong, change of the user's bytes}.
 """
 
 from backlore.clients.redis.script import Script
@@ -19,7 +19,7 @@ local function known_of(id, ...) return unpack(redis.call('HMGET', blob_key(id),
 """
 )
 
-# Files that are listed and dated: "files" or "trash", names or ids
+# Whether files are listed with their dates. ARGV: "files" or "trash", names or ids
 LISTED = Script(
     LOOK
     + """
@@ -54,7 +54,7 @@ return {'done', wrong, charged}
 """
 )
 
-# Contents that are found by their hash: hash, blob, hash, blob, …
+# Whether contents can be found by their hash. ARGV: hash, blob, hash, blob, …
 HASHED = Script(
     LOOK
     + """
@@ -76,8 +76,8 @@ return {'done', wrong, charged}
 """
 )
 
-# Who has a content: blob, its version when counting began, who was counted in files, and in the trash.
-# Wrong is the blob, or "changed".
+# The references to a content. ARGV: blob, its version when counting began, references in files, and in the trash. Wrong
+# is the blob, or "changed".
 COUNTED = Script(
     LOOK
     + """
@@ -96,7 +96,7 @@ return {'done', {id}, charged}
 """
 )
 
-# A file whose content is unknown: "files" or "trash", name or id, its text, blob, size, hash, counts in both
+# A file whose content has no record. ARGV: "files" or "trash", name or id, its text, blob, size, hash, both counts
 KNOWN = Script(
     LOOK
     + """
@@ -114,7 +114,7 @@ return {'done', {id}, charged}
 """
 )
 
-# Contents that are named for a move if they need one: "1" if there is a bucket, blobs
+# Whether contents that need a move are named for one. ARGV: "1" if there is a bucket, blobs
 NAMED = Script(
     LOOK
     + """
@@ -133,7 +133,7 @@ return {'done', wrong, charged}
 """
 )
 
-# What is named for a move, but isn't there: blobs, and ids as ~ID
+# Whether what is named for a move exists. ARGV: blobs, and ids of the trash as ~ID
 VAIN = Script(
     LOOK
     + """
@@ -150,7 +150,7 @@ return {'done', wrong, charged}
 """
 )
 
-# The user's sums: the bytes that were counted, and `changes` when that began. Wrong are "files", "bytes", "changed".
+# The user's sums. ARGV: the bytes counted, and `changes` when that began. Wrong are "files", "bytes", "changed".
 SUMMED = Script(
     LOOK
     + """
@@ -168,7 +168,7 @@ return {'done', wrong, charged}
 """
 )
 
-# What S3 has of a content that is not to be moved: blob, version, folder, bytes. From then on it is moved.
+# Records what S3 has of a content that no move is due for, and makes one due. ARGV: blob, version, folder, bytes
 PLACED = Script(
     LOOK
     + """

@@ -1,7 +1,7 @@
-"""Bringing back to the disk what is in S3: all at once, after a disk was lost.
+"""Fetching all contents from S3 to the disk, after a disk was lost.
 
-Laws: what is here already is not brought again, so that one that was cut goes on; each content is checked by its
-SHA-256 before it counts.
+Laws: contents that are here are not fetched again, so that an interrupted restoration continues. Each content is
+checked by its SHA-256 before it counts.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from backlore.services.files.catalog import Blob, decode
 from backlore.services.files.files import Files
 from backlore.services.storage.store import Lost
 
-AT_ONCE = 16  # contents
+AT_ONCE = 16  # contents fetched concurrently
 
 
 class Restore:
-    """One restoration. `progress` is called with the contents looked at, those brought, and their bytes."""
+    """One restoration. `progress` is called with the number of contents seen, of those fetched, and their bytes."""
 
     def __init__(
         self, redis: Any, files: Files, at_once: int = AT_ONCE, progress: Callable[[int, int, int], None] | None = None
@@ -34,12 +34,12 @@ class Restore:
         self.failed: dict[str, dict[str, str]] = {}  # user → blob → why
 
     async def run(self) -> None:
-        """Bring back what isn't here. Raises RedisError; Away; OSError when the disk is full."""
+        """Fetch what is missing. Raises RedisError; Away; OSError when the disk is full."""
         async for page in blobs_in_pages(self._redis, self._files.catalog):
             await asyncio.gather(*(self._bring(user, blob) for user, blob in page))
 
     async def lost(self) -> AsyncIterator[tuple[str, str, str]]:
-        """What could not be brought back: user, name of the file, why."""
+        """The files that could not be restored: user, name, why."""
         for user, blobs in self.failed.items():
             for kind in ("files", "trash"):
                 async for _, text in self._redis.hscan_iter(key(kind, user), count=PAGE):

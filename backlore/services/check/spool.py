@@ -1,4 +1,4 @@
-"""What a check has seen so far, on the disk instead of in memory: a private database that ends with the process."""
+"""Everything that a check has seen, on the disk instead of in memory: a private database that ends with the process."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ CREATE TABLE held (id PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE disk (id PRIMARY KEY, size, age) WITHOUT ROWID;
 CREATE TABLE objects (id, user, folder, size, age, PRIMARY KEY (id, user, folder)) WITHOUT ROWID;
 """
-# Who has each content of a user, where that isn't what the catalog says
+# The references to each content of a user, where they differ from the catalog's counts
 MISCOUNTED = """
 SELECT id, version, sum(kind IS 'files') AS in_files, sum(kind IS 'trash') AS in_trash
 FROM blobs LEFT JOIN refs ON refs.user = blobs.user AND refs.blob = blobs.id
@@ -49,22 +49,22 @@ FROM blobs WHERE live > 0 OR trash > 0
 
 
 class Spool:
-    """Tables of what was seen. What was seen twice is there once."""
+    """Tables of what was seen. A thing that was seen twice is there once."""
 
     def __init__(self) -> None:
         self._base = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._base.executescript(TABLES)
 
     def close(self) -> None:
-        """Forget all."""
+        """Drop the database."""
         self._base.close()
 
     def add_owners(self, users: Iterable[str]) -> None:
-        """Who has something in the catalog."""
+        """Users with entries in the catalog."""
         self._many("INSERT OR IGNORE INTO owners VALUES (?)", ((user,) for user in users))
 
     def add_blobs(self, blobs: Iterable[tuple[str, Blob]]) -> None:
-        """What is known of blobs now."""
+        """The current records of blobs, with their users."""
         rows = (
             (each.id, each.size, each.hash, each.live, each.trash, each.version, each.where, each.pushed, user)
             for user, each in blobs
@@ -72,24 +72,24 @@ class Spool:
         self._many("INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def forget_blob(self, user: str, id: str) -> None:
-        """It is no more."""
+        """Drop a blob that no longer exists."""
         self._base.execute("DELETE FROM blobs WHERE id = ? AND user = ?", (id, user))
 
     def add_refs(self, user: str, kind: str, files: dict[str, File]) -> None:
-        """Files, or what is in the trash, with their blobs."""
+        """The references of files, or of files in the trash, to their blobs; `files` by name or id."""
         rows = ((user, blob, kind, field, file.name) for field, file in files.items() for blob, _ in file.blobs)
         self._many("INSERT OR REPLACE INTO refs VALUES (?, ?, ?, ?, ?)", rows)
 
     def forget_refs(self, user: str) -> None:
-        """Count anew."""
+        """Drop a user's references, to count them anew."""
         self._base.execute("DELETE FROM refs WHERE user = ?", (user,))
 
     def add_held(self, blobs: Iterable[str]) -> None:
-        """What uploads have that are under way."""
+        """The blobs of unfinished uploads."""
         self._many("INSERT OR IGNORE INTO held VALUES (?)", ((blob,) for blob in blobs))
 
     def add_disk(self, contents: Iterable[KeptContent]) -> None:
-        """What is on the disk; of more than one copy the longest counts, and the youngest."""
+        """Contents on the disk. Of several copies the largest size and the lowest age count."""
         text = (
             "INSERT INTO disk VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE "
             "SET size = max(size, excluded.size), age = min(age, excluded.age)"
@@ -97,29 +97,29 @@ class Spool:
         self._many(text, contents)
 
     def add_objects(self, objects: Iterable[tuple[str, str, str, int, float]]) -> None:
-        """What is in S3: blob, user, folder, bytes, seconds."""
+        """Objects in S3: blob, user, folder, bytes, age in seconds."""
         self._many("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", objects)
 
     def owners(self, after: str, limit: int) -> list[str]:
-        """Who comes next."""
+        """The next users in order."""
         return self._column("SELECT user FROM owners WHERE user > ? ORDER BY user LIMIT ?", after, limit)
 
     def of_user(self, user: str, after: str, limit: int) -> list[str]:
-        """The blobs of a user that come next."""
+        """The next blobs of a user in order."""
         return self._column("SELECT id FROM blobs WHERE user = ? AND id > ? ORDER BY id LIMIT ?", user, after, limit)
 
     def hashed(self, user: str, after: str, limit: int) -> list[tuple[str, str]]:
-        """The next blobs of a user that came whole, with their hashes."""
+        """The next blobs of a user that have a hash: hash and blob."""
         which = "user = ? AND id > ? AND hash != '' AND (live > 0 OR trash > 0)"
         text = f"SELECT hash, id FROM blobs WHERE {which} ORDER BY id LIMIT ?"
         return self._base.execute(text, (user, after, limit)).fetchall()
 
     def unknown(self, user: str) -> list[str]:
-        """Blobs of a user's files of which nothing is known."""
+        """Blobs that a user's files refer to, and that have no record."""
         return self._column(UNKNOWN, user)
 
     def miscounted(self, user: str) -> list[tuple[str, int, int, int]]:
-        """Blobs of a user counted wrongly: version, how many files have them, and how many of the trash."""
+        """Blobs of a user that are counted wrongly: blob, version, references of files, references in the trash."""
         return self._base.execute(MISCOUNTED, (user,)).fetchall()
 
     def count_of(self, user: str) -> int:
@@ -127,29 +127,29 @@ class Spool:
         return int(self._base.execute("SELECT count(*) FROM blobs WHERE user = ?", (user,)).fetchone()[0])
 
     def bytes_of(self, user: str) -> int:
-        """What a user's contents take that somebody has."""
+        """The bytes of a user's contents that are not orphaned, by the catalog."""
         text = "SELECT coalesce(sum(size), 0) FROM blobs WHERE user = ? AND (live > 0 OR trash > 0)"
         return int(self._base.execute(text, (user,)).fetchone()[0])
 
     def refs_of(self, user: str, blob: str) -> list[tuple[str, str, str]]:
-        """What has a blob: "files" or "trash", name or id, name."""
+        """The references to a blob: "files" or "trash", name or id, name of the file."""
         text = "SELECT kind, field, name FROM refs WHERE user = ? AND blob = ?"
         return self._base.execute(text, (user, blob)).fetchall()
 
     def count(self, table: str) -> int:
-        """Rows of a table."""
+        """The number of rows of a table."""
         return int(self._base.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
     def orphans_of_disk(self, age: float) -> Iterator[tuple[str, int, float]]:
-        """Contents that nobody has, of an age: name, bytes, seconds."""
+        """Orphaned contents of at least this age: name, bytes, age in seconds."""
         yield from self._base.execute(ORPHANS_OF_DISK, (age,))
 
     def orphans_of_s3(self, age: float) -> Iterator[tuple[str, str, str, float]]:
-        """Objects that nobody has, of an age: blob, user, folder, seconds."""
+        """Orphaned objects of at least this age: blob, user, folder, age in seconds."""
         yield from self._base.execute(ORPHANS_OF_S3, (age,))
 
     def contents(self) -> Iterator[tuple[str, Blob, int | None, dict[str, int]]]:
-        """Each blob that somebody has: user, what is known of it, bytes on the disk, bytes by folder in S3."""
+        """Each blob that isn't orphaned: user, record, bytes on the disk, bytes by folder in S3."""
         for user, id, here, files, trash, *known in self._base.execute(CONTENTS):
             there = {folder: size for folder, size in (("files", files), ("trash", trash)) if size is not None}
             yield user, Blob(id, *known), here, there

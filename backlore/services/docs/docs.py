@@ -1,7 +1,7 @@
-"""All routes as a page, in dev: to read, and to try each with one's own session. Made by its script of /openapi.json.
+"""All routes as a page, in dev: to read, and to try out with one's own session. Its script makes it from /openapi.json.
 
-Law: what is tried happens, so only the developer's browser gets the page. It loads nothing of others, and
-what an application's texts and replies say is text in it, never markup.
+Laws: requests that are tried out take effect, so only the developer's browser gets the page. It loads nothing from
+other sites. The texts and replies of an application are shown as text, never as markup.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ KINDS = {"html": b"text/html", "css": b"text/css", "js": b"text/javascript"}
 
 
 class DocsPage:
-    """Serves the page to those whom `refuse` gives no refusal."""
+    """Serves the page to requests for which `refuse` returns None."""
 
     def __init__(self, refuse: Callable[[Request], Reply | None]):
         self._refuse = refuse
         self._files = {end: (FILES / f"docs.{end}").read_bytes() for end in KINDS}
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             public.get("/docs", self._page),
             public.get("/docs/style.css", self._style),
@@ -33,15 +33,15 @@ class DocsPage:
         ]
 
     async def _page(self, request: Request) -> Reply:
-        """All routes, to read and to try. 200 text/html; 303 with a key; 403 `key`; 404 `route` from elsewhere."""
+        """All routes, to read and to try out. 200 text/html; 303 with a key; 403 `key`; 404 `route` from elsewhere."""
         return self._answer(request, "html", POLICY)
 
     async def _style(self, request: Request) -> Reply:
-        """Its look. 200 text/css; 303; 403 `key`; 404 `route`."""
+        """The stylesheet of the page. 200 text/css; 303; 403 `key`; 404 `route`."""
         return self._answer(request, "css")
 
     async def _script(self, request: Request) -> Reply:
-        """What it does. 200 text/javascript; 303; 403 `key`; 404 `route`."""
+        """The script of the page. 200 text/javascript; 303; 403 `key`; 404 `route`."""
         return self._answer(request, "js")
 
     def _answer(self, request: Request, end: str, *more: Header) -> Reply:

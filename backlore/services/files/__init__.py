@@ -1,1 +1,1 @@
-"""Files: on the local disk for speed, in S3 for good; nothing that was acknowledged is lost."""
+"""Users' files: on the local disk for speed, in S3 for durability. Nothing that was acknowledged is lost."""

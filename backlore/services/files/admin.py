@@ -1,6 +1,6 @@
-"""What admins do with users' files: see what there is, by name, and take out of the trash.
+"""What admins can do with users' files: list them by name, and restore them from the trash.
 
-Law: an admin never gets at a content. Each look and each act is told to notify, with who did it to whom.
+Law: an admin never reads a content. Each look and each act is told to notify, with the admin and the user.
 """
 
 from backlore.core.notify import Notify
@@ -20,7 +20,7 @@ class FileAdmins:
         self._notify = notify
 
     def routes(self, prefix: str) -> list[Route]:
-        """What an admin's client calls."""
+        """The routes for admins."""
         return [
             admin.get(f"/admin{prefix}/{{user}}", self._list),
             admin.get(f"/admin{prefix}/{{user}}/trash", self._trash),
@@ -28,7 +28,7 @@ class FileAdmins:
         ]
 
     async def _list(self, request: Request, user: str, query: FilesAsked) -> Reply:
-        """The newest files of a user, none of one who isn't there; `before` leads to the next page.
+        """The newest files of a user, none for an unknown user; `before` leads to the next page.
 
         200 {"files": [{name, id, type, size, hash, created, changed}], "before": int}.
         """
@@ -36,7 +36,7 @@ class FileAdmins:
         return await page_of_files(self._files, user, query)
 
     async def _trash(self, request: Request, user: str, query: FilesAsked) -> Reply:
-        """What a user has last deleted or overwritten, and when.
+        """The files that a user deleted or overwrote last, and when.
 
         200 {"files": [{name, id, type, size, hash, created, changed, deleted}], "before": int}.
         """
@@ -44,7 +44,8 @@ class FileAdmins:
         return await page_of_trash(self._files, user, query)
 
     async def _undelete(self, request: Request, user: str, body: DeadFile) -> Reply:
-        """Out of a user's trash. 200 {name, id, type, size, hash, created, changed}; 400; 404 `file`; 409 `exists`."""
+        """Restore a file from a user's trash. 200 {name, id, type, size, hash, created, changed}; 400; 404 `file`;
+        409 `exists`."""
         back = await self._files.undelete(user, body.id, body.name)
         told = {"admin": request.user.id, "user": user, "file": back.id, "origin": request.origin}
         self._notify("warning", "admin.undelete", **told)

@@ -1,10 +1,10 @@
-"""What a user may keep while they are there, and what all users may together.
+"""How many bytes and entries each existing user may keep, and how many bytes all users together.
 
-    usage:{all}  hash  {bytes} of all users, with those that unfinished uploads await; for ever, counted anew every hour
+    usage:{all}  hash  {bytes} of all users, with those that unfinished uploads await; for ever, recounted every hour
 
-Law: what all have together lies apart from what each has, so that no step sees both. So room is taken there before a
-user's step, in the step that compares, and what was not needed is given back behind it: a crash between leaves too much
-counted, never too little, until it is counted anew.
+Law: the sum of all users lies in another partition than the sum of each, so no step sees both. Room is therefore
+reserved in the common sum first, in one step that also compares. Then the user's step runs, and what it did not need is
+given back. A crash between the two leaves too much counted, never too little, until the next recount.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from backlore.clients.redis.script import Script
 from backlore.core.keys import key
 
 OF_ALL = key("usage", "all")
-ENTRIES = 100_000  # of a user
-ENDLESS = 1 << 53  # bytes; Lua counts no further
+ENTRIES = 100_000  # per user
+ENDLESS = 1 << 53  # bytes: the largest number that Lua counts exactly
 
-# ARGV: bytes wanted, bytes that all may have. Gives what was taken: that, or what is left.
+# ARGV: bytes wanted, bytes that all users may have. Returns the bytes taken: those wanted, or what is left.
 TAKE_ROOM = Script(
     """
 local used = tonumber(redis.call('HGET', KEYS[1], 'bytes')) or 0
@@ -31,18 +31,18 @@ return taken
 
 
 class Owners(Protocol):
-    """Whose files these are."""
+    """The owners of files, as the file service needs to know them."""
 
     def key(self, user: str) -> str | None:
-        """Of the hash that has an `email` while this owner is there, and the `state` "destroying" from the moment when
-        it is erased; None for one of whom nobody knows whether it is there."""
+        """The key of the owner's hash. It has an `email` while the owner exists, and the `state` "destroying" from the
+        start of an erasure. None for an owner whose existence nobody records."""
 
     async def standing(self, user: str) -> str:
-        """A word that is another one whenever what lets this owner in has changed; "" for one who may not come in."""
+        """A word that changes with every change of what lets this owner in; "" for an owner who may not log in."""
 
 
 class Allowance:
-    """Of a user `quota` bytes, with the trash, and `entries`; of all together `total` bytes, None: no limit."""
+    """Limits: per user `quota` bytes, trash included, and `entries`; for all users `total` bytes, None for no limit."""
 
     def __init__(
         self,
@@ -59,27 +59,27 @@ class Allowance:
         self._total = total
 
     def owner(self, user: str) -> str:
-        """For steps: the key of the hash of the user who must be there, or that of the files when nobody must."""
+        """For steps: the key of the hash of the user who must exist; that of the files where no user has to."""
         return (self._owners and self._owners.key(user)) or key("files", user)
 
     async def standing(self, user: str) -> str:
-        """As the owners say; of one of whom nobody knows always the same."""
+        """The same as `Owners.standing`; constant where there are no owners."""
         return await self._owners.standing(user) if self._owners else "0"
 
     async def take(self, size: int) -> tuple[int, int]:
-        """Room for so many bytes, as far as there is some: how many a step may add, and how many of them are counted
-        already. Raises RedisError."""
+        """Reserve room for `size` bytes, or for what is left. Returns how many bytes a step may add, and how many of
+        them are counted already. Raises RedisError."""
         if self._total is None or size <= 0:
             return ENDLESS, 0
         taken = await TAKE_ROOM(self._redis, [OF_ALL], size, self._total)
         return taken, taken
 
     async def count(self, size: int) -> None:
-        """All together have so many bytes more, or less. What can't be told now is counted anew later."""
+        """Add `size` bytes, perhaps negative, to the sum of all users. If redis fails, the next recount mends it."""
         if size:
             with contextlib.suppress(RedisError):
                 await self._redis.hincrby(OF_ALL, "bytes", size)
 
     async def used(self) -> int:
-        """Bytes of all together. Raises RedisError."""
+        """The bytes of all users together. Raises RedisError."""
         return int(await self._redis.hget(OF_ALL, "bytes") or 0)

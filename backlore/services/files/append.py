@@ -1,8 +1,9 @@
-"""Adding to files: logs, JSON lines, whatever grows.
+"""Appending to files that grow: logs, JSON lines and the like.
 
-Laws: lines that come together are written together and fsynced once; who adds to a file is alone with it on this
-machine, and what is not in the catalog was never added. A blob that does not take it, for others add to it or it is not
-at hand, is left as it is and another one begins. The catalog is changed only from what it was when we looked.
+Laws: appends that arrive together are written together and fsynced once. An append holds this machine's lock on the
+file, and bytes that are not in the catalog were never added. If a blob refuses the bytes, because another machine adds
+to it or it is not at hand, it is left as it is and a new blob begins. The catalog changes only if it is still as it was
+when we looked.
 """
 
 import asyncio
@@ -15,23 +16,23 @@ from backlore.services.files.catalog import Catalog, Changed, File, Refusal, new
 from backlore.services.files.kinds import HEAD, sniff
 from backlore.services.storage.store import Away, Storage
 
-Place = tuple[str, int]  # a blob, and behind how many of its bytes
+Place = tuple[str, int]  # a blob, and the offset in it
 
 BLOB = 8 << 20  # bytes to which a blob grows; then another one begins
-TRIES = 50  # when other machines add to the same file
-DRAWS = 5  # of new blobs, if none is taken
-PAUSE = 0.005, 0.03  # seconds until who was before us has told the catalog
+TRIES = 50  # while other machines add to the same file
+DRAWS = 5  # new blobs that are tried when the store refuses them
+PAUSE = 0.005, 0.03  # seconds in which the writer before us records its append in the catalog
 
 
 class Added(NamedTuple):
-    """What one caller wants to add."""
+    """The bytes of one caller, and the future that it awaits."""
 
     data: bytes
     done: "asyncio.Future[File]"
 
 
 class Appender:
-    """Adds to the files of users."""
+    """Appends to the files of users."""
 
     def __init__(self, catalog: Catalog, store: Storage, disk: Disk):
         self._catalog = catalog
@@ -40,7 +41,7 @@ class Appender:
         self._waiting: dict[tuple[str, str], list[Added]] = {}
 
     async def append(self, user: str, name: str, data: bytes) -> File:
-        """Add bytes to a file, or begin it; what it is now. Raises Quota, Changed, Gone."""
+        """Add bytes to a file, or begin it. Returns the file as it is then. Raises Quota, Changed, Gone."""
         added = Added(data, asyncio.get_running_loop().create_future())
         others = self._waiting.get((user, name))
         if others is not None:
@@ -51,7 +52,7 @@ class Appender:
         return await added.done
 
     async def _serve(self, user: str, name: str) -> None:
-        """Write for all who wait, until nobody does."""
+        """Write for all callers that wait, batch by batch, until none is left."""
         while batch := self._waiting[user, name]:
             self._waiting[user, name] = []
             try:
@@ -78,7 +79,7 @@ class Appender:
                 await self._withdraw(blob, at)
                 refused.add((blob, at))
                 if sum(not place[1] for place in refused) == DRAWS:
-                    raise Away(name) from error  # who takes no new one is in trouble
+                    raise Away(name) from error  # a store that takes no new blob is in trouble
                 await asyncio.sleep(random.uniform(*PAUSE))
                 continue
             file = grown(name, old, blob, at, data)
@@ -88,11 +89,11 @@ class Appender:
                 await self._withdraw(blob, at)
                 if not isinstance(refusal, Changed):
                     raise
-                continue  # by somebody on another machine, or replaced or deleted on this one
+                continue  # changed by another machine, or replaced or deleted on this one
         raise Changed(name)
 
     def _place(self, old: File | None, refused: set[Place]) -> Place:
-        """Where to write: to the last blob, unless it is none that grows, has grown enough, or took nothing."""
+        """Where to write: at the end of the last blob, unless it doesn't grow, has grown enough, or has refused."""
         if old is None or old.hash:
             return self._store.name(), 0
         blob, size = old.blobs[-1]
@@ -101,9 +102,9 @@ class Appender:
         return blob, size
 
     async def _withdraw(self, blob: str, at: int) -> None:
-        """Take back a blob that was begun for nothing; of one that was there, what was added is nobody's."""
+        """Delete a blob that was begun in vain. Bytes added to an existing blob are left, orphaned."""
         if not at:
-            with contextlib.suppress(Away):  # the check finds it
+            with contextlib.suppress(Away):  # the consistency check finds it
                 await self._store.delete(blob)
 
 

@@ -1,20 +1,20 @@
-"""What files there are: the truth about disk and S3, in redis, all of a user's under one tag.
+"""The catalog of files in redis: the authority for disk and S3. All keys of a user lie under one tag.
 
     files:{k3f}…         hash        name → JSON of File; for ever
-    newest:{k3f}…        sorted set  name → when it changed (µs, no two alike); with its file
+    newest:{k3f}…        sorted set  name → when it changed (µs, unique); as long as the file
     trash:{k3f}…         hash        id → JSON of File; 30 days
-    trashed:{k3f}…       sorted set  id → when it was deleted (µs, no two alike); with its file
-    blob:{k3f}…:BLOB     hash        {size, hash, live, trash, version, where, pushed}; as long as a file has it
-    hashes:{k3f}…        hash        SHA-256 → blob of that content; with its blob
+    trashed:{k3f}…       sorted set  id → when it was deleted (µs, unique); as long as the file
+    blob:{k3f}…:BLOB     hash        {size, hash, live, trash, version, where, pushed}; as long as a file refers to it
+    hashes:{k3f}…        hash        SHA-256 → blob of that content; as long as the blob
     usage:{k3f}…         hash        {bytes, files, changes (of bytes), revoked (how often links were)}; for ever
-    moves:{k3f}…         sorted set  blob → when to bring S3 and disk to what is said of it; until they are;
+    moves:{k3f}…         sorted set  blob → when to make S3 and disk match its record; until they do;
                                      ~ID → when a file leaves the trash
-    moves:{all}          sorted set  user → when to look whether something is to be moved; until nothing is
+    moves:{all}          sorted set  user → when to look for moves; until none is left
 
-Laws: a blob is the bytes of one content, or a piece of one that grows; its name is never used again, so that one that
-nobody has can be deleted without asking. `live` and `trash` count who has it; from them follows where it belongs, and
-`moves` names it until it is there. A change to the files of a user and to what is to be moved is one step. All times
-are redis' own. What another version has written so that we can't read it is for us not there, and stays.
+Laws: a blob is the bytes of one content, or a piece of one that grows. Its name is never used again, so an orphaned
+blob can be deleted without asking. `live` and `trash` count the files that refer to it; where it belongs follows from
+them, and `moves` names it until it is there. A change to a user's files and to the moves it causes is one step. All
+times are redis' own. A record that another version wrote and this one can't read counts as absent, and stays.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ from backlore.services.files.steps import (
 
 EVERYBODY = key("moves", "all")
 MOST_AT_ONCE = 200  # files in one step of redis
-LOOK_AGAIN = 10.0  # seconds until we look whether a change was made that was cut before it could be told
+LOOK_AGAIN = 10.0  # seconds until we look for a change that was made but cut off before it was announced
 
 T = TypeVar("T")
 
@@ -65,25 +65,25 @@ class Excerpt(list[T]):
 
 
 class File(msgspec.Struct):
-    """A file of a user. Times in µs, which redis gives; `hash` is the SHA-256 of all, "" once it was added to."""
+    """A file of a user. Times are redis' own, in µs. `hash` is the SHA-256 of the whole, "" once it was appended to."""
 
-    id: str  # of this version: another one has another
+    id: str  # of this version: each version has its own
     name: str
     type: str
     size: int  # bytes
     hash: str
     created: int
     changed: int
-    blobs: list[tuple[str, int]]  # with the bytes of each that are the file's
+    blobs: list[tuple[str, int]]  # each with the number of its bytes that belong to the file
 
     @property
     def etag(self) -> str:
-        """What changes when it changes."""
+        """A tag that changes with the bytes."""
         return self.id if self.hash else f"{self.id}-{self.size}"
 
 
 class Blob(msgspec.Struct):
-    """What is known of a blob. `where` is its folder in S3, or ""; `pushed` the bytes that are there."""
+    """The record of a blob. `where` is its folder in S3, or ""; `pushed` is the number of bytes there."""
 
     id: str
     size: int
@@ -101,7 +101,7 @@ class Blob(msgspec.Struct):
 
 
 class Claim(NamedTuple):
-    """Moves that were claimed `until` a moment, and names of what can't be read."""
+    """Moves that were claimed `until` a moment, and the names of records that can't be read."""
 
     blobs: list[Blob]
     unread: list[str]
@@ -109,11 +109,11 @@ class Claim(NamedTuple):
 
 
 class Refusal(Exception):
-    """What was asked for can't be done."""
+    """The request can't be fulfilled."""
 
 
 class Exists(Refusal):
-    """There is a file of this name."""
+    """There is a file of this name already."""
 
 
 class NoFile(Refusal):
@@ -121,15 +121,15 @@ class NoFile(Refusal):
 
 
 class Changed(Refusal):
-    """The file is no longer the one that was meant."""
+    """The file is no longer the version that the caller expected."""
 
 
 class Quota(Refusal):
-    """There is no room left for this user, or for all."""
+    """There is no room left for this user, or for all users together."""
 
 
 class Gone(Refusal):
-    """The owner is no more."""
+    """The owner no longer exists."""
 
 
 REFUSALS: dict[str, type[Refusal]] = {
@@ -139,28 +139,28 @@ REFUSALS: dict[str, type[Refusal]] = {
     "quota": Quota,
     "gone": Gone,
 }
-UNMADE = (Refusal, Unavailable, *NOT_TAKEN)  # what says that a step was certainly not made
+UNMADE = (Refusal, Unavailable, *NOT_TAKEN)  # errors after which a step has certainly not been made
 
 decode = msgspec.json.Decoder(File).decode
 encode = msgspec.json.Encoder().encode
 
 
 def read(text: str | None) -> File | None:
-    """A file, if there is one, and one that we can read."""
+    """The file that a text encodes; None if there is no text, or this version can't read it."""
     with contextlib.suppress(ValueError):
         return None if text is None else decode(text)
     return None
 
 
 def new_id() -> str:
-    """Of a file or a blob."""
+    """A new id of a file, or of an upload."""
     return random_text(128)
 
 
 class Catalog:
-    """The files of users by their ids. Raises RedisError, and Refusals as said.
+    """The files of users; each user is given by id. Methods raise RedisError, and the Refusals that they name.
 
-    `kept` is the seconds that the trash keeps a file.
+    `kept` is how many seconds the trash keeps a file.
     """
 
     def __init__(self, redis: Any, kept: float, allowance: Allowance):
@@ -172,20 +172,20 @@ class Catalog:
     async def put(
         self, user: str, file: File, expected: str = "", where: str = "", pushed: int = 0, upload: str = ""
     ) -> File:
-        """Make this the file of its name; what had the name goes to the trash. It has one blob, freshly named.
+        """Record a file under its name; a file that had the name goes to the trash. `file` has one blob, newly named.
 
-        `expected`: "*" if there should be none, or the id of the one that should be there; `upload`: the unfinished
-        one that it was, whose bytes are counted. Returned is what is there now: with another blob when the user has
-        this content already, the old one if nothing differs. Raises Exists, Changed, Quota, Gone.
+        `expected`: "*" if there must be no such file, or the id of the one to replace. `upload`: the id of the upload
+        that became this file; its bytes are counted already. Returns the file as recorded: with another blob if the
+        user has this content already, the old file if nothing differs. Raises Exists, Changed, Quota, Gone.
         """
         ((blob, size),) = file.blobs
         given = (file.name, encode(file), blob, size, file.hash, expected, where, pushed, upload)
         return decode((await self._grow(PUT, 0 if upload else size, user, *given))[1])
 
     async def append(self, user: str, old: File | None, file: File) -> File:
-        """Say that `file` has become of `old` by more bytes in its last blob; what is there.
+        """Record that `old` became `file` by more bytes in its last blob. Returns the file as recorded.
 
-        Raises Changed, Quota, Gone; Exists for what we can't read.
+        Raises Changed, Quota, Gone; Exists if this version can't read what is there.
         """
         blob, size = file.blobs[-1]
         at = dict(old.blobs).get(blob, 0) if old else 0
@@ -194,11 +194,11 @@ class Catalog:
         return decode((await self._grow(APPEND, size - at, user, *given))[1])
 
     async def delete(self, user: str, name: str, expected: str = "") -> File:
-        """Into the trash with it. Raises NoFile, Changed."""
+        """Move a file to the trash. Raises NoFile, Changed."""
         return decode((await self.change(TAKE, user, name, expected))[1])
 
     async def restore(self, user: str, id: str, name: str = "") -> File:
-        """Out of the trash, under its own name or another. Raises NoFile, Exists, Gone."""
+        """Restore a file from the trash, under its own name or another. Raises NoFile, Exists, Gone."""
         text = await self._redis.hget(key("trash", user), id)
         file = read(text)
         if file is None:
@@ -207,18 +207,18 @@ class Catalog:
         return decode((await self.change(RESTORE, user, id, text, encode(file), file.name))[1])
 
     async def erase(self, user: str, ids: Sequence[str]) -> int:
-        """Forget files of the trash for good; how many there were."""
+        """Erase files from the trash for good. Returns how many there were."""
         erased = 0
         for start in range(0, len(ids), MOST_AT_ONCE):
             erased += (await self.change(ERASE, user, *ids[start : start + MOST_AT_ONCE]))[1]
         return erased
 
     async def drop_unread(self, user: str, kind: Literal["files", "trash"]) -> None:
-        """Forget all of a list of a user who is erased that this version can't read."""
+        """Drop the entries of a list that this version can't read; for a user who is being erased."""
         await self.run(DROP, user, kind)
 
     async def forget(self, user: str) -> None:
-        """Keep nothing of a user who has no files, also none in the trash."""
+        """Drop the sums of a user who has no files, not even in the trash."""
         await self.run(FORGET, user)
 
     async def find(self, user: str, name: str) -> File | None:
@@ -230,7 +230,7 @@ class Catalog:
         return read(await self._redis.hget(key("trash", user), id))
 
     async def find_all(self, user: str, names: list[str]) -> list[File]:
-        """Those of the names that there are, in their order."""
+        """The files of these names that exist, in the order of the names."""
         found: list[File] = []
         for start in range(0, len(names), MOST_AT_ONCE):
             texts = await self._redis.hmget(key("files", user), names[start : start + MOST_AT_ONCE])
@@ -238,47 +238,47 @@ class Catalog:
         return found
 
     async def page(self, user: str, before: int, limit: int) -> Excerpt[File]:
-        """The newest that changed before a time (µs)."""
+        """The newest files of those that changed before a time (µs)."""
         last, *found = await PAGE(self._redis, [key("newest", user), key("files", user)], before, limit)
         return Excerpt((file for file in map(read, found[::2]) if file), int(last))
 
     async def page_of_trash(self, user: str, before: int, limit: int) -> Excerpt[tuple[File, int]]:
-        """What was last deleted before a time, and when (µs)."""
+        """The files that were deleted last before a time (µs), each with when it was deleted (µs)."""
         last, *found = await PAGE(self._redis, [key("trashed", user), key("trash", user)], before, limit)
         pairs = zip(map(read, found[::2]), map(int, found[1::2]), strict=True)
         return Excerpt(((file, when) for file, when in pairs if file), int(last))
 
     async def names(self, user: str, kind: Literal["newest", "trashed"] = "newest") -> list[str]:
-        """Of all files; or the ids of all in the trash."""
+        """The names of all files, or the ids of all files in the trash."""
         found: list[str] = await self._redis.zrange(key(kind, user), 0, -1)
         return found
 
     async def total(self) -> int:
-        """Bytes of all users together, with those that unfinished uploads await."""
+        """The bytes of all users together, with those that unfinished uploads await."""
         return await self._allowance.used()
 
     async def standing(self, user: str) -> str:
-        """What links are signed for: another text whenever all that were signed are to end; "" for nobody."""
+        """What a user's links are signed with: a text that changes when all must end; "" if the user may not log in."""
         standing, revoked = await asyncio.gather(
             self._allowance.standing(user), self._redis.hget(key("usage", user), "revoked")
         )
         return f"{standing} {revoked or 0}" if standing else ""
 
     async def revoke(self, user: str) -> None:
-        """Links that were made so far end. Raises Gone."""
+        """End all links that were made so far. Raises Gone."""
         await self.run(REVOKE, user)
 
     async def usage(self, user: str) -> tuple[int, int]:
-        """Bytes that are kept, with those of the trash, each content once; and the number of files."""
+        """The bytes that a user keeps, trash included, each content counted once; and the number of files."""
         bytes_, files = await self._redis.hmget(key("usage", user), "bytes", "files")
         return int(bytes_ or 0), int(files or 0)
 
     async def blob(self, user: str, id: str) -> Blob | None:
-        """What is known of a blob."""
+        """The record of a blob, or None."""
         return (await self.blobs([(user, id)]))[0]
 
     async def blobs(self, wanted: Sequence[tuple[str, str]]) -> list[Blob | None]:
-        """What is known of blobs, each by its user and itself."""
+        """The records of blobs, each asked for by user and id; None for one that isn't recorded."""
         names = Blob.__struct_fields__[1:]
         found = await asyncio.gather(*(self._redis.hmget(key("blob", user, id), *names) for user, id in wanted))
         return [
@@ -286,7 +286,7 @@ class Catalog:
         ]
 
     async def claim(self, user: str, limit: int) -> Claim:
-        """What is due to be moved, for a while; what can't be read is looked at again later."""
+        """Claim the moves that are due, for a while. Records that can't be read are postponed."""
         claimed, unread, freed, until = await self.run(CLAIM, user, CLAIMED, limit, int(AGAIN * 1e6))
         await self._allowance.count(freed)
         blobs: list[Blob] = []
@@ -299,44 +299,44 @@ class Catalog:
         return Claim(blobs, unread, until)
 
     def holding(self, user: str, blobs: Collection[str], until: str) -> AbstractAsyncContextManager[None]:
-        """Keep the claim to blobs, as far as they are left in `blobs`. Raises LeaseLost when it is lost."""
+        """Keep the claim to the blobs that are still in `blobs`. Raises LeaseLost when it is lost."""
         return Agenda(self._redis, key("moves", user)).holding(blobs, until)
 
     async def moved(self, user: str, blob: Blob, where: str, pushed: int) -> None:
-        """S3 has so many bytes of a blob in this folder; and if the blob is nobody's, nothing of it is anywhere."""
+        """Record that S3 has `pushed` bytes of a blob in this folder; an orphaned blob has been deleted everywhere."""
         await self.run(MOVED, user, blob.id, blob.version, where, pushed)
 
     async def postpone(self, user: str, blob: str, delay: float) -> None:
-        """A move that failed is due again in `delay` seconds."""
+        """Make a move that failed due again in `delay` seconds."""
         await Agenda(self._redis, key("moves", user)).move(blob, delay)
 
     async def users_to_serve(self, limit: int) -> list[tuple[str, str]]:
-        """Who may have something to move, with the moment that was set for looking."""
+        """The users that may have moves, each with the moment that was set for looking."""
         return await self._users.due(limit)
 
     async def look_later(self, user: str, seen: str) -> None:
-        """There is nothing due of a user: look when something is, or never; unless somebody has told of a change."""
+        """Nothing is due: look at the user again at the next move, or never, unless a change was announced since."""
         first = await self._redis.zrange(key("moves", user), 0, 0, withscores=True)
         await LOOK_LATER(self._redis, [EVERYBODY], user, seen, repr(first[0][1]) if first else "")
 
     async def leave(self, user: str, delay: float) -> None:
-        """Look at a user again in `delay` seconds, whatever is due."""
+        """Look at a user again only in `delay` seconds, whatever is due."""
         await self._users.move(user, delay)
 
     async def change(self, script: Script, user: str, *arguments: Any, counted: int = 0) -> Any:
-        """Run a step that changes something of a user's, and say so in the list of all; what it returns.
+        """Run a step that changes a user's files, and announce it in the list of all users. Returns the step's result.
 
-        It is told before and after, so that one that is cut is found a little later. `counted` are the bytes that are
-        counted already among those of all. Raises Refusals.
+        It is announced before and after, so that a change that is cut off in between is found a little later. `counted`
+        are the bytes that the sum of all users contains already. Raises Refusals.
         """
         await self._users.add(user, LOOK_AGAIN)
         done = await self.run(script, user, *arguments)
-        with contextlib.suppress(RedisError):  # the change is made, whether its courier is told now or looks later
+        with contextlib.suppress(RedisError):  # the change is made; the courier hears of it now or looks later
             await asyncio.gather(self._users.add(user), self._allowance.count(done[2] - counted))
         return done
 
     async def _grow(self, script: Script, more: int, user: str, *arguments: Any) -> Any:
-        """The same for a step that may add so many bytes."""
+        """The same as `change`, for a step that may add `more` bytes."""
         allowance = self._allowance
         room, counted = await allowance.take(more)
         given = (*arguments, allowance.quota, allowance.entries, room)
@@ -347,7 +347,7 @@ class Catalog:
             raise
 
     async def run(self, script: Script, user: str, *arguments: Any) -> Any:
-        """Run a step of one user; what it returns. Raises Refusals."""
+        """Run a step on one user's keys. Returns its result. Raises Refusals."""
         kinds = ("files", "newest", "trash", "trashed", "hashes", "usage", "moves", "blob", "awaited")
         keys = [*(key(kind, user) for kind in kinds), self._allowance.owner(user)]
         done = await script(self._redis, keys, self._kept, *arguments)

@@ -1,9 +1,9 @@
-"""The bytes of files: for their owner, and by signed links for who has no session.
+"""The bytes of files: for their owner, and by signed links for clients without a session.
 
-Laws: what a browser could run never runs: all but a few kinds known by their first bytes is a download, and whatever
-is opened stands alone in a sandbox. A link is for one version of one file, until a moment; it is its own proof, kept
-nowhere, and ends with the file, with any change of its user's account (password, address, disabling), and when the user
-revokes links. Its signature is told to no log of ours.
+Laws: a browser never runs a file. Except for a few types that are known by their first bytes, every file is a download,
+and a file that is opened is sandboxed. A link is for one version of one file and expires. It is its own proof and is
+stored nowhere. It ends with the file, with any change of its user's account (password, address, disabling), and when
+the user revokes links. Its signature appears in no log of ours.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ SANDBOX: Header = (
     b"sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; media-src 'self'; frame-ancestors 'self'",
 )
 OWN: Header = (b"cache-control", b"private, no-cache")
-LONGEST = 30 * 86400  # seconds that a link may serve
+LONGEST = 30 * 86400  # seconds that a link may last
 
 
 class Show(Payload):
-    """`download`: as an attachment, also what could be shown."""
+    """`download`: send the file as an attachment, even if a browser could show it."""
 
     download: bool = False
 
@@ -44,7 +44,7 @@ class NewLink(Payload):
 
 
 class ContentRoutes:
-    """The routes. `accel` is nginx's internal location for the contents on the disk, if it shall send them."""
+    """The routes. `accel` is nginx's internal location of the contents on the disk, if nginx sends them."""
 
     def __init__(self, files: Files, secret: str, accel: str | None):
         self._files = files
@@ -53,7 +53,7 @@ class ContentRoutes:
         self._prefix = ""
 
     def routes(self, prefix: str) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         self._prefix = prefix
         return [
             public.get(f"{prefix}/linked/{{user}}/{{id}}/{{until}}/{{signature}}/{{name...}}", self._linked),
@@ -63,17 +63,17 @@ class ContentRoutes:
         ]
 
     async def _read(self, request: Request, name: str, query: Show) -> Reply:
-        """The file: ranges, If-Match, If-None-Match, If-Range, HEAD. 200; 206; 304; 404 `file`; 412 `changed`;
+        """A file; with ranges, If-Match, If-None-Match, If-Range, HEAD. 200; 206; 304; 404 `file`; 412 `changed`;
         416 `range`."""
         return await self.send(request, request.user.id, await self._files.find(request.user.id, name), query.download)
 
     async def _link(self, request: Request, body: NewLink) -> Reply:
-        """A link to the file as it is now, for anybody, for some seconds. 200 {"url": str, "until": int}; 400;
+        """A link to the file as it is now, usable by anybody until it expires. 200 {"url": str, "until": int}; 400;
         404 `file`."""
         file = await self._files.find(request.user.id, body.name)
         until = await self._files.clock() + body.seconds
         url = await self.link(request.user.id, file, until)
-        await request.look_again()  # whose session ended meanwhile may have signed for what holds from now on
+        await request.look_again()  # if the session ended meanwhile, the link may be signed with the new standing
         return reply(200, {"url": url, "until": until})
 
     async def _revoke(self, request: Request) -> Reply:
@@ -84,7 +84,7 @@ class ContentRoutes:
     async def _linked(
         self, request: Request, user: Id, id: Id, until: int, signature: str, name: str, query: Show
     ) -> Reply:
-        """What a signed link leads to. 200; 206; 304; 404 `file`; 412 `changed`; 416 `range`; 403 `token`."""
+        """The file of a signed link. 200; 206; 304; 404 `file`; 412 `changed`; 416 `range`; 403 `token`."""
 
         async def judge() -> Reply | None:
             standing, now = await asyncio.gather(self._files.standing(user), self._files.clock())
@@ -94,14 +94,14 @@ class ContentRoutes:
 
         if refusal := await judge():
             return refusal
-        request.hold_to(judge)  # also while it is sent
+        request.hold_to(judge)  # while it is sent, too
         file = await self._files.find(user, name)
         if file.id != id:
-            raise NoFile(name)  # another version is not what the link was given for
+            raise NoFile(name)  # the link was made for another version
         return await self.send(request, user, file, query.download)
 
     async def link(self, user: str, file: File, until: int) -> str:
-        """The path of a link to this version of a file, good until a time (seconds since the epoch)."""
+        """The path of a link to this version of a file, valid until a time (seconds since the epoch)."""
         standing = await self._files.standing(user)
         signature = self._signer.sign(_signed(user, file.id, until, file.name, standing))
         return f"{self._prefix}/linked/{user}/{file.id}/{until}/{SIGNED}{signature}/{quote(file.name)}"
@@ -112,7 +112,7 @@ class ContentRoutes:
         etag = f'"{file.etag}"'.encode()
         parts = await self._files.spans(user, file)
         path = _path_below(self._accel, parts) if self._accel and request.by_proxy else ""
-        if path and b"if-match" not in request.headers:  # that nginx would compare with a tag of its own, and refuse
+        if path and b"if-match" not in request.headers:  # nginx would compare it with its own tag, and refuse
             headers = [*headers, (b"etag", etag)]
             sent_by_nginx = Reply(200, b"", [*headers, (b"x-accel-redirect", path.encode())])
             return judge_conditions(request, headers, etag) or sent_by_nginx
@@ -121,7 +121,7 @@ class ContentRoutes:
 
 @lru_cache(1000)
 def _headers(name: str, kind: str, download: bool) -> list[Header]:
-    """Of a file of this name and type; never changed in place."""
+    """The headers of a file of this name and type. The list is cached: never change it in place."""
     shown = is_shown(kind) and not download
     said = f"{kind}; charset=utf-8" if kind == "text/plain" else kind
     return [(b"content-type", said.encode()), *SECURITY, SANDBOX, OWN, disposition(name, shown)]
@@ -132,8 +132,8 @@ def _signed(user: str, id: str, until: int, name: str, standing: str) -> str:
 
 
 def _path_below(location: str, parts: Sequence[Part]) -> str:
-    """Where nginx finds the content; "" when it isn't a whole file of the disk."""
+    """Where nginx finds the content; "" when it isn't one whole file on the disk."""
     if len(parts) != 1 or not isinstance(parts[0], FilePart) or not parts[0].whole:
-        return ""  # one that grows may have more bytes than were acknowledged
+        return ""  # a file that grows may have more bytes than were acknowledged
     *_, folder, name = str(parts[0].path).rsplit("/", 2)
     return f"{location}{folder}/{name}"

@@ -1,8 +1,8 @@
-"""The courier: brings S3 and those who keep the bytes to what the catalog says, however often it must try.
+"""The courier: makes S3 and the store match the catalog, however often it must try.
 
-Laws: a move is done when it was seen to be done, so that one that is cut begins anew and does no harm; what nobody
-has is deleted in S3 before it is forgotten. While S3 is away nothing is lost and nothing refused: moves wait. What a
-killed process was at is moved by another within half a minute. What can't be done for one user holds up no other.
+Laws: a move counts as done only after it was seen to be done, so repeating one that was cut off does no harm. An
+orphaned blob is deleted in S3 before its record goes. While S3 is unreachable nothing is lost or refused: moves wait.
+The moves of a killed process are taken over by another within half a minute. A failure for one user delays no other.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from backlore.core.notify import Notify
 from backlore.services.files.catalog import Blob, Catalog
 from backlore.services.storage.store import FOLDERS, Away, Bucket, Lost, Storage, object_name
 
-AT_ONCE = 16  # moves of one process
-CLAIMED = 128  # moves of a user in one turn
+AT_ONCE = 16  # concurrent moves of one process
+CLAIMED = 128  # moves of one user in one turn
 USERS = 50  # in one turn
 IDLE = 0.3  # seconds between two looks when nothing is due
-FAILED = 600.0  # seconds until we look again at a user for whom not even looking worked
+FAILED = 600.0  # seconds until we look again at a user whose moves could not even be listed
 BACKOFF, LONGEST = 0.5, 10.0  # seconds until a move that failed is tried again
-LOST = 3600.0  # seconds until we look again for what is nowhere
+LOST = 3600.0  # seconds until we look again for a blob that is nowhere
 
 
 class Courier:
-    """Moves blobs between disk, bucket and trash. Without a bucket it deletes from the disk what nobody has."""
+    """Moves blobs between disk, bucket and trash. Without a bucket it only deletes orphaned blobs from the disk."""
 
     def __init__(self, notify: Notify, catalog: Catalog, store: Storage, aside: Aside):
         self._notify = notify
@@ -38,13 +38,13 @@ class Courier:
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
-        """Move for ever. Any number of processes may. Raises RedisError."""
+        """Move for ever. Any number of processes may run it. Raises RedisError."""
         while True:
             if not await self.turn():
                 await asyncio.sleep(IDLE)
 
     async def turn(self) -> int:
-        """Look at who has something to move, and move it; how many moves were done. Raises RedisError."""
+        """Look for users with moves, and make the moves. Returns how many were done. Raises RedisError."""
         users = await self._catalog.users_to_serve(USERS)
         return sum(await all_of(*(self._serve(user, seen) for user, seen in users)))
 
@@ -75,7 +75,7 @@ class Courier:
             except S3Error as error:
                 self._failed(error)
             except Away:
-                pass  # told by who could not reach them
+                pass  # the client that could not reach the servers has notified
             except Lost:
                 self._notify("error", "files.lost", user=user, blob=blob.id, size=blob.size)
                 delay = LOST
@@ -84,7 +84,7 @@ class Courier:
             else:
                 self._worked()
                 delay = 0
-            under_way.discard(blob.id)  # before its place on the agenda changes: it is no longer ours to keep
+            under_way.discard(blob.id)  # before its place on the agenda changes: then the claim is no longer ours
             if delay:
                 await self._catalog.postpone(user, blob.id, delay)
             else:
@@ -92,7 +92,7 @@ class Courier:
             return not delay
 
     async def bring(self, user: str, blob: Blob) -> tuple[str, int]:
-        """Bring a blob to where it belongs; which folder of S3 has how much of it then.
+        """Move a blob to where it belongs. Returns the folder of S3 that has it then, and how many bytes of it.
 
         Raises S3Error, Away, Lost, OSError.
         """
@@ -115,18 +115,18 @@ class Courier:
             await bucket.delete([object_name(blob.where, user, blob.id)])
 
     async def _carry(self, bucket: Bucket, user: str, blob: Blob) -> None:
-        """Between files and trash, within the bucket."""
+        """Move a blob between files and trash, within the bucket."""
         old, new = (object_name(folder, user, blob.id) for folder in (blob.where, blob.belongs))
         try:
             await bucket.copy(old, new)
         except S3Missing:
-            # carried already and cut before that was written down, or gone: what we have here is as good
+            # moved before but cut off before that was recorded, or gone: the local copy will do
             await self._push(bucket, user, blob)
         await bucket.delete([old])
 
     def _failed(self, error: S3Error) -> None:
         self._failures += 1
-        if self._failures == 1:  # not for each of a thousand
+        if self._failures == 1:  # once, not for each of a thousand
             self._notify("warning", "s3.failed", why=str(error))
 
     def _worked(self) -> None:
@@ -136,7 +136,7 @@ class Courier:
 
 
 async def all_of(*works: Awaitable[int]) -> list[int]:
-    """What they return. One that fails ends none of the others, and is raised when all have ended."""
+    """The results of all. A failure doesn't cancel the others; the first is raised after all have ended."""
     outcomes = await asyncio.gather(*works, return_exceptions=True)
     for each in outcomes:
         if isinstance(each, BaseException):

@@ -1,11 +1,11 @@
-"""Files: what an application calls.
+"""Files: the service as an application calls it.
 
     file = await app.files.put(user.id, "notes/today.txt", b"…")
     async for piece in app.files.read(user.id, file): …
 
-Laws: a file is acknowledged when it is whole on the local disk, or on the file servers, and its way to S3 is written
-down with its name; or, with `durable`, when S3 has it. What was deleted or overwritten can be restored while the trash
-keeps it. The content of one user that is there already is kept once; another user's is never looked at.
+Laws: a file is acknowledged when it is whole on the local disk, or on the file servers, and its move to S3 is recorded
+together with its name; with `durable`, when S3 has it. A file that was deleted or overwritten can be restored while the
+trash keeps it. A content that a user has already is stored once; other users' contents are never looked at.
 """
 
 import contextlib
@@ -33,16 +33,16 @@ Content = bytes | Path | Upload | AsyncIterator[bytes]
 
 
 def open_raw(path: Path) -> FileIO:
-    """A file to read from, without a buffer; for threads."""
+    """Open a file for reading, unbuffered. Blocks: for threads."""
     return path.open("rb", buffering=0)
 
 
 class Files:
-    """The files of users, each user by the id. Without a bucket they are on the disk alone.
+    """The files of users; each user is given by id. Without a bucket they are on the disk alone.
 
-    `store` keeps the bytes, by default the disk, which has the drafts in any case; `owners` says which users there are.
-    Beside what is said, methods raise RedisError and OSError (ENOSPC when the disk is full); S3Error when they wait for
-    S3; Away when they wait for file servers.
+    `store` keeps the bytes, by default the disk, which holds the drafts in any case. `owners` knows which users exist.
+    Besides the exceptions named, methods raise RedisError and OSError (ENOSPC when the disk is full); S3Error when they
+    wait for S3; Away when they wait for file servers.
     """
 
     def __init__(
@@ -67,22 +67,22 @@ class Files:
         self._durable = config.durable == "s3" and bucket is not None
 
     async def start(self) -> None:
-        """Before all else, in each process."""
+        """Prepare the disk. To be called in each process before anything else."""
         self.disk.prepare()
 
     async def run(self) -> None:
-        """Bring to S3 what is written here, for ever; in one process of this machine."""
+        """Run the courier for ever; in one process of this machine."""
         await self.courier.run()
 
     async def sweep(self) -> None:
-        """Delete what uploads that were cut have left; periodically."""
+        """Delete drafts that interrupted uploads have left. To be called periodically."""
         await self.disk.sweep()
 
     async def put(self, user: str, name: str, content: Content, expected: str = "", id: str = "") -> File:
-        """Keep a file; what had its name goes to the trash. Its type is what its first bytes and its name say.
+        """Keep a file; a file that had its name goes to the trash. Its type follows from its first bytes and its name.
 
-        `expected`: "*" if there should be none of this name yet, or the id of the one to replace. `id`: what the new
-        one's is to be, never used before; by default we choose. Raises BadName, Exists, Changed, Quota, Gone.
+        `expected`: "*" if there must be no file of this name yet, or the id of the one to replace. `id`: the id of the
+        new file, never used before; by default a random one. Raises BadName, Exists, Changed, Quota, Gone.
         """
         name = clean(name)
         if isinstance(content, Upload):
@@ -104,7 +104,7 @@ class Files:
     async def keep(
         self, user: str, name: str, draft: Draft, expected: str = "", id: str = "", upload: str = ""
     ) -> File:
-        """The same for what was written to a draft, which stays the caller's to discard; `upload`: which it was."""
+        """The same as `put`, for a draft, which the caller still has to discard. `upload`: the id of its upload."""
         blob = self.store.name()
         kind = sniff(await draft.head(HEAD), name)
         await self.store.keep(draft, blob)
@@ -115,31 +115,33 @@ class Files:
         except (*UNMADE, S3Error, Away):
             await self._withdraw(user, blob)
             raise
-        # whatever else breaks it leaves the blob: the catalog may have taken it, and only its answer is lost
+        # after any other failure the blob stays: the catalog may have recorded it, with only its answer lost
         if kept.blobs != file.blobs:
             if not await self.store.has(*kept.blobs[0]):
-                await self.store.keep(draft, kept.blobs[0][0])  # its content was there, but not at hand
+                await self.store.keep(draft, kept.blobs[0][0])  # the user had this content, but it is not at hand
             await self._withdraw(user, blob)
         return kept
 
     async def append(self, user: str, name: str, data: bytes) -> File:
-        """Add bytes to the end of a file, or begin one. Raises BadName, Quota, Changed, Gone; Exists for what we can't
-        read."""
+        """Add bytes to the end of a file, or begin one.
+
+        Raises BadName, Quota, Changed, Gone; Exists if this version can't read what is there.
+        """
         return await self._appender.append(user, clean(name), data)
 
     async def find(self, user: str, name: str) -> File:
-        """What is known of a file. Raises BadName, NoFile."""
+        """The file of a name. Raises BadName, NoFile."""
         file = await self.catalog.find(user, clean(name))
         if file is None:
             raise NoFile(name)
         return file
 
     async def list(self, user: str, before: int = 0, limit: int = 100) -> Excerpt[File]:
-        """The newest files, or those that changed before a time (µs): the `before` of a page, for the next one."""
+        """A page of the newest files, or of those that changed before a time (µs): `before` of the previous page."""
         return await self.catalog.page(user, before, limit)
 
     async def all(self, user: str) -> Sequence[File]:
-        """All files of a user, the one first that was not changed for longest."""
+        """All files of a user, the least recently changed first."""
         return await self.catalog.find_all(user, await self.catalog.names(user))
 
     async def choose(self, user: str, names: Sequence[str]) -> Sequence[File]:
@@ -152,27 +154,29 @@ class Files:
         return found
 
     async def trash(self, user: str, before: int = 0, limit: int = 100) -> Excerpt[tuple[File, int]]:
-        """What was last deleted or overwritten, or before a time (µs), and when; in pages likewise."""
+        """A page of the files that were deleted or overwritten last, each with when (µs). `before` as for `list`."""
         return await self.catalog.page_of_trash(user, before, limit)
 
     async def delete(self, user: str, name: str, expected: str = "") -> File:
-        """Put a file into the trash. Raises BadName, NoFile, Changed."""
+        """Move a file to the trash. Raises BadName, NoFile, Changed."""
         return await self.catalog.delete(user, clean(name), expected)
 
     async def undelete(self, user: str, id: str, name: str = "") -> File:
-        """Take a file out of the trash, by its id; under another name if its own is taken. Raises NoFile, Exists,
-        Gone."""
+        """Restore a file from the trash by its id, under its own name or `name`.
+
+        Raises BadName, NoFile, Exists, Gone.
+        """
         return await self.catalog.restore(user, id, clean(name) if name else "")
 
     async def erase(self, user: str, ids: Sequence[str]) -> int:
-        """Delete files of the trash for good; how many they were."""
+        """Erase files from the trash for good. Returns how many there were."""
         return await self.catalog.erase(user, ids)
 
     async def wipe(self, user: str) -> None:
-        """Delete all files of a user for good. Cut anywhere, it can be called again."""
+        """Delete all files of a user for good. If it is interrupted, it can be called again."""
         while names := await self.catalog.names(user):
             for name in names:
-                with contextlib.suppress(NoFile):  # somebody deletes beside us, or we can't read it
+                with contextlib.suppress(NoFile):  # deleted concurrently, or this version can't read it
                     await self.catalog.delete(user, name)
             await self.catalog.drop_unread(user, "files")
         while ids := await self.catalog.names(user, "trashed"):
@@ -181,19 +185,19 @@ class Files:
         await self.catalog.forget(user)
 
     async def revoke_links(self, user: str) -> None:
-        """All signed links to files of this user end. Raises Gone."""
+        """End all signed links to this user's files. Raises Gone."""
         await self.catalog.revoke(user)
 
     async def standing(self, user: str) -> str:
-        """What links are signed for: another text whenever all that were signed are to end; "" for nobody."""
+        """What a user's links are signed with: a text that changes when all must end; "" if the user may not log in."""
         return await self.catalog.standing(user)
 
     async def clock(self) -> int:
-        """Seconds since the epoch by redis' clock, by which all nodes agree how long links are good."""
+        """Seconds since the epoch by redis' clock, so that all nodes agree when links expire."""
         return await read_clock(self._redis) // 1_000_000
 
     async def spans(self, user: str, file: File, start: int = 0, length: int | None = None) -> Sequence[Part]:
-        """Where the bytes lie, fetched from S3 if need be. Raises Lost, S3Error."""
+        """Where the bytes of a file or of a part lie, fetched from S3 if necessary. Raises Lost, S3Error."""
         if length is None and not start and len(file.blobs) == 1:  # nearly always
             blob, size = file.blobs[0]
             return [await self.store.part(user, blob, size, file.hash, 0, size)] if size else []
@@ -214,15 +218,15 @@ class Files:
                 yield piece
 
     async def _secure(self, user: str, file: File) -> str:
-        """The folder in S3 where a file's blob is now, "" if it need not be there yet. Raises S3Error."""
+        """Push a file's blob to S3 if it must be there now. Returns its folder, or "". Raises S3Error."""
         if not self._durable:
             return ""
         await self.store.push(user, file.blobs[0][0], file.size, file.hash, "files")
         return "files"
 
     async def _withdraw(self, user: str, blob: str) -> None:
-        """Take back a blob that no file has."""
-        with contextlib.suppress(Away):  # what is nobody's with them, the check finds; in S3 too
+        """Delete a blob that no file refers to."""
+        with contextlib.suppress(Away):  # the consistency check finds orphans there, and in S3
             await self.store.delete(blob)
         if self._bucket and self._durable:
             with contextlib.suppress(S3Error):

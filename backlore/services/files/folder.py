@@ -1,6 +1,6 @@
-"""A user's files as a folder: list, upload, delete, have back.
+"""A user's files as a folder: list, upload, delete, restore.
 
-What can't be done is said by the application's table of refusals: 409 `exists` `changed` `quota`, 404 `file`.
+The application's table of refusals replies for what can't be done: 409 `exists` `changed` `quota`, 404 `file`.
 """
 
 from typing import Annotated, Any
@@ -19,17 +19,17 @@ Moment = Annotated[int, between(0, 2**53)]  # µs since the epoch
 
 
 class FilesAsked(Payload):
-    """Files that changed before a time, which a page's `before` says; 0: the newest."""
+    """Files that changed before a time: the `before` of the previous page, or 0 for the newest."""
 
     before: Moment = 0
     limit: Annotated[int, between(1, 500)] = 100
 
 
 class NewFile(Payload):
-    """`expected`: "*" if there should be none of this name yet, or the id of the one to replace."""
+    """`expected`: "*" if there must be no file of this name yet, or the id of the one to replace."""
 
     file: Upload
-    name: Annotated[str, length(0, 255)] = ""  # else the one that the upload brings
+    name: Annotated[str, length(0, 255)] = ""  # by default the name that the upload brings
     expected: Annotated[str, length(0, 64)] = ""
 
 
@@ -40,7 +40,7 @@ class OldFile(Payload):
 
 class DeadFile(Payload):
     id: Id
-    name: Annotated[str, length(0, 255)] = ""  # another one than it had
+    name: Annotated[str, length(0, 255)] = ""  # a new name instead of its own
 
 
 class DeadFiles(Payload):
@@ -54,7 +54,7 @@ class Folder:
         self._files = files
 
     def routes(self, prefix: str) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             private.get(prefix, self._list),
             private.post(prefix, self._upload),
@@ -79,27 +79,28 @@ class Folder:
         return reply(200, show(kept))
 
     async def _usage(self, request: Request) -> Reply:
-        """What the user's files take, with the trash. 200 {"bytes": int, "files": int, "quota": int}."""
+        """The user's bytes, trash included, and number of files. 200 {"bytes": int, "files": int, "quota": int}."""
         size, count = await self._files.catalog.usage(request.user.id)
         return reply(200, {"bytes": size, "files": count, "quota": self._files.quota})
 
     async def _trash(self, request: Request, query: FilesAsked) -> Reply:
-        """What was last deleted or overwritten, and when.
+        """The files that were deleted or overwritten last, and when.
 
         200 {"files": [{name, id, type, size, hash, created, changed, deleted}], "before": int}.
         """
         return await page_of_trash(self._files, request.user.id, query)
 
     async def _delete(self, request: Request, body: OldFile) -> Reply:
-        """Into the trash. 200 {"id": str}; 400; 404 `file`; 409 `changed`."""
+        """Move a file to the trash. 200 {"id": str}; 400; 404 `file`; 409 `changed`."""
         return reply(200, {"id": (await self._files.delete(request.user.id, body.name, body.expected)).id})
 
     async def _undelete(self, request: Request, body: DeadFile) -> Reply:
-        """Out of the trash. 200 {name, id, type, size, hash, created, changed}; 400; 404 `file`; 409 `exists`."""
+        """Restore a file from the trash. 200 {name, id, type, size, hash, created, changed}; 400; 404 `file`;
+        409 `exists`."""
         return reply(200, show(await self._files.undelete(request.user.id, body.id, body.name)))
 
     async def _erase(self, request: Request, body: DeadFiles) -> Reply:
-        """Delete files of the trash for good. 200 {"erased": int}."""
+        """Erase files from the trash for good. 200 {"erased": int}."""
         return reply(200, {"erased": await self._files.erase(request.user.id, body.ids)})
 
 
@@ -110,7 +111,7 @@ async def page_of_files(files: Files, user: str, query: FilesAsked) -> Reply:
 
 
 async def page_of_trash(files: Files, user: str, query: FilesAsked) -> Reply:
-    """The reply with a page of what a user has deleted, and when."""
+    """The reply with a page of a user's trash."""
     found = await files.trash(user, query.before, query.limit)
     return reply(200, {"files": [show(file) | {"deleted": when} for file, when in found], "before": found.before})
 

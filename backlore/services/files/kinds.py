@@ -1,8 +1,8 @@
-"""What a file is: by its first bytes, as far as a browser may show it; and whether its name can be one.
+"""The media type of a file, and which names are valid.
 
-Laws: nobody's word is taken for what a browser would run or draw; what is shown in a page are the types below, known
-by their first bytes, all else is a download. A name is a key and never a path of ours, yet it will be one on its
-reader's disk: it can't climb, and can't look like another.
+Laws: a client's word is never taken for what a browser would run or draw. A page shows only the types below, which are
+known by their first bytes, and plain text; everything else is a download. A name is a key and never a path on our disk.
+Yet it becomes a path on a reader's disk: it can't climb to a parent folder, and can't pass for another name.
 """
 
 import re
@@ -14,10 +14,10 @@ from pathlib import PurePosixPath
 from backlore.core.media import PLAIN, guess_kind
 from backlore.core.payload import Invalid
 
-HEAD = 4096  # bytes that are looked at
+HEAD = 4096  # bytes at the beginning that are looked at
 MOST = 255  # characters of a name
 
-# What may be shown in a browser: the bytes that such a file begins with. `.` is any byte.
+# Types that a browser may show, each with a pattern of the bytes that such a file begins with. `.` is any byte.
 SHOWN: dict[str, bytes] = {
     "image/png": rb"\x89PNG\r\n\x1a\n",
     "image/jpeg": rb"\xff\xd8\xff",
@@ -33,14 +33,14 @@ SHOWN: dict[str, bytes] = {
     "video/webm": rb"\x1aE\xdf\xa3.{0,60}webm",
 }
 _patterns = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in SHOWN.items()}
-# names about which there is nothing to ask: what `clean` would find out with more effort
+# names that are valid as they are; `clean` would find the same with more work
 _PLAIN_NAME = re.compile("(?!.{256})[A-Za-z0-9_-][A-Za-z0-9_. -]*(/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*")
-# invisible characters that turn the direction of writing: a name with them reads as another one
+# invisible characters that change the direction of writing: a name with them reads like another
 _TURNS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def sniff(head: bytes, name: str) -> str:
-    """The media type: one that may be shown by its first bytes, any other by its name."""
+    """The media type: by the first bytes for types that may be shown, by the name for any other."""
     for kind, pattern in _patterns.items():
         if pattern.match(head):
             return kind
@@ -51,12 +51,12 @@ def sniff(head: bytes, name: str) -> str:
 
 
 def is_shown(kind: str) -> bool:
-    """Whether a browser may show it within a page: it runs nothing."""
+    """Whether a browser may show this type within a page: it runs nothing."""
     return kind in SHOWN or kind == "text/plain"
 
 
 def is_text(head: bytes) -> bool:
-    """Whether it begins as text in UTF-8."""
+    """Whether a file begins as text in UTF-8."""
     try:
         text = head.decode("utf-8") if len(head) < HEAD else head[: HEAD - 4].decode("utf-8", "ignore")
     except UnicodeDecodeError:
@@ -65,14 +65,14 @@ def is_text(head: bytes) -> bool:
 
 
 class BadName(Invalid):
-    """It can't be a file's name."""
+    """A file can't have this name; `why` is a sentence."""
 
     def __init__(self, why: str):
         super().__init__("name", why)
 
 
 def clean(name: str) -> str:
-    """The name as it is kept: in one Unicode form, of parts between slashes. Raises BadName."""
+    """The name as it is kept: in Unicode's NFC, of parts between slashes. Raises BadName."""
     if _PLAIN_NAME.fullmatch(name):
         return name
     name = unicodedata.normalize("NFC", name)
@@ -81,7 +81,7 @@ def clean(name: str) -> str:
     if any(unicodedata.category(each) in ("Cc", "Cs") for each in name):
         raise BadName("A name has no control characters.")
     if _TURNS.search(name):
-        raise BadName("A name has no marks that turn the direction of writing.")
+        raise BadName("A name has no characters that change the direction of writing.")
     if "\\" in name:
         raise BadName("A name has no backslash; its parts stand between slashes.")
     for part in name.split("/"):
@@ -93,8 +93,11 @@ def clean(name: str) -> str:
 
 
 def unpackable(names: Sequence[str]) -> list[str]:
-    """These names, changed by a number where a disk can't have them beside each other: one that is a folder of another,
-    and those that are alike where capitals, and dots and spaces at the end of a part, don't count."""
+    """These names, with a number added where a disk can't have them side by side.
+
+    That is a name that is also a folder of another one, and names that are equal where capitals, and dots and spaces
+    at the end of a part, don't count.
+    """
     left = set(map(_plain, names)) - {folder for name in names for folder in _folders(_plain(name))}
     taken = {place for name in names for place in (_plain(name), *_folders(_plain(name)))}
     found = []
@@ -111,11 +114,11 @@ def unpackable(names: Sequence[str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """Alike for names that some disk takes for the same."""
+    """A form that is equal for names that some disk takes for the same."""
     parts = unicodedata.normalize("NFC", name).casefold().split("/")
     return "/".join(part.rstrip(". ") for part in parts)
 
 
 def _folders(name: str) -> list[str]:
-    """All that a name lies in."""
+    """All folders that a name lies in."""
     return list(accumulate(name.split("/")[:-1], "{}/{}".format))

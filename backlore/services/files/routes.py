@@ -9,7 +9,7 @@ from backlore.services.files.folder import Folder
 from backlore.services.files.zips import Zips
 from backlore.web.routes import Route
 
-# What can't be done with files, with its status and word.
+# The status and word for each refusal of the file service.
 REFUSALS: dict[type[Exception], tuple[int, str]] = {
     Exists: (409, "exists"),
     Changed: (409, "changed"),
@@ -20,7 +20,7 @@ REFUSALS: dict[type[Exception], tuple[int, str]] = {
 
 
 class FileRoutes:
-    """What clients can do with whole files. `secret` signs links; `accel`: see `ContentRoutes`."""
+    """All routes for whole files. `secret` signs links; `accel`: see `ContentRoutes`."""
 
     def __init__(self, files: Files, notify: Notify, secret: str, accel: str | None):
         self.content = ContentRoutes(files, secret, accel)

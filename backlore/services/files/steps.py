@@ -1,19 +1,19 @@
-"""The steps of the catalog, each whole or not at all: scripts that redis runs.
+"""The steps of the catalog: atomic scripts that redis runs.
 
-Each takes the keys of one user: files, newest, trash, trashed, hashes, usage, moves, blob, awaited, owner (see ROOM);
-and first how long the trash is kept, in µs. Times are redis' own, also those that stand in the text of a file.
-Each gives {"done", …, bytes that the user has more}, or {WORD} when it can't be done.
+KEYS are those of one user: files, newest, trash, trashed, hashes, usage, moves, blob, awaited, owner (see ROOM). The
+first of ARGV is how long the trash is kept, in µs. Times are redis' own, including those in the text of a file.
+A step returns {"done", …, change of the user's bytes}, or {WORD} when it can't be done.
 
-Law: what another version has written so that we can't read it is left as it is, before anything is changed: what a
-script has done until it fails stays done.
+Law: a record that another version wrote and this one can't read is left as it is. That is checked before anything is
+changed: if a script fails in the middle, what it has done stays done.
 """
 
 from backlore.clients.redis.script import CLOCK, Script
 
-RECORD = 512  # bytes of the quota that an entry takes beside its content: of what redis keeps of it
+RECORD = 512  # bytes of the quota that an entry takes besides its content: for its record in redis
 
-# What a user has: entries are files, those of the trash, and unfinished uploads; bytes are also those to come. `owner`
-# is the hash of who must be there for anything to be added, `files` once more when nobody must.
+# What a user has: entries are files, also those in the trash, and unfinished uploads; bytes include those that uploads
+# still await. `owner` is the hash of the user who must exist for anything to be added; the key `files` if no user must.
 ROOM = f"""
 local function is_gone()
     if owner == files then return false end
@@ -27,7 +27,7 @@ local function used()
     for _, each in ipairs(redis.call('HVALS', awaited)) do bytes = bytes + each end
     return bytes + entries() * {RECORD}
 end
--- for so many bytes and entries more, of this user and of all
+-- whether there is room for so many bytes and entries more, of this user and of all
 local function has_room(bytes, more, quota, most, room)
     return bytes <= tonumber(room) and entries() + more <= tonumber(most)
         and used() + bytes + more * {RECORD} <= tonumber(quota)
@@ -50,7 +50,7 @@ local function count(id, kind, change)
     redis.call('HINCRBY', blob_key(id), kind, change)
     redis.call('HINCRBY', blob_key(id), 'version', 1)
 end
--- where it belongs has changed, perhaps
+-- where the blob belongs may have changed
 local function settle(id)
     local size, hash, live, dead, where, pushed =
         unpack(redis.call('HMGET', blob_key(id), 'size', 'hash', 'live', 'trash', 'where', 'pushed'))
@@ -59,12 +59,12 @@ local function settle(id)
         if hash ~= '' then redis.call('HDEL', hashes, hash) end
         charge(-size)
     end
-    -- who has claimed it goes on alone, and looks again when it is done
+    -- NX: a process that has claimed it goes on undisturbed, and looks again when it is done
     if belongs == '' or belongs ~= where or pushed ~= size then redis.call('ZADD', moves, 'NX', now, id) end
 end
 local FIELDS = {id = 'string', name = 'string', type = 'string', hash = 'string',
     size = 'number', created = 'number', changed = 'number'}
--- the file that a text is; nil when there is none, or we can't read it
+-- the file that a text encodes; nil if there is no text, or this version can't read it
 local function parse(text)
     local is_json, file = pcall(cjson.decode, text)
     if not is_json or type(file) ~= 'table' or type(file.blobs) ~= 'table' or #file.blobs == 0 then return nil end
@@ -76,7 +76,7 @@ local function parse(text)
     end
     return file
 end
--- whether we can read what is known of a blob, if anything is
+-- whether this version can read the record of a blob; true if there is none
 local function is_readable(id)
     local known = redis.call('HMGET', blob_key(id), 'size', 'live', 'trash', 'version', 'pushed', 'hash', 'where')
     for place = 1, 7 do
@@ -86,7 +86,7 @@ local function is_readable(id)
     end
     return true
 end
--- the file that a text is, if we can read it and what is known of its blobs
+-- the file that a text encodes, if this version can read it and the records of its blobs
 local function read(text)
     local file = parse(text)
     for _, each in ipairs(file and file.blobs or {}) do
@@ -101,7 +101,7 @@ local function recount(file, from, to)
         settle(each[1])
     end
 end
--- the moment at which something comes into a list, later than all that is there: so pages show each once
+-- the moment at which an entry joins a list, later than all others there, so that pages show each entry once
 local function stamp(list)
     local last = redis.call('ZREVRANGE', list, 0, 0, 'WITHSCORES')[2]
     return ('%.0f'):format(math.max(now, (last or 0) + 1))
@@ -117,7 +117,7 @@ local function forget_dead(id)
     redis.call('ZREM', trashed, id)
     redis.call('ZREM', moves, '~' .. id)
 end
--- 1 when it was there; nil, and nothing is changed, when we can't read it
+-- 1 if it was there, else 0; nil, with nothing changed, if this version can't read it
 local function take_from_trash(id, to)
     local text = redis.call('HGET', trash, id)
     local file = read(text)
@@ -126,11 +126,11 @@ local function take_from_trash(id, to)
     forget_dead(id)
     return file and 1 or 0
 end
--- a quote within a name is escaped, so that nothing there looks like a field
+-- a quote within a name is escaped, so nothing in a name looks like a field
 local function date(text, field, moment)
     return (text:gsub('"' .. field .. '":%d+', '"' .. field .. '":' .. moment, 1))
 end
--- the text of it, with when it has changed
+-- keeps a file; returns its text, with the time of the change in it
 local function set(name, text, old, created)
     local moment = stamp(newest)
     text = date(text, 'changed', moment)
@@ -144,7 +144,7 @@ end
     + ROOM
 )
 
-# ARGV: kept, name, file, blob, size, hash, expected, where, pushed, the upload that it was or "", quota, most entries,
+# ARGV: kept, name, file, blob, size, hash, expected, where, pushed, id of its upload or "", quota, most entries,
 # room of all users
 PUT = Script(
     PRELUDE
@@ -159,7 +159,7 @@ if old and not was then return {'exists'} end
 local is_same = was and was.hash == hash and was.type == cjson.decode(text).type
 local known = redis.call('HGET', hashes, hash)
 if known and not is_readable(known) then known = false end
-local awaits = redis.call('HGET', awaited, upload)  -- its bytes, counted since they were announced
+local awaits = redis.call('HGET', awaited, upload)  -- its bytes, which count since they were announced
 local more = (known and 0 or size) - (awaits or 0)
 if not is_same and not has_room(more, awaits and 0 or 1, quota, most, room) then return {'quota'} end
 if awaits then
@@ -182,7 +182,7 @@ return {'done', set(name, text, old, true), charged}
 """
 )
 
-# ARGV: kept, name, old text or "", new text, blob, its bytes so far, bytes more, quota, most entries, room of all users
+# ARGV: kept, name, old text or "", new text, blob, its bytes before, bytes added, quota, most entries, room of all
 APPEND = Script(
     PRELUDE
     + """
@@ -222,7 +222,7 @@ return {'done', old, charged}
 """
 )
 
-# ARGV: kept, id, the text that is there, the text to be, name
+# ARGV: kept, id, the text in the trash, the new text, name
 RESTORE = Script(
     PRELUDE
     + """
@@ -247,7 +247,7 @@ return {'done', erased, charged}
 """
 )
 
-# What we can't read goes, of who is erased: the check finds what it had. ARGV: kept, "files" or "trash"
+# Drops unreadable entries of a user who is being erased; the check finds their blobs. ARGV: kept, "files" or "trash"
 DROP = Script(
     PRELUDE
     + """
@@ -263,7 +263,7 @@ return {'done', '', charged}
 """
 )
 
-# The sums of who has nothing any more. ARGV: kept
+# Drops the sums of a user who has no files any more. ARGV: kept
 FORGET = Script(
     PRELUDE
     + """
@@ -272,7 +272,7 @@ return {'done', '', charged}
 """
 )
 
-# All links that were made so far end. ARGV: kept
+# Ends all links that were made so far. ARGV: kept
 REVOKE = Script(
     PRELUDE
     + """
@@ -282,8 +282,8 @@ return {'done', '', charged}
 """
 )
 
-# A page of a list, the last first: where the next one begins, "0" at the end, and what is there, each with its moment.
-# KEYS: list, texts. ARGV: before which moment, 0 for none; how many, and more only where moments are alike
+# A page of a list, the newest first. Returns where the next one begins, "0" at the end, then each text and its moment.
+# KEYS: list, texts. ARGV: before which moment, 0 for no bound; how many, exceeded only by entries of equal moments
 PAGE = Script(
     """
 local list, texts = unpack(KEYS)
@@ -303,8 +303,9 @@ return page
 """
 )
 
-# Blobs that are due, now claimed, with what is known of each; then what of the trash can't be read, what was freed, and
-# until when they are claimed. ARGV: kept, for how long (µs), how many, when to look again at what can't be read (µs)
+# Claims the blobs that are due, and drops the files that leave the trash. Returns the blobs with their records, the ids
+# in the trash that can't be read, the bytes freed (negative), and until when the claim lasts. ARGV: kept, how long the
+# claim lasts (µs), how many, after how long to look again at what can't be read (µs)
 CLAIM = Script(
     PRELUDE
     + """
@@ -327,7 +328,7 @@ return {claimed, unread, charged, till}
 """
 )
 
-# What S3 has is a fact, whatever has changed since; done is the move only if nothing has.
+# What S3 has is recorded in any case; the move is done only if the blob has not changed since.
 # ARGV: kept, blob, version, where, pushed
 MOVED = Script(
     PRELUDE
@@ -342,7 +343,7 @@ return redis.call('ZREM', moves, id)
 """
 )
 
-# ARGV: user, the moment that was seen, the next one or ""
+# KEYS: agenda of all users. ARGV: user, the moment that was seen, the next one or ""
 LOOK_LATER = Script(
     """
 if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1])) ~= tonumber(ARGV[2]) then return 0 end

@@ -1,9 +1,9 @@
 """Many files as one zip, made while it is sent.
 
-Laws: nothing of it is kept, neither in memory nor on the disk; contents are stored as they are, for pictures and the
-like don't get smaller. What can't be read in the middle breaks the connection: a zip that is whole has all, and can be
-unpacked, also where capitals don't count and where a name that is a folder can be no file: a name that is taken gets a
-number.
+Laws: the zip is kept neither in memory nor on the disk. Contents are stored uncompressed, since pictures and the like
+don't get smaller. If a file can't be read, the connection breaks: a zip that arrives whole has all files. It can be
+unpacked everywhere, even where case doesn't count and where one name can't be both a file and a folder: a name that is
+taken gets a number.
 """
 
 import io
@@ -23,35 +23,35 @@ from backlore.web.request import Request
 from backlore.web.routes import Route
 from backlore.web.stages import private
 
-GATHERED = 256 << 10  # bytes that are sent at once: many small files in one go
-# seconds: what the format can say, in which a year has 7 bits from 1980 on (APPNOTE.TXT 6.3.10, §4.4.6)
+GATHERED = 256 << 10  # bytes that are sent at once, so that many small files go together
+# seconds since the epoch: the range of the format, in which a year has 7 bits from 1980 on (APPNOTE.TXT 6.3.10, §4.4.6)
 FIRST, LAST = 315_532_800, 4_354_819_199
 
 
 class Chosen(Payload):
-    """Files by name; none: all of the user's. `archive` is the name of the zip."""
+    """Files by name; without names, all of the user's files. `archive` is the name of the zip."""
 
     names: Annotated[list[Name], length(0, 10_000)] = []
     archive: Annotated[str, length(1, 100)] = "files.zip"
 
 
 class Sink(io.RawIOBase):
-    """What the zip is written to: it gathers until it is taken. It can't seek, so sizes come behind the contents."""
+    """What zipfile writes to: a buffer until it is taken. It can't seek, so sizes come behind the contents."""
 
     def __init__(self) -> None:
         self.gathered = bytearray()
 
     def writable(self) -> bool:
-        """For zipfile."""
+        """zipfile asks for this."""
         return True
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Gather."""
+        """Add to the buffer."""
         self.gathered += data
         return len(data)
 
     def take(self) -> bytes:
-        """What was gathered, once."""
+        """The buffered bytes; the buffer is empty then."""
         taken, self.gathered = bytes(self.gathered), bytearray()
         return taken
 
@@ -63,7 +63,7 @@ class Zips:
         self._files = files
 
     def routes(self, prefix: str) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [private.post(f"{prefix}/zip", self._zip)]
 
     async def _zip(self, request: Request, body: Chosen) -> Reply:

@@ -2,12 +2,12 @@
 
     signup:{r4n}…  string  JSON (email, password hash) of a signup that waits for its mail; a day
 
-Laws: a token is made when its mail leaves, and stands in no queue. Whether an address is known shows in no reply and
-in no time: who has it decides when the mail is made, beside the requests. With verification on, no account is there
-before its address is proven, and who proves it knows the password of the signup too: a stranger's signup under one's
-address comes to nothing. Who first proves an address owns it: whatever an earlier claimant has attached to the account
-(sessions, factors, sign-ins) ends, and what was asked for under another password is worthless. An account moves to
-another address only where both are: the link of the mail, and a session of the account.
+Laws: a token is made when its mail leaves, and is never queued. Neither replies nor their timing reveal whether an
+address is known: that is looked up when the mail is made, outside of requests. With verification on, no account exists
+before its address is proven, and the proof needs the password of the signup, too: a signup by a stranger with somebody
+else's address comes to nothing. The first user who proves an address owns it: whatever an earlier claimant attached to
+the account (sessions, factors, sign-ins) ends, and requests made under another password are void. An account moves to
+another address only in a browser that has both the link of the mail and a session of the account.
 """
 
 from typing import Annotated, Any
@@ -45,7 +45,7 @@ class SignUp(Payload):
 
 
 class Verify(Payload):
-    """With the password of a signup; a change of address was asked for with it."""
+    """`password`: that of a signup; a change of address asked for it before."""
 
     token: TokenText
     password: Given | None = None
@@ -75,23 +75,23 @@ class Destroy(Payload):
 
 
 class Verification(msgspec.Struct):
-    """What a token of a mail verifies: a new account's address, or an account's new one."""
+    """What a mailed token verifies: the address of a new account, or the new address of an account."""
 
     email: str
     password: str = ""
     user: str = ""
-    version: int = 0  # that the user had when asking
+    version: int = 0  # of the user, at the request
 
 
 class Recovery(msgspec.Struct):
-    """Whose password a token may replace, as the user was when asking."""
+    """The user whose password a token may replace, and the version that the user had at the request."""
 
     user: str
     version: int
 
 
 class Accounts:
-    """The routes of an account's life. `mail` and `rates` are the services of those names."""
+    """The routes for signup, recovery, changes and destruction. `mail` and `rates` are the services of those names."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Accounts:
         sessions.on_new_place = self._tell_new_place
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         by_origin = self._rates.by_origin
         return [
             auth.post("/auth/signup", self._signup, limit=by_origin("signup")),
@@ -166,14 +166,14 @@ class Accounts:
         return reply(200)
 
     async def _write_to(self, email: str, name: str, values: dict[str, str]) -> None:
-        """Write to an address that a client has given; mail is stricter than its type."""
+        """Send a mail to an address that a client has given. Raises Invalid: mail is stricter than the type Email."""
         try:
             await self._mail.send(email, name, values)
         except ValueError:
-            raise Invalid("email", "Is no address that mail can reach.") from None
+            raise Invalid("email", "Is not an address that mail can reach.") from None
 
     async def _make_signup(self, email: str, values: dict[str, str]) -> dict[str, str] | None:
-        """The link of a verification; the owner of a taken address gets another mail instead."""
+        """The link that verifies an address; the owner of a taken address gets another mail instead."""
         waiting = await self._redis.get(key("signup", values["signup"]))
         if waiting is None:
             return None
@@ -183,7 +183,7 @@ class Accounts:
         return await self._link("verify", msgspec.json.decode(waiting, type=Verification), VERIFY)
 
     async def _link(self, kind: str, opens: msgspec.Struct, seconds: int, user: str = "") -> dict[str, str]:
-        # in the fragment, which no browser sends: a token stands in no log and no Referer
+        # in the fragment, which browsers don't send: the token appears in no log and no Referer
         return {"link": f"{self._address}/#{kind}={await self._tokens.make(kind, opens, seconds, user)}"}
 
     async def _verify(self, request: Request, body: Verify) -> Reply:
@@ -210,7 +210,7 @@ class Accounts:
         return reply(200)
 
     async def _verify_change(self, request: Request, token: str, proven: Verification) -> Reply:
-        """Move an account to the address that a token proves, as its own session asks."""
+        """Move an account to the address that a token proves, if the request has a session of that account."""
         mine = await self._sessions.of_browser(request)
         if mine is None:
             return reply(403, error="session")
@@ -224,15 +224,15 @@ class Accounts:
         return reply(200)
 
     async def _unchanged(self, asked: Verification | Recovery) -> Account | None:
-        """The user whom a token is about. Who has changed since did not ask for this, or has thought better of it."""
+        """The user of a token, or None if the user has changed since: then the request no longer holds."""
         account = await self._users.read(asked.user)
         return account if account and not account.state and account.version == asked.version else None
 
     async def claim(self, account: Account) -> Account | None:
-        """Somebody has proven the account's address. The first who does owns it, and nobody else gets in any more.
+        """Give the account to a user who has proven its address. The first to do so owns it, and nobody else gets in.
 
-        What an earlier claimant attached ends; the password, too, if it was theirs. The account as it is then; None
-        when it has changed meanwhile.
+        Whatever an earlier claimant attached ends, their password too. Returns the account as it is then, unchanged if
+        it was verified before; None if it has changed meanwhile.
         """
         if account.verified:
             return account
@@ -244,7 +244,7 @@ class Accounts:
     # Recovery
 
     async def _recover(self, request: Request, body: Recover) -> Reply:
-        """Send a link for a new password. 200 {}, known or not; 400 `payload` also for what is no mail address; 429."""
+        """Mail a link for a new password. 200 {}, known or not; 400 `payload`, also for an invalid address; 429."""
         if refused := await self._rates.refuse(self._rates.of_account("recover-account", body.email)):
             return refused
         await self._write_to(normalize(body.email), "recover", {})
@@ -257,13 +257,13 @@ class Accounts:
         return await self._link("reset", Recovery(account.id, account.version), RESET, account.id)
 
     async def _reset(self, request: Request, body: Reset) -> Reply:
-        """Set a new password by a mail; all sessions end. 200 {}; 400 `payload`: a common one; 403 `token`; 429."""
+        """Set a new password by a token; all sessions end. 200 {}; 400 `payload`: a common one; 403 `token`; 429."""
         recovery = await self._tokens.look("reset", body.token, Recovery)
         account = await self._unchanged(recovery) if recovery else None
         await check_password(body.password, "password", account.email if account else "", self._name)
         if account is None:
             return reply(403, error="token")
-        hashed = await self._passwords.hash(body.password, account.id)  # who is refused here, as busy, keeps the token
+        hashed = await self._passwords.hash(body.password, account.id)  # Busy is raised before the token is taken
         if await self._tokens.take("reset", body.token, Recovery) is None:
             return reply(403, error="token")
         account = await self.claim(account)
@@ -275,22 +275,22 @@ class Accounts:
     # Changes
 
     async def _change_password(self, request: Request, body: ChangePassword) -> Reply:
-        """Another password; other sessions end. 200 {}; 400 `payload` also for a common password; 403 `auth`; 429."""
+        """Set a new password; other sessions end. 200 {}; 400 `payload` also for a common password; 403 `auth`; 429."""
         account = await self._login.prove(request, body.old)
         if isinstance(account, Reply):
             return account
         await check_password(body.new, "new", account.email, self._name)
         hashed = await self._passwords.hash(body.new, account.id)
-        # of two changes at once the second finds another user than was proven
+        # of two concurrent changes the second finds another version than was proven
         if not await self._sessions.alter(request, account, self._set_password(account, hashed), alone=True):
             return reply(403, error="auth")
         await self._tell_changed(account.email, request)
         return reply(200)
 
     async def _change_email(self, request: Request, body: ChangeEmail) -> Reply:
-        """Another address, once its link was opened with a session of the account.
+        """Change the address, as soon as its link is opened with a session of the account.
 
-        200 {}; 400 `payload` also for no mail address; 403 `auth`, `whitelist`; 429 `rate`.
+        200 {}; 400 `payload` also for an invalid address; 403 `auth`, `whitelist`; 429 `rate`.
         """
         account, email = await self._login.prove(request, body.password), normalize(body.email)
         if isinstance(account, Reply):
@@ -323,7 +323,7 @@ class Accounts:
     # Destruction
 
     async def _destroy(self, request: Request, body: Destroy) -> Reply:
-        """Erase the account and all that is kept of it. 200 {}, the cookie is deleted; 403 `auth`; 429 `rate`."""
+        """Erase the account and all its data. 200 {}, the cookie is deleted; 403 `auth`; 429 `rate`."""
         account = await self._login.prove(request, body.password)
         if isinstance(account, Reply):
             return account

@@ -1,8 +1,9 @@
-"""What admins do with users: see, disable, enable, end their sessions, mail them a reset, destroy, make admins.
+"""What admins can do with users: see, disable, enable, end their sessions, mail them a reset, destroy, make admins.
 
-Laws: an admin never sees or sets a password, a factor or a session's secret. Nobody does these things to himself:
-the last admin can't shut the door behind him. Each act is told to notify, with who did it to whom. Whether who acts is
-an admin, with a session that has not ended, is looked at again right before: what they do lies in another partition.
+Laws: an admin never sees or sets a password, a factor or a session's secret. No admins act on their own accounts: the
+last one can't lock everybody out. Each act is told to notify, with the admin and the user. Right before an act the
+session is loaded again, to see that it has not ended and is still an admin's: the act can't be one step with that,
+since it writes to another partition.
 """
 
 from collections.abc import Awaitable, Callable
@@ -26,7 +27,7 @@ from backlore.web.stages import admin
 
 
 class Listing(Payload):
-    """Which users: a part of the address, the order, and where the last page ended."""
+    """Which users: `search` is a part of the address, `after` comes from the previous page."""
 
     search: Annotated[str, length(0, 254)] = ""
     sort: Literal["email", "created"] = "created"
@@ -39,7 +40,7 @@ class Flag(Payload):
 
 
 class UserShown(msgspec.Struct):
-    """A user as admins see it."""
+    """A user as admins see them."""
 
     id: str
     email: str
@@ -52,7 +53,7 @@ class UserShown(msgspec.Struct):
 
 
 class Admins:
-    """The admins' routes, and the same acts for the command line."""
+    """The routes for admins, and the same acts for the command line."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class Admins:
         self._mail = mail
 
     def routes(self) -> list[Route]:
-        """What an admin's client calls."""
+        """For the route table."""
         return [
             admin.get("/admin/users", self._list),
             admin.get("/admin/users/{id}", self._show),
@@ -100,16 +101,16 @@ class Admins:
         )
 
     async def disable(self, account: Account) -> None:
-        """Nobody logs in as this user any more, and all its sessions end."""
+        """Refuse the user's logins, and end all their sessions."""
         await self._users.change(account.id, "state", "", "disabled")
         await self._sessions.end_all(account.id)
 
     async def enable(self, account: Account) -> None:
-        """Take the disabling back."""
+        """Let a disabled user log in again."""
         await self._users.change(account.id, "state", "disabled", "")
 
     async def end_sessions(self, account: Account) -> None:
-        """The user has to log in again, everywhere."""
+        """End all sessions: the user must log in again everywhere."""
         await self._sessions.end_all(account.id)
 
     async def reset(self, account: Account) -> None:
@@ -117,7 +118,10 @@ class Admins:
         await self._mail.send(account.email, "recover", {})
 
     async def remove_factors(self, account: Account) -> None:
-        """For who has lost both device and recovery codes: the password alone logs in again, which the user is told."""
+        """Remove all second factors and passkeys of a user who lost device and recovery codes, and mail the user.
+
+        The password alone logs in then.
+        """
         found: Account | None = account
         while found and not await self._erasure.detach(found):
             found = await self._users.read(account.id)  # it has changed meanwhile
@@ -129,7 +133,7 @@ class Admins:
         await self._users.change(account.id, "admin", "1" if account.flagged else "", "1" if flag else "")
 
     async def destroy(self, account: Account) -> None:
-        """Erase the user and all that is kept of it."""
+        """Erase the user and all their data."""
         found: Account | None = account
         while found and not await self._erasure.destroy(found):
             found = await self._users.read(account.id)  # it has changed meanwhile
@@ -152,11 +156,11 @@ class Admins:
         return reply(200, {"user": await self.show(account), "sessions": sessions})
 
     async def _disable(self, request: Request, id: str) -> Reply:
-        """Refuse the user's logins and end its sessions. 200 {}; 403 `self`; 404 `user`."""
+        """Refuse the user's logins and end their sessions. 200 {}; 403 `self`; 404 `user`."""
         return await self._act(request, id, self.disable)
 
     async def _enable(self, request: Request, id: str) -> Reply:
-        """Take the disabling back. 200 {}; 403 `self`; 404 `user`."""
+        """Let a disabled user log in again. 200 {}; 403 `self`; 404 `user`."""
         return await self._act(request, id, self.enable)
 
     async def _end_sessions(self, request: Request, id: str) -> Reply:
@@ -168,7 +172,7 @@ class Admins:
         return await self._act(request, id, self.reset)
 
     async def _remove_factors(self, request: Request, id: str) -> Reply:
-        """Take the user's second factors and passkeys off. 200 {}; 403 `self`; 404 `user`."""
+        """Remove the user's second factors and passkeys. 200 {}; 403 `self`; 404 `user`."""
         return await self._act(request, id, self.remove_factors)
 
     async def _flag(self, request: Request, id: str, body: Flag) -> Reply:
@@ -176,7 +180,7 @@ class Admins:
         return await self._act(request, id, self.set_admin, body.admin)
 
     async def _destroy(self, request: Request, id: str) -> Reply:
-        """Erase the user and all its data. 200 {}; 403 `self`; 404 `user`."""
+        """Erase the user and all their data. 200 {}; 403 `self`; 404 `user`."""
         return await self._act(request, id, self.destroy)
 
     async def _act(self, request: Request, id: str, act: Callable[..., Awaitable[object]], *arguments: object) -> Reply:

@@ -1,11 +1,11 @@
-"""WebAuthn's ceremonies (W3C Web Authentication Level 3, §7): what we ask of a browser, and what it answers. No I/O.
+"""WebAuthn's ceremonies (W3C Web Authentication Level 3, §7): options for a browser, checks of its answer. No I/O.
 
-Laws: what comes from a browser is never more than refused, whatever it is made of. Base64url is written in the one
-way; CBOR is plain, as authenticators write it (CTAP 2.1, §8: no tags, definite lengths, flat), and that is checked
-before any library reads it: some 200 bytes of shared references (tags 28 and 29) would grow to 50 MB there.
+Laws: whatever a browser sends, the worst outcome is a refusal. Base64url must be in its canonical form. CBOR must be as
+authenticators write it (CTAP 2.1, §8: no tags, definite lengths, flat). That is checked before any library reads it:
+some 200 bytes of shared references (tags 28 and 29) would grow to 50 MB there.
 
-We ask for no attestation: who made an authenticator is nothing to us. Browsers then send none, or the "packed" one
-that a passkey makes of itself; formats that bring certificates and tokens of makers are not even parsed.
+We ask for no attestation: the maker of an authenticator doesn't matter to us. Browsers then send none, or a "packed"
+self attestation. Formats with certificates and tokens of makers are not even parsed.
 """
 
 import base64
@@ -20,10 +20,10 @@ from backlore.core.payload import length
 
 C = TypeVar("C", bound="Credential")
 
-LASTS = 300  # seconds that a browser has, from the options to the answer
+LASTS = 300  # seconds that a browser has from the options to the answer
 ALGORITHMS = (-8, -7, -257)  # EdDSA, ECDSA with P-256, RSA with PKCS #1 v1.5 (Windows Hello): RFC 9053, RFC 8812
-DEPTH = 6  # of CBOR: an attestation with certificates has 3
-FIXED = 37  # bytes of authenticator data before what is optional: hash, flags at 32, count
+DEPTH = 6  # of nested CBOR, at most: an attestation with certificates has 3
+FIXED = 37  # bytes of authenticator data before the optional parts: hash, flags at 32, count
 ATTESTED, EXTENDED = 0x40, 0x80  # flags: a key is included, and extensions
 
 Text = Annotated[str, length(1, 4096)]
@@ -32,12 +32,12 @@ Id = Annotated[str, length(1, 1400)]  # of a credential: at most 1,023 bytes
 Transports = Annotated[list[Annotated[str, length(1, 30)]], length(0, 10)]
 
 
-# Browsers and password managers write these by `PublicKeyCredential.toJSON()`, each version with more fields: what is
-# not named here is not read.
+# Browsers and password managers write these by `PublicKeyCredential.toJSON()`, with more fields in each version. Those
+# that are not named here are ignored.
 
 
 class Credential(msgspec.Struct):
-    """What both ceremonies answer."""
+    """The fields that the answers of both ceremonies share."""
 
     id: Id
     rawId: Id
@@ -45,7 +45,7 @@ class Credential(msgspec.Struct):
 
 
 class Attestation(msgspec.Struct):
-    """Of a new credential."""
+    """The response of an authenticator that made a credential."""
 
     attestationObject: Long
     clientDataJSON: Text
@@ -53,13 +53,13 @@ class Attestation(msgspec.Struct):
 
 
 class NewCredential(Credential, kw_only=True):
-    """What `navigator.credentials.create()` gives."""
+    """The result of `navigator.credentials.create()`."""
 
     response: Attestation
 
 
 class Assertion(msgspec.Struct):
-    """What an authenticator has signed, and for whom."""
+    """The response of an authenticator that signed a challenge."""
 
     authenticatorData: Text
     clientDataJSON: Text
@@ -68,13 +68,13 @@ class Assertion(msgspec.Struct):
 
 
 class KnownCredential(Credential, kw_only=True):
-    """What `navigator.credentials.get()` gives."""
+    """The result of `navigator.credentials.get()`."""
 
     response: Assertion
 
 
 class Passkey(msgspec.Struct):
-    """What is kept of a credential."""
+    """A credential as it is stored."""
 
     key: bytes  # the public key, as COSE writes it
     count: int  # of its signatures; always 0 for those that several devices share
@@ -86,7 +86,7 @@ class Passkey(msgspec.Struct):
 
 
 class Made(msgspec.Struct):
-    """A credential that verified."""
+    """A new credential that was verified."""
 
     key: bytes
     count: int
@@ -94,24 +94,24 @@ class Made(msgspec.Struct):
 
 
 class VerifiedAssertion(msgspec.Struct):
-    """An assertion that verified."""
+    """An assertion that was verified."""
 
     count: int
     backed_up: bool
 
 
 class ClientData(msgspec.Struct):
-    """What the browser says it has asked the authenticator for."""
+    """What the browser says that it asked the authenticator for."""
 
     challenge: str
     crossOrigin: bool = False
 
 
 class RelyingParty:
-    """Who asks, by the address that users reach us at, never by what a request says. `name` is for people.
+    """The site that asks for credentials. It follows from our configured address, never from a request.
 
-    Its id is the address's host. An IP address can't be one: then it is "localhost", and browsers have to come by
-    that name, at the same port: http://127.0.0.1:8000 has passkeys at http://localhost:8000.
+    `name` is for people. The id is the address's host. An IP address can't be an id: then it is "localhost", and
+    browsers must use that name with the same port: http://127.0.0.1:8000 has passkeys at http://localhost:8000.
     """
 
     def __init__(self, address: str, name: str):
@@ -123,7 +123,7 @@ class RelyingParty:
         self.origin = f"{parts.scheme}://{self.id}{port}"
 
     def creation(self, challenge: str, user: str, email: str, known: dict[str, Passkey]) -> dict[str, Any]:
-        """PublicKeyCredentialCreationOptionsJSON for a user who has the known ones."""
+        """PublicKeyCredentialCreationOptionsJSON for a user who has the `known` passkeys."""
         return {
             "rp": {"id": self.id, "name": self.name},
             "user": {"id": to_base64url(user.encode()), "name": email, "displayName": email},
@@ -136,27 +136,27 @@ class RelyingParty:
         }
 
     def request(self, challenge: str, known: dict[str, Passkey] | None = None) -> dict[str, Any]:
-        """PublicKeyCredentialRequestOptionsJSON: for one of the known passkeys, or for any that names its user."""
+        """PublicKeyCredentialRequestOptionsJSON: for one of the `known` passkeys, or for any that names its user."""
         options = {"challenge": to_base64url(challenge.encode()), "timeout": LASTS * 1000, "rpId": self.id}
         if known is None:
             return options | {"userVerification": "required"}
         return options | {"userVerification": "preferred", "allowCredentials": _descriptors(known)}
 
     def verify_new(self, credential: NewCredential, challenge: str) -> Made | None:
-        """What to keep of a new credential; None when it does not verify. Takes a thread's time, not the loop's."""
+        """What to store of a new credential; None if it is invalid. CPU-bound: for threads."""
         try:
             _check_written(credential, credential.response.attestationObject)
             _check_attestation(from_base64url(credential.response.attestationObject))
             return self._verify_new(credential, challenge)
-        except Exception:  # whatever it is that a stranger's bytes make of us and of three libraries
+        except Exception:  # a stranger's bytes may raise anything, here and in three libraries
             return None
 
     def verify_known(
         self, credential: KnownCredential, challenge: str, key: bytes, with_user: bool
     ) -> VerifiedAssertion | None:
-        """What an assertion shows, by the public key; None when it does not verify, the user too if `with_user`.
+        """The verified assertion, by the public key; None if it is invalid, or doesn't verify the user if `with_user`.
 
-        The count is for the caller to compare, where it is kept.
+        The caller compares the count with the stored one.
         """
         response = credential.response
         try:
@@ -166,7 +166,7 @@ class RelyingParty:
         except Exception:  # as above
             return None
 
-    # `webauthn` is imported where it is used: it takes 14 MB, which a worker without passkeys need not have
+    # `webauthn` is imported where it is used: it takes 14 MB, which a worker without passkeys doesn't need
 
     def _verify_new(self, credential: NewCredential, challenge: str) -> Made:
         from webauthn import verify_registration_response
@@ -201,7 +201,7 @@ class RelyingParty:
 
 
 def read(kind: type[C], raw: dict[str, Any]) -> C | None:
-    """A credential out of JSON; None when it isn't one."""
+    """A credential from JSON; None if it isn't one."""
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError:
@@ -209,7 +209,7 @@ def read(kind: type[C], raw: dict[str, Any]) -> C | None:
 
 
 def challenge_of(credential: NewCredential | KnownCredential) -> str:
-    """The challenge that a credential says it answers; "" when that can't be read."""
+    """The challenge that a credential claims to answer; "" if it can't be read."""
     try:
         client = msgspec.json.decode(from_base64url(credential.response.clientDataJSON), type=ClientData)
         return from_base64url(client.challenge).decode("ascii")
@@ -218,7 +218,7 @@ def challenge_of(credential: NewCredential | KnownCredential) -> str:
 
 
 def user_of(credential: KnownCredential) -> str:
-    """The user that a credential was made for, as its authenticator says; "" when it does not."""
+    """The id of the user that the authenticator names; "" if it names none."""
     try:
         user = from_base64url(credential.response.userHandle or "").decode("ascii")
     except ValueError:
@@ -227,12 +227,12 @@ def user_of(credential: KnownCredential) -> str:
 
 
 def to_base64url(raw: bytes) -> str:
-    """Without padding (RFC 4648, §5)."""
+    """Base64url without padding (RFC 4648, §5)."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def from_base64url(text: str) -> bytes:
-    """The bytes of a text as `to_base64url` writes it. Raises ValueError for any other way of writing them."""
+    """The bytes of a text as `to_base64url` writes it. Raises ValueError for any other spelling."""
     raw = base64.urlsafe_b64decode(f"{text}===")
     if to_base64url(raw) != text:
         raise ValueError("no base64url")
@@ -254,13 +254,13 @@ def _descriptors(known: dict[str, Passkey]) -> list[dict[str, Any]]:
 
 
 def _plain(credential: NewCredential | KnownCredential) -> dict[str, Any]:
-    """The fields that are verified."""
+    """The fields of a credential that are verified."""
     response = msgspec.structs.asdict(credential.response)
     return {"id": credential.id, "rawId": credential.rawId, "type": credential.type, "response": response}
 
 
 def _check_written(credential: NewCredential | KnownCredential, *texts: str) -> None:
-    """Raises ValueError unless all is base64url, and the browser asked for our own page, in no other's frame."""
+    """Raises ValueError unless all texts are base64url, and the page is in no frame of another site."""
     for text in (credential.id, credential.rawId, *texts):
         from_base64url(text)
     client = msgspec.json.decode(from_base64url(credential.response.clientDataJSON), type=ClientData)
@@ -269,13 +269,13 @@ def _check_written(credential: NewCredential | KnownCredential, *texts: str) -> 
 
 
 def _check_signed(data: bytes) -> None:
-    """Raises ValueError unless authenticator data of an assertion is plain: it has no key, and may have extensions."""
+    """Raises ValueError unless an assertion's authenticator data is plain: without a key, perhaps with extensions."""
     if len(data) < FIXED or data[32] & ATTESTED or _end_of_extensions(data, FIXED) != len(data):
         raise ValueError("no plain authenticator data")
 
 
 def _check_attestation(raw: bytes) -> None:
-    """Raises ValueError, or another of what webauthn raises, unless an attestation and the key in it are plain."""
+    """Raises ValueError, or an exception of webauthn, unless an attestation and its key are plain."""
     from webauthn.helpers import encode_cbor, parse_cbor
 
     if _skip(raw, 0) != len(raw):
@@ -288,8 +288,8 @@ def _check_attestation(raw: bytes) -> None:
     start += int.from_bytes(data[start - 2 : start], "big")
     end = _skip(data, start)
     key = parse_cbor(data[start:end])
-    # webauthn goes on where the key would end if it had written it itself, and mends one kind of broken key: it must
-    # not come to read what was skipped here as something else
+    # webauthn continues where the key would end in its own encoding, and repairs one kind of broken key: it must not
+    # interpret bytes that were skipped here
     if encode_cbor(key) != data[start:end] or type(key[1]) is not int or _end_of_extensions(data, end) != len(data):
         raise ValueError("no plain key")
 
@@ -299,7 +299,7 @@ def _end_of_extensions(data: bytes, start: int) -> int:
 
 
 def _skip(raw: bytes, start: int, depth: int = 0) -> int:
-    """Where the item of plain CBOR ends that starts there (RFC 8949, §3). Raises ValueError, or IndexError."""
+    """Where the item of plain CBOR at `start` ends (RFC 8949, §3). Raises ValueError, or IndexError."""
     kind, number = raw[start] >> 5, raw[start] & 31
     at = start + 1
     if number >= 24:

@@ -1,8 +1,8 @@
-"""What ends: the ways into an account that somebody else has made, and whole accounts.
+"""Removes the ways to log in that somebody has attached to an account, and erases whole accounts.
 
-Laws: a user who is to be erased is marked first; the user's own hash goes last, so that an erasure that is cut, or of
-which a part has failed, goes on by itself; one process at a time is at it. What is still written by a request that was
-under way is erased once more a while later.
+Laws: a user who is to be erased is marked first, and the user's own hash goes last. So an erasure that was interrupted
+or failed in part continues by itself. Only one process at a time erases a user. A request in flight may still write
+data of the user: that is erased in a second pass a while later.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,14 +18,14 @@ Eraser = Callable[[str], Awaitable[None]]  # takes the id of a user
 
 
 class Attached(Protocol):
-    """What lets a user in beside the password, and is kept apart from the user's hash."""
+    """A way to log in besides the password that is stored outside the user's hash."""
 
     async def release(self, user: str) -> list[str]:
-        """Delete what of it lies elsewhere; the keys of what lies with the user, which one step deletes."""
+        """Delete its data in other partitions. Returns its keys in the user's partition, which one step deletes."""
 
 
 class Erasure:
-    """Takes off factors, and erases accounts. `mail` is the service of that name."""
+    """Removes factors, and erases accounts. `mail` is the service of that name."""
 
     def __init__(self, redis: Any, notify: Notify, users: Users, sessions: Sessions, mail: Mailer):
         self.on_destroy: list[Eraser] = []  # erase what the application keeps of a user
@@ -37,23 +37,23 @@ class Erasure:
         self._mail = mail
 
     async def detach(self, account: Account, *steps: Step, keep: str | None = None) -> int:
-        """Take off all that is attached, with more steps, in one; the new version, or 0. As `Users.alter`.
+        """Remove all that is attached, with more steps, in one step. Returns the new version or 0, as `Users.alter`.
 
-        Whoever has shown any of it before begins no session any more.
+        A login that has shown any of it before can no longer begin a session.
         """
         keys = await self._release(account.id)
         taken = ("HDEL", user_key(account.id), "totp")
         return await self._users.alter(account, taken, *(("DEL", each) for each in keys), *steps, keep=keep)
 
     async def destroy(self, account: Account, asker: str = "") -> bool:
-        """Erase a user and all that is kept of it; what is cut goes on by itself. False as `Users.mark_destroying`."""
+        """Erase a user and all their data. If interrupted, it continues by itself. False as `Users.mark_destroying`."""
         if not await self._users.mark_destroying(account, asker):
             return False
         await self._erase(account.id)
         return True
 
     async def resume(self) -> None:
-        """The task that ends erasures which were cut, and erases what has come since."""
+        """The periodic task: finishes interrupted erasures, and makes the second pass over erased users."""
         for user in await self._users.cut_erasures():
             if await self._erase(user):
                 self._notify("warning", "account.erased", user=user)
@@ -61,12 +61,12 @@ class Erasure:
             await self._erase(user)
 
     async def _erase(self, user: str) -> bool:
-        """Erase a marked user, unless another process is at it; whether nothing is left."""
+        """Erase a marked user, unless another process does. Returns whether nothing is left."""
         async with lease(self._redis, user, "erasing") as held:
             return held and await self._erase_all(user)
 
     async def _erase_all(self, user: str) -> bool:
-        """The application's data first, the user last. One eraser that fails stops no other."""
+        """Erase the sessions and the application's data first, the user last. An eraser that fails stops no other."""
         is_whole = True
         for erase in (self._sessions.end_all, *self.on_destroy):
             try:

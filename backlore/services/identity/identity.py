@@ -1,4 +1,4 @@
-"""Identity as one service: wires the parts of this room, and stands for them to the outside."""
+"""Identity as one service: wires the parts of this package, and represents them to the outside."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ from backlore.web.stages import Keeper
 
 
 class Identity:
-    """Users, sessions and the life of accounts, as the settings say. `providers`: users may sign in by them."""
+    """Users, sessions and the life of accounts, as the settings say. Users may sign in by the `providers`."""
 
     def __init__(
         self, redis: Any, notify: Notify, mail: Mailer, rates: Limiter, settings: Settings, providers: list[Provider]
@@ -46,7 +46,7 @@ class Identity:
         self.sessions = Sessions(
             redis,
             self.users,
-            device=cookie("device"),  # it knows a browser again
+            device=cookie("device"),  # it recognizes a browser
             idle=config.session_idle,
             limit=config.session_limit,
             memory=settings.session_memory,
@@ -105,11 +105,11 @@ class Identity:
         self.on_destroy = self.erasure.on_destroy  # erase what the application keeps of a user
 
     def keep(self, keeper: Keeper) -> None:
-        """Take the keeper, which needs `sessions.load` before."""
+        """Set the keeper, which itself needs `sessions.load`."""
         self.sessions.keeper = keeper
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         parts = (self.login, self.sessions, self.accounts, self.passkeys, self.totp, self.openid, self.admins)
         routes = [route for part in parts for route in part.routes()]
         for route in routes:

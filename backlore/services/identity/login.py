@@ -2,10 +2,10 @@
 
     pending:{x0z}ADDR  string  password hash of the last signup that waits for its verification; an hour
 
-Laws: an address that is known and one that is not are answered alike, in words and in time. Who guesses is limited by
-account and origin, so that nobody locks another out; the browsers that were in before have a limit of their own, one
-for all of a user, so that the owner gets in while somebody guesses from the same address (device cookies, OWASP
-Authentication Cheat Sheet). A password alone opens nothing for who has a second factor: it gives a ticket.
+Laws: known and unknown addresses get the same reply in the same time. Guesses are limited per account and origin, so
+that nobody can lock another user out. The browsers in which a user has logged in before share a limit of their own, so
+that the owner gets in while somebody guesses from the same address (device cookies, OWASP Authentication Cheat Sheet).
+If a user has a second factor the password alone gives only a ticket.
 """
 
 from typing import Annotated, Any, Protocol
@@ -26,14 +26,14 @@ from backlore.web.request import Request
 from backlore.web.routes import Route
 from backlore.web.stages import auth
 
-TICKET = 600  # seconds between the password and the second factor
+TICKET = 600  # seconds between the password and the second factor, at most
 
 Given = Annotated[str, length(1, 128)]  # a password to compare with
 TokenText = Annotated[str, length(1, 100)]
 
 
 def pending_key(email: str) -> str:
-    """Of the signup that waits for the address to be verified."""
+    """The key of the signup that waits for this address to be verified."""
     return key("pending", tag_of(email) + email)
 
 
@@ -43,14 +43,14 @@ class LogIn(Payload):
 
 
 class SecondFactor(Payload):
-    """A code of the authenticator, or one for recovery."""
+    """`code`: of the authenticator, or a recovery code."""
 
     ticket: TokenText
     code: Annotated[str, length(6, 40)]
 
 
 class Ticket(msgspec.Struct):
-    """Who has shown the first factor, as it was then."""
+    """The user who has shown the first factor, and the version that the user had then."""
 
     user: str
     version: int
@@ -66,10 +66,10 @@ class Factor(Protocol):
 
 
 class Codes(Protocol):
-    """What checks a code."""
+    """Checks codes of a second factor."""
 
     async def check(self, request: Request, account: Account, code: str) -> bool:
-        """Whether it is right now; it has served then."""
+        """Whether the code is valid now. A valid code is used up."""
 
 
 class Login:
@@ -84,7 +84,7 @@ class Login:
         passwords: Passwords,
         rates: Limiter,
     ):
-        self.factors: list[Factor] = []  # given by the identity, as the one below
+        self.factors: list[Factor] = []  # both set by the identity
         self.codes: Codes
         self._redis = redis
         self._users = users
@@ -94,8 +94,8 @@ class Login:
         self._rates = rates
 
     def routes(self) -> list[Route]:
-        """What clients call."""
-        # whose account is tried stands in the body: it is counted besides
+        """For the route table."""
+        # the body names the account; the limits for accounts are taken after it was read
         knock = self._rates.by_origin("knock")
         return [
             auth.post("/auth/login", self._login, limit=knock),
@@ -105,9 +105,9 @@ class Login:
     # What the other ways in share
 
     async def admit(self, request: Request, account: Account) -> Reply:
-        """The first factor was shown: let the user in, or ask for a second one.
+        """Let a user in who has shown the first factor, or ask for the second one.
 
-        200 {"csrf"} and the cookies; 403 `second` {"ticket", "factors"}; 403 `auth` for who may not log in.
+        200 {"csrf"} and the cookies; 403 `second` {"ticket", "factors"}; 403 `auth` if the user may not log in.
         """
         if factors := await self.factors_of(account):
             ticket = await self._tokens.make("ticket", Ticket(account.id, account.version), TICKET, account.id)
@@ -119,9 +119,9 @@ class Login:
         return [factor.name for factor in self.factors if await factor.has(account)]
 
     async def let_in(self, request: Request, account: Account) -> Reply:
-        """Begin a session: all that this user needs was shown. 200 {"csrf"} and the cookies; 403 `auth`.
+        """Begin a session for a user who has shown all factors. 200 {"csrf"} and the cookies; 403 `auth`.
 
-        The one that the browser had ends: nobody would end it any more.
+        The browser's previous session ends: nothing else would end it.
         """
         browser, device = request.header("user-agent") or "", self._sessions.device_of(request)
         is_known = await self._sessions.knows(account.id, device)
@@ -139,13 +139,13 @@ class Login:
         return reply(200, {"csrf": keeper.token_of(session)}, headers=cookies)
 
     async def holder(self, ticket: str) -> Account | None:
-        """The user of a ticket, unchanged since the first factor was shown."""
+        """The user of a ticket; None if it is void, or the user has changed since the first factor was shown."""
         found = await self._tokens.look("ticket", ticket, Ticket)
         account = await self._users.read(found.user) if found else None
         return account if found and account and not account.state and account.version == found.version else None
 
     async def redeem(self, request: Request, ticket: str) -> Reply:
-        """The second factor was shown too. As `let_in`; 403 `token` when the ticket has served."""
+        """Let a user in who has shown the second factor, too. As `let_in`; 403 `token` if the ticket is used up."""
         account = await self.holder(ticket)
         if account is None or await self._tokens.take("ticket", ticket, Ticket) is None:
             return reply(403, error="token")
@@ -154,7 +154,7 @@ class Login:
     async def limit(
         self, request: Request, email: str, device_kind: str, *limits: Limit
     ) -> tuple[Reply | None, tuple[Limit, ...]]:
-        """Take of the limits: the refusal, or None and what was taken. Known browsers have one of their own."""
+        """Take from the limits, or else from that of known browsers. The refusal or None, and what was taken."""
         refused = await self._rates.refuse(*limits)
         user = await self._known_user(request, email) if refused else ""
         if user:
@@ -163,22 +163,22 @@ class Login:
         return refused, limits
 
     async def _known_user(self, request: Request, email: str) -> str:
-        """The user who has an address, when somebody has logged in as that user from this browser; else ""."""
+        """The user who has an address, if that user has logged in from this browser before; else ""."""
         device = self._sessions.device_of(request)
         account = await self._users.find(email) if device else None
         return account.id if account and await self._sessions.knows(account.id, device) else ""
 
     async def hold_pending(self, email: str, hashed: str, seconds: int) -> None:
-        """Remember a signup that waits for its verification, so that a login can say so."""
+        """Remember a signup that waits for its verification, so that a login can reply `verify`."""
         await self._redis.set(pending_key(email), hashed, ex=seconds)
 
     async def drop_pending(self, email: str, hashed: str) -> None:
-        """This signup is verified; that of somebody else, who would learn of it, goes on waiting."""
+        """Drop a signup that was verified. One by somebody else stays, so that its login doesn't reveal this."""
         if await self._redis.get(pending_key(email)) == hashed:
             await self._redis.delete(pending_key(email))
 
     async def prove(self, request: Request, password: str) -> Account | Reply:
-        """The password again, before anything that changes credentials: the user as it is now, for `Sessions.alter`.
+        """Check the password again, before a change of credentials. Returns the current user, for `Sessions.alter`.
 
         Else 403 `auth`; 429 `rate`.
         """
@@ -206,7 +206,7 @@ class Login:
         account, pending = await self._users.find(email), await self._redis.get(pending_key(email))
         hashed, whose = account.password if account and not account.state else "", taken[0][1]
         fits = await rates.unless_busy(self._passwords.verify(hashed, body.password, whose), *taken)
-        # whoever has signed up with an address learns no more by it than that: perhaps it has an account, of another
+        # the password of a pending signup always gets `verify`, even if somebody else has an account for the address
         waits = pending and not fits
         if waits:
             waits = await rates.unless_busy(self._passwords.verify(pending, body.password, whose), *taken)
@@ -218,7 +218,7 @@ class Login:
         return await self.admit(request, await self._renewed(account, body.password))
 
     async def _renewed(self, account: Account, password: str) -> Account:
-        """The user of a password that was right, its hash made anew if today's parameters are higher."""
+        """The user whose password was right. An outdated hash is made anew with today's parameters."""
         if not self._passwords.is_outdated(account.password):
             return account
         hashed = await self._passwords.hash(password, account.id)
@@ -228,7 +228,7 @@ class Login:
         return renewed if renewed and await self._passwords.verify(renewed.password, password, account.id) else account
 
     async def _second(self, request: Request, body: SecondFactor) -> Reply:
-        """Show the second factor, a code. 200 {"csrf": str} and the cookie; 403 `code` or `token`; 429 `rate`."""
+        """Show the second factor by a code. 200 {"csrf": str} and the cookie; 403 `code` or `token`; 429 `rate`."""
         account = await self.holder(body.ticket)
         if account is None:
             return reply(403, error="token")

@@ -1,4 +1,4 @@
-"""What identity needs of the services of mail and of rates, which it doesn't import."""
+"""What identity needs of the mail and rates services, which it doesn't import."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
@@ -7,23 +7,23 @@ from backlore.web.reply import Reply
 from backlore.web.request import Request
 
 T = TypeVar("T")
-Limit = tuple[str, str]  # its kind, and the one whom it limits
+Limit = tuple[str, str]  # a kind, and whom it limits
 
 
 Maker = Callable[[str, dict[str, str]], Awaitable[dict[str, str] | None]]
 
 
 class Mailer(Protocol):
-    """Sends letters. `makers` make their values when they leave, by the letter's name; None drops it."""
+    """Sends letters. `makers`, by the letter's name, make the values when it leaves; None drops it."""
 
     makers: dict[str, Maker]
 
     async def send(self, to: str, name: str, values: Mapping[str, str] | None = None) -> None:
-        """Send the letter of this name, with these values. Acknowledged once it can't be lost."""
+        """Send the letter of this name, with these values. Returns once it can't be lost."""
 
 
 class Limiter(Protocol):
-    """Counts tries. `Rates` says what each method does."""
+    """Limits attempts. `Rates` describes the methods."""
 
     def of_origin(self, kind: str, address: str) -> Limit: ...
 

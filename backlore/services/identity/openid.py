@@ -1,14 +1,14 @@
-"""Signing in by a provider of OpenID Connect: the flow, and which account is whose.
+"""Signing in by a provider of OpenID Connect: the flow, and the account that a provider's user gets.
 
     linked:{x0z}HASH   string  of an issuer and its user -> the id of our user; for ever
     links:{k3f}…       hash    of a user: id of a provider -> JSON (issuer, sub, created); for ever
 
-Laws: a user of a provider is who it says for ever (issuer, sub); an address of e-mail only leads there once, and only
-when the provider has verified it. A link holds when both its sides agree, and the user's side is what counts: it is
-written and taken off in the step that compares the user, so that a cut or a race leaves no way in. Who comes back is
-the browser that went (its cookie and the token `state` belong together), from the provider it went to (each has an
-address of its own to send browsers back to, and names itself: RFC 9207). The browser is sent to places of our own page
-alone.
+Laws: (issuer, sub) identifies a provider's user for ever. An e-mail address leads to an account only at the first
+sign-in, and only if the provider has verified it. A link is valid if both of its sides agree. The user's side is
+decisive: it is written and removed in the step that compares the user's version, so that neither an interruption nor a
+race leaves a way in. The browser that returns must be the one that left (its cookie and the token `state` belong
+together), and must return from the provider it was sent to (each has its own address to return to, and names itself:
+RFC 9207). We redirect browsers only to places of our own page.
 """
 
 import hashlib
@@ -41,18 +41,18 @@ from backlore.web.stages import auth, private, public
 
 BACK = "/auth/openid/back"
 UNDER_WAY = 600  # seconds that the user may take at the provider
-# Deletes a way in. KEYS: linked. ARGV: the user it leads to.
+# Deletes a provider's side of a link. KEYS: linked. ARGV: the user it leads to.
 CLOSE = Script("return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0")
-AWAY = ("server_error", "temporarily_unavailable")  # what providers answer that are so (RFC 6749, §4.1.2.1)
+AWAY = ("server_error", "temporarily_unavailable")  # errors of providers that can't answer now (RFC 6749, §4.1.2.1)
 
 
 def linked_key(issuer: str, sub: str) -> str:
-    """Of the way from a provider's user to ours."""
+    """The key of the link from a provider's user to ours."""
     return key("linked", hashlib.blake2b(f"{issuer}\0{sub}".encode(), digest_size=16).hexdigest())
 
 
 def links_key(user: str) -> str:
-    """Of a user's links."""
+    """The key of a user's links."""
     return key("links", user)
 
 
@@ -66,7 +66,7 @@ class RemoveLink(Payload):
 
 
 class SignIn(msgspec.Struct):
-    """What a `state` opens: a sign-in under way."""
+    """A sign-in in flight, which a `state` opens."""
 
     provider: str
     nonce: str
@@ -75,19 +75,19 @@ class SignIn(msgspec.Struct):
 
 
 class LinkedProvider(msgspec.Struct):
-    """A provider's user who is one of ours."""
+    """A provider's user who is linked to one of ours."""
 
     issuer: str
     sub: str
     created: int  # seconds
 
     def is_of(self, proof: SignedIn) -> bool:
-        """Whether it is the provider's user that was proven."""
+        """Whether it is the provider's user of this proof."""
         return (self.issuer, self.sub) == (proof.issuer, proof.sub)
 
 
 class OpenID:
-    """The providers' routes. `cookie` binds a sign-in to the browser; `mail` and `rates` are the services."""
+    """The routes for sign-ins by providers. `cookie` binds one to the browser; `mail` and `rates` are the services."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class OpenID:
         self._whitelist = whitelist
 
     def routes(self) -> list[Route]:
-        """What clients call, and where providers send the browser back to."""
+        """For the route table: the clients' routes, and those that providers send the browser back to."""
         return [
             public.get("/auth/providers", self._list_providers),
             auth.post("/auth/openid/begin", self._begin, limit=self._rates.by_origin("openid")),
@@ -131,7 +131,7 @@ class OpenID:
     # The flow
 
     async def _list_providers(self, request: Request) -> Reply:
-        """What users may sign in by. 200 {"providers": [{"id", "name"}]}."""
+        """The providers that users may sign in by. 200 {"providers": [{"id", "name"}]}."""
         return reply(200, {"providers": [{"id": each.id, "name": each.name} for each in self._providers.values()]})
 
     async def _begin(self, request: Request, body: BeginOpenID) -> Reply:
@@ -150,7 +150,7 @@ class OpenID:
         return reply(200, {"url": url}, headers=[self._cookie.give(browser)])
 
     async def _back(self, request: Request, provider: str) -> Reply:
-        """Where providers send the browser back to: `?code&state&iss` or `?error&state`; more is ignored.
+        """Where providers send the browser back to, with `?code&state&iss` or `?error&state`; all else is ignored.
 
         303 to `/` with a session's cookies, to `/#second=TICKET&factors=totp,passkey`, or to `/#openid=WORD`: `auth`,
         `denied`, `email`, `token`, `unavailable` or `whitelist`.
@@ -168,14 +168,14 @@ class OpenID:
         return self._send_to("/", *((name.decode(), value.decode("latin-1")) for name, value in cookies))
 
     def _send_to(self, place: str, *cookies: tuple[str, str]) -> Reply:
-        """To a place of our own page; the cookie of the sign-in has served."""
+        """Redirect to a place of our own page, and delete the cookie of the sign-in, which is used up."""
         return reply(303, b"", headers=[("location", place), self._cookie.take(), *cookies])
 
     async def _identify(self, request: Request, from_provider: str) -> Account | str:
-        """Whose browser has come back, or the word for why that is not known."""
+        """The account of the browser that has come back, or the word for why there is none."""
         answer = read_answer(request.query_string)
         browser = self._cookie.read(request.headers.get(b"cookie"))
-        if answer is None or not isinstance(browser, str):  # a stranger's look at the address takes nothing
+        if answer is None or not isinstance(browser, str):  # a stranger's visit to the address uses nothing up
             return "token"
         begun = await self._tokens.take("openid", answer.get("state", ""), SignIn)
         provider = self._providers.get(begun.provider) if begun else None
@@ -203,7 +203,7 @@ class OpenID:
     # Whose account
 
     async def _account_of(self, request: Request, provider: Provider, proof: SignedIn) -> Account | str:
-        """Our user for a provider's: by link, else by a verified address, else a new one. Or the word for why not."""
+        """Our user for a provider's: by link, by verified address, or new; else the word for why there is none."""
         account = await self._linked(proof)
         if account:
             return "auth" if account.state else account
@@ -216,7 +216,7 @@ class OpenID:
             if not self._whitelist.admits(email):
                 return "whitelist"
             await self._users.create(email, "", verified=True)
-            account = await self._users.find(email)  # ours, or that of who was quicker
+            account = await self._users.find(email)  # the one just made, or one made concurrently
         if account is None or account.state:
             return "auth"
         account = await self._accounts.claim(account)
@@ -234,40 +234,43 @@ class OpenID:
         return await self._holder(user, proof) if user else None
 
     async def _holder(self, user: str, proof: SignedIn) -> Account | None:
-        """A user, if it is the provider's. The user is looked at first: what takes the link off changes it."""
+        """A user, if linked to the provider's. The user is read first: removing a link changes their version."""
         account, links = await self._users.read(user), await self._of(user)
         return account if any(each.is_of(proof) for each in links.values()) else None
 
     async def _link(self, account: Account, provider: Provider, proof: SignedIn) -> Account | None:
-        """Link them; the account as it is then. None when the user has another one at this provider: an address that
-        was given to somebody else there does not lead into the account of who had it before."""
+        """Link an account to a provider's user. Returns the account as it is then.
+
+        None if the account is linked to another user of this provider: if the provider has given an address to a new
+        user, it doesn't lead into the account of its former owner.
+        """
         kept = await self._redis.hgetall(links_key(account.id))
         old = read_all(kept, LinkedProvider).get(provider.id)
         if old and old.issuer == proof.issuer and old.sub != proof.sub:
             return None
         if not old and provider.id in kept:
-            return None  # we can't read whose it is
+            return None  # a link that we can't read
         if not old or not old.is_of(proof):
             link = msgspec.json.encode(LinkedProvider(proof.issuer, proof.sub, int(time.time()))).decode()
             if not await self._users.alter(account, ("HSET", links_key(account.id), provider.id, link)):
-                return await self._holder(account.id, proof)  # changed: perhaps by the same sign-in in another window
+                return await self._holder(account.id, proof)  # changed, perhaps by a concurrent sign-in
         if old and not old.is_of(proof):
             await self._close(account.id, old)
         await self._redis.set(linked_key(proof.issuer, proof.sub), account.id)
-        linked = await self._holder(account.id, proof)  # the same sign-in in another window may have changed the user
-        if linked is None:  # taken off, or the user erased, before the way in was there
+        linked = await self._holder(account.id, proof)  # a concurrent sign-in may have changed the user
+        if linked is None:  # the link was removed, or the user erased, before the provider's side was written
             await self._close(account.id, proof)
         return linked or account
 
     async def _close(self, user: str, link: LinkedProvider | SignedIn) -> None:
-        """Take the way in off, if it is this user's."""
+        """Delete the provider's side of a link, if it leads to this user."""
         await CLOSE(self._redis, [linked_key(link.issuer, link.sub)], user)
 
     async def _of(self, user: str) -> dict[str, LinkedProvider]:
         return read_all(await self._redis.hgetall(links_key(user)), LinkedProvider)
 
     async def release(self, user: str) -> list[str]:
-        """Close the ways in; where a user's links lie."""
+        """Delete the providers' sides of a user's links. Returns the key of the user's side."""
         for link in (await self._of(user)).values():
             await self._close(user, link)
         return [links_key(user)]
@@ -275,12 +278,12 @@ class OpenID:
     # The user's own
 
     async def _list(self, request: Request) -> Reply:
-        """What the user may sign in by. 200 {"links": [{"provider", "created"}]}."""
+        """The providers that the user may sign in by. 200 {"links": [{"provider", "created"}]}."""
         links = await self._of(request.user.id)
         return reply(200, {"links": [{"provider": each, "created": link.created} for each, link in links.items()]})
 
     async def _remove(self, request: Request, body: RemoveLink) -> Reply:
-        """Sign in by this provider no more. 200 {}; 403 `auth`, also for who has no password; 404 `provider`; 429."""
+        """Remove the link to a provider. 200 {}; 403 `auth`, also if the user has no password; 404 `provider`; 429."""
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
             return proven
@@ -301,7 +304,7 @@ class OpenID:
 
 
 def read_answer(raw: bytes) -> dict[str, str] | None:
-    """The parameters of a provider's answer; None when one that counts is given twice, or they are none at all."""
+    """The parameters of a provider's answer; None if one that counts is given twice, or they are malformed."""
     try:
         pairs = parse_urlencoded(raw.decode("latin-1"))
     except Malformed:

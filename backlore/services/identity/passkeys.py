@@ -1,13 +1,13 @@
-"""Passkeys: credentials that a device keeps for its user (WebAuthn), as a login of their own or as second factor.
+"""Passkeys: credentials that a device keeps for its user (WebAuthn), for a login by themselves or as second factor.
 
     passkeys:{k3f}…  hash  of a user: id of a credential (base64url) -> JSON (public key, count of signatures, name,
                            created, used, transports, backed up); until removed
 
-Laws: a challenge serves once, for one purpose and, where there is one, for one user. A passkey that has verified its
-user is both factors in one; one that has not is a second factor only. Whatever does not verify is answered alike,
-`passkey`, and nothing says why. A count of signatures that goes back means a copy: it is refused, and we are told;
-redis compares it in the step that keeps it. A passkey is added only to the user who showed the password for it, as that
-user was then.
+Laws: a challenge can be used once, for one purpose and, if it was made for a user, by that user. A passkey that has
+verified its user counts as both factors; one that has not is a second factor only. Every failed verification gets the
+same reply, `passkey`, without a reason. If the count of signatures goes back the passkey was copied: it is refused, and
+notify is told. Redis compares the count in the step that stores it. A passkey is added only to the user who showed the
+password for it, and only if that user has not changed since.
 
 The passkeys' site is the configured address; for an IP address, as in dev, see `RelyingParty`.
 """
@@ -47,10 +47,10 @@ from backlore.web.request import Request
 from backlore.web.routes import Route
 from backlore.web.stages import auth, private
 
-MOST = 20  # passkeys of a user
+MOST = 20  # passkeys per user
 
-# Keeps what the use of a passkey has changed: 0 when it was removed, -1 when its count went back.
-# Those that several devices share don't count: 0 then and now. KEYS: passkeys. ARGV: id, count, JSON.
+# Stores what the use of a passkey has changed. Returns 1; 0 if it was removed, -1 if its count went back. Passkeys that
+# several devices share don't count: theirs stays 0. KEYS: passkeys. ARGV: id, count, JSON.
 USE = Script("""
 local kept = redis.call('HGET', KEYS[1], ARGV[1])
 if not kept then return 0 end
@@ -62,16 +62,16 @@ return 1
 
 
 def passkeys_key(user: str) -> str:
-    """Of a user's passkeys."""
+    """The key of a user's passkeys."""
     return key("passkeys", user)
 
 
-# what `toJSON()` writes, of any browser's
+# the result of `toJSON()` in any browser
 Sent = Annotated[dict[str, Any], length(0, 30)]
 
 
 class Ask(Payload):
-    """With the ticket of a login: for its second factor."""
+    """With the `ticket` of a login the options are for its second factor."""
 
     ticket: TokenText | None = None
 
@@ -96,15 +96,15 @@ class Remove(Payload):
 
 
 class Challenge(msgspec.Struct):
-    """What a challenge may serve for, and for whom; "" for whoever answers it."""
+    """The purpose of a challenge, and the user who may answer it; "" for any user."""
 
     purpose: Literal["login", "second", "register"]
     user: str = ""
-    version: int = 0  # of the user, when the password was shown for it
+    version: int = 0  # of the user, when the password was shown
 
 
 class Passkeys:
-    """Registers, verifies and forgets them. `mail` and `rates` are the services of those names."""
+    """Registers, verifies and removes passkeys. `mail` and `rates` are the services of those names."""
 
     name = "passkey"
 
@@ -133,15 +133,15 @@ class Passkeys:
         self._party = party
 
     async def has(self, account: Account) -> bool:
-        """Whether the user has any."""
+        """Whether the user has a passkey."""
         return bool(await self._redis.hlen(passkeys_key(account.id)))
 
     async def release(self, user: str) -> list[str]:
-        """Where all of a user's lie."""
+        """The key of all passkeys of a user."""
         return [passkeys_key(user)]
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             auth.post("/auth/passkey/options", self._options, limit=self._rates.by_origin("passkey")),
             auth.post("/auth/passkey", self._log_in, limit=self._rates.by_origin("passkey")),
@@ -154,7 +154,7 @@ class Passkeys:
     # Logging in
 
     async def _options(self, request: Request, body: Ask) -> Reply:
-        """For navigator.credentials.get(). 200 {"options"}; 403 `token`, `passkey` for who has none; 429 `rate`."""
+        """For navigator.credentials.get(). 200 {"options"}; 403 `token`, `passkey` if the user has none; 429 `rate`."""
         if body.ticket is None:
             return reply(200, {"options": self._party.request(await self._challenge("login"))})
         account = await self._login.holder(body.ticket)
@@ -186,13 +186,13 @@ class Passkeys:
         ):
             return reply(403, error="passkey")
         tries = self._rates.of_origin("passkey", request.origin)
-        await self._rates.forgive(tries, tries)  # for the challenge as well
+        await self._rates.forgive(tries, tries)  # the challenge took one as well
         if body.ticket is None:
             return await self._login.let_in(request, account)
         return await self._login.redeem(request, body.ticket)
 
     async def _verify(self, account: Account, credential: KnownCredential, with_user: bool) -> bool:
-        """Whether a credential is the user's, and was used for the challenge in it; its use is kept then."""
+        """Whether a credential is the user's and has signed its challenge. If so its use is recorded."""
         raw = await self._redis.hget(passkeys_key(account.id), credential.id)
         kept = read_kept(raw, Passkey)
         if kept is None or user_of(credential) not in ("", account.id):
@@ -218,7 +218,7 @@ class Passkeys:
         return reply(200, {"passkeys": shown})
 
     async def _begin(self, request: Request, body: BeginPasskey) -> Reply:
-        """For navigator.credentials.create(). 200 {"options"}; 403 `auth`; 409 `passkeys` at the most; 429 `rate`."""
+        """For navigator.credentials.create(). 200 {"options"}; 403 `auth`; 409 `passkeys` at the limit; 429 `rate`."""
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
             return proven
@@ -231,7 +231,7 @@ class Passkeys:
     async def _add(self, request: Request, body: Add) -> Reply:
         """Keep a new passkey. 200 {"recoveryCodes": [...]}, with the first factor only; 403 `passkey`.
 
-        The password was asked for when it was begun: what has changed the user since makes it worthless.
+        The password was asked for at the beginning; if the user has changed since, the challenge is void.
         """
         user, credential = request.user.id, read(NewCredential, body.credential)
         served = await self._take(credential) if credential else None
@@ -254,7 +254,7 @@ class Passkeys:
         return reply(200, {"recoveryCodes": codes})
 
     async def _remove(self, request: Request, body: Remove) -> Reply:
-        """Forget a passkey. 200 {}; 403 `auth`; 404 `passkey`; 429 `rate`."""
+        """Remove a passkey. 200 {}; 403 `auth`; 404 `passkey`; 429 `rate`."""
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
             return proven
@@ -279,7 +279,7 @@ class Passkeys:
         return await self._tokens.make("challenge", Challenge(purpose, user, version), LASTS, user)
 
     async def _take(self, credential: NewCredential | KnownCredential) -> Challenge | None:
-        """What the challenge in it was made for; it has served then, whatever comes of it."""
+        """What the challenge of a credential was made for. The challenge is used up, whatever comes next."""
         return await self._tokens.take("challenge", challenge_of(credential), Challenge)
 
     async def _tell(self, request: Request, what: str) -> None:

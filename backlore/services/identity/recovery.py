@@ -1,9 +1,9 @@
-"""Recovery codes: for who has lost the second factor.
+"""Recovery codes: for users who have lost the second factor.
 
     recovery:{k3f}…  set  hashes of the codes that are left; until they are used, or the factors are removed
 
-Laws: a code is 120 random bits, so that its plain hash may be kept (ASVS 5.0, 6.5.2); it is taken by one command, so
-that it serves once; it is shown once, when it is made. Codes come and go in the step that changes the factors.
+Laws: a code is 120 random bits, so a plain hash of it may be stored (ASVS 5.0, 6.5.2). It is taken by one command, so
+that it can be used only once. It is shown once, when it is made. Codes change in the step that changes the factors.
 """
 
 import hashlib
@@ -19,27 +19,27 @@ BITS = 120
 
 
 def recovery_key(user: str) -> str:
-    """Of the codes that a user has left."""
+    """The key of the codes that a user has left."""
     return key("recovery", user)
 
 
 class RecoveryCodes:
-    """Makes and takes them."""
+    """Makes and takes recovery codes."""
 
     def __init__(self, redis: Any):
         self._redis = redis
 
     def make(self, user: str) -> tuple[list[str], list[Step]]:
-        """New codes, `abcdef-ghijkl-mnopqr-stuvwx`, and what puts them in the place of those that are left."""
+        """New codes, like `abcdef-ghijkl-mnopqr-stuvwx`, and the steps that replace those that are left."""
         codes = ["-".join(re.findall("......", random_text(BITS))) for _ in range(COUNT)]
         return codes, [*self.drop(user), ("SADD", recovery_key(user), *map(_hash, codes))]
 
     async def begin(self, user: str, is_first: bool) -> tuple[list[str], list[Step]]:
-        """The same for a user's first factor, or for who has none left: the means to do without it. Else nothing."""
+        """As `make`, if this is the user's first factor or no codes are left; else no codes and no steps."""
         return self.make(user) if is_first or not await self.left(user) else ([], [])
 
     def drop(self, user: str) -> list[Step]:
-        """What erases them."""
+        """The step that erases a user's codes."""
         return [("DEL", recovery_key(user))]
 
     async def left(self, user: str) -> int:
@@ -48,10 +48,10 @@ class RecoveryCodes:
         return count
 
     async def take(self, user: str, code: str) -> bool:
-        """Whether it is one of them; it has served then."""
+        """Whether the code is one of the user's. It is used up then."""
         return bool(await self._redis.srem(recovery_key(user), _hash(code)))
 
 
 def _hash(code: str) -> str:
-    """Of a code as people type it: with or without dashes and spaces, in any case."""
+    """The hash of a code as people type it: with or without dashes and spaces, in any case."""
     return hashlib.blake2b(re.sub(r"[\s-]", "", code).lower().encode(), digest_size=16).hexdigest()

@@ -1,15 +1,15 @@
-"""Sessions: who has logged in where, for how long.
+"""Sessions: where a user is logged in, and for how long.
 
     session:{k3f}…     string  "USER CREATED"; ends after `idle` seconds without use
     sessions:{k3f}…    hash    of a user: public id of a session -> JSON (session, created, origin, browser)
 
-A session begins with the tag of its user, so that both lie together: one round trip reads and renews it. A worker
-remembers it for a few seconds, as long as the user's stamp (core/stamps.py) is the one from before it asked.
+A session's name begins with the tag of its user, so that both lie in one partition: one round trip reads and renews it.
+A worker remembers it for a few seconds, while the user's stamp (core/stamps.py) is the one from before redis was asked.
 
-Laws: a session is born only while its user may log in, and is the one who was looked at when it showed its factors:
-redis compares both in the step that makes it. What changes the user ends sessions in the same step, or they end with
-its state. Time is redis's own. A session is renewed when a fiftieth of its time without use has gone by, so that a GET
-writes nothing; and at its first use, so that of too many those end first that nobody has used.
+Laws: a session begins only if its user may log in and has not changed since the factors were shown. Redis compares both
+in the step that makes it. A change of the user ends sessions in its own step, or they end by the user's state.
+Time is redis' own. A session is renewed when a fiftieth of its time without use has passed, so that most GETs write
+nothing. It is also renewed at its first use, so that if a user has too many sessions the unused ones end first.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ from backlore.web.request import Request, User
 from backlore.web.routes import Route
 from backlore.web.stages import Keeper, private
 
-MOST = 100  # sessions of a user; a new one ends the one that was not used for longest
-DEVICES = 20  # of a user that are known: those that were used last
-REMEMBERED = 50_000  # sessions, by a worker
-FRESH = 0.02  # of the time without use, so long a session needs no renewal; of that in all, so late may it end
+MOST = 100  # sessions per user; one more ends the least recently used
+DEVICES = 20  # known devices per user: the most recently used
+REMEMBERED = 50_000  # sessions per worker
+FRESH = 0.02  # share of the time without use until a session is renewed; share of its limits that it may outlive
 KNOWN_FOR = 90 * 86_400  # seconds that a device is known without use
 
-# One round trip for a session: read it, check its limit, read its user, renew it if it is time.
+# One round trip for a session: reads it, checks its limit, reads its user, and renews it if due.
 # KEYS: session. ARGV: idle seconds, limit in seconds, tag of the user.
 LOAD = """
 local found = redis.call('GET', KEYS[1])
@@ -50,13 +50,13 @@ if not user[1] or user[3] or redis.call('TIME')[1] - created > tonumber(ARGV[2])
     redis.call('DEL', KEYS[1])
     return false
 end
-if redis.call('PTTL', KEYS[1]) < ARGV[1] * 980 then redis.pcall('EXPIRE', KEYS[1], ARGV[1]) end -- not on a full disk
+if redis.call('PTTL', KEYS[1]) < ARGV[1] * 980 then redis.pcall('EXPIRE', KEYS[1], ARGV[1]) end -- fails on a full disk
 return {id, user[1], user[2]}
 """
 
-# Begins a session: 0 when the user may not, 1 for the user's very first, else 2. The device is known from then on.
-# KEYS: user, session, sessions, devices. ARGV: version of the user, the user, idle seconds, public id, what is known of
-# it, device, most devices, seconds for which they are known.
+# Begins a session. Returns 0 if the user may not, 1 for the user's first one ever, else 2. The device is known then.
+# KEYS: user, session, sessions, devices. ARGV: version of the user, the user, idle seconds, public id, JSON of Known,
+# device, most devices, seconds for which devices are known.
 BEGIN = Script("""
 local user = redis.call('HMGET', KEYS[1], 'email', 'state', 'version')
 if not user[1] or user[2] or (user[3] or '0') ~= ARGV[1] then return 0 end
@@ -70,7 +70,7 @@ redis.call('EXPIRE', KEYS[4], ARGV[8])
 return 2 - redis.call('HSETNX', KEYS[1], 'first', now)
 """)
 
-# Whether a device is known. KEYS: devices. ARGV: device, seconds for which it is.
+# Whether a device is known. KEYS: devices. ARGV: device, seconds for which devices are known.
 KNOWS = Script("""
 local seen = redis.call('ZSCORE', KEYS[1], ARGV[1])
 return seen and redis.call('TIME')[1] - seen < tonumber(ARGV[2]) and 1 or 0
@@ -78,24 +78,24 @@ return seen and redis.call('TIME')[1] - seen < tonumber(ARGV[2]) and 1 or 0
 
 
 def session_key(session: str) -> str:
-    """Of a session."""
+    """The key of a session."""
     return key("session", session)
 
 
 def public_id(session: str) -> str:
-    """What names a session to its owner, and opens nothing."""
+    """The id of a session for its owner, which gives no access."""
     return hashlib.blake2b(session.encode(), digest_size=9).hexdigest()
 
 
 class EndSession(Payload):
-    """One session by its public id, or all but this one."""
+    """One session by its public id, or all except the current one."""
 
     id: Annotated[str, length(1, 64)] | None = None
     others: bool = False
 
 
 class Known(msgspec.Struct):
-    """What is kept of a session for its owner to see."""
+    """What is stored of a session for its owner to see."""
 
     session: str
     origin: str
@@ -114,7 +114,7 @@ class Living(msgspec.Struct):
 
 
 class Memory(NamedTuple):
-    """What a worker remembers of a session: until when (seconds of the clock), and while the user's stamp is this."""
+    """A session as a worker remembers it: `until` a time (of time.monotonic), and while the user has this `stamp`."""
 
     user: User
     until: float
@@ -122,13 +122,16 @@ class Memory(NamedTuple):
 
 
 class Sessions:
-    """Begins, loads and ends sessions. `device` is the cookie that knows a browser again; `idle` and `limit` are
-    seconds: without use, and in all; `memory`: for which a worker remembers one, 0 if it may not."""
+    """Begins, loads and ends sessions. `device` is the cookie that recognizes a browser.
+
+    A session ends after `idle` seconds without use, and after `limit` seconds in any case. A worker remembers it for
+    `memory` seconds at most, 0 for never.
+    """
 
     def __init__(self, redis: Any, users: Users, *, device: SignedCookie, idle: float, limit: float, memory: float):
         self.device = device
-        self.keeper: Keeper  # given by the app: it needs `load` first
-        self.on_new_place: Callable[[Account, Known], Awaitable[None]] | None = None  # given by the accounts
+        self.keeper: Keeper  # set by the app: it needs `load` first
+        self.on_new_place: Callable[[Account, Known], Awaitable[None]] | None = None  # set by the accounts
         self._redis = redis
         self._users = users
         self._idle = int(idle)
@@ -138,23 +141,23 @@ class Sessions:
         self._sha = hashlib.sha1(LOAD.encode()).hexdigest()
 
     def remembered(self, session: str) -> User | None:
-        """The user of a session that was loaded a moment ago, and of whom nothing has changed since."""
+        """The user of a session that was loaded a moment ago, if nothing of the user has changed since."""
         entry = self._memory.get(session)
         if entry is None:
             return None
         try:
             if entry.until > time.monotonic() and entry.stamp == self._users.stamps.read(session):
                 return entry.user
-        except OSError:  # whoever can't read the stamp asks redis
+        except OSError:  # without the stamp redis is asked
             pass
         del self._memory[session]
         return None
 
     async def load(self, session: str) -> User | None:
-        """The user of a session, which is renewed; None when it has ended. One command to redis."""
+        """The user of a session, which is renewed; None if it has ended. One command to redis."""
         until, stamp = time.monotonic() + self.remember_for, self._take_stamp(session)  # before redis is asked
         user = await self._ask(session)
-        if user is None:  # perhaps by its limit: once this was told, nobody says otherwise
+        if user is None:  # perhaps by its limit: no worker should still remember it
             with contextlib.suppress(OSError):
                 self._users.stamps.renew(session)
         elif stamp:
@@ -164,13 +167,13 @@ class Sessions:
         return user
 
     def _take_stamp(self, session: str) -> bytes:
-        """The user's stamp; empty when nothing may be remembered: who can't read or write it asks redis each time."""
+        """The user's stamp; empty if nothing may be remembered, as when stamps can't be read or written."""
         with contextlib.suppress(OSError):
             return self._users.stamps.take(session) if self.remember_for else b""
         return b""
 
     async def _ask(self, session: str) -> User | None:
-        # the hot path: what `Script` does, without a call and a list more
+        # the hot path: the same as `Script`, with one call and one list less
         tag = f"{{{session[:TAG]}}}"
         arguments = (1, session_key(session), self._idle, self._limit, tag)
         try:
@@ -183,32 +186,32 @@ class Sessions:
         return User(id, email, self._users.is_admin(email, flag == "1"))
 
     async def of_browser(self, request: Request) -> tuple[str, User] | None:
-        """The session of the browser that sent a request, where no gatekeeper has looked, and its user."""
+        """The session of the browser that sent a request, and its user; for routes without a gatekeeper."""
         session = self.keeper.cookie.read(request.headers.get(b"cookie"))
         user = await self.load(session) if isinstance(session, str) else None
         return (str(session), user) if user else None
 
     async def alter(self, request: Request, account: Account, *steps: Step, alone: bool = False) -> int:
-        """`Users.alter` as the session of a request asks for it, which has not ended meanwhile, and goes on `alone`."""
+        """`Users.alter` for a request, if its session has not ended meanwhile. With `alone` all other sessions end."""
         device, keep = public_id(self.device_of(request)), request.session if alone else None
         return await self._users.alter(account, *steps, asker=session_key(request.session), device=device, keep=keep)
 
     def device_of(self, request: Request) -> str:
-        """What names the browser; "" for one that was never in."""
+        """The device in the browser's cookie; "" if nobody has logged in there."""
         device = self.device.read(request.headers.get(b"cookie"))
         return device if isinstance(device, str) else ""
 
     async def knows(self, user: str, device: str) -> bool:
-        """Whether somebody has logged in as this user with a device, by what names it."""
+        """Whether somebody has logged in as this user with this device."""
         return device != "" and bool(await KNOWS(self._redis, [devices_key(user)], public_id(device), KNOWN_FOR))
 
     async def begin(
         self, account: Account, origin: str, browser: str, device: str, *, is_known: bool = False
     ) -> str | None:
-        """A session of its own for a user; never one that a client has brought along.
+        """Begin a new session for a user; never one that a client has proposed.
 
-        `account` is the user as it was when it showed its factors; `is_known` when the `device` showed to be the
-        user's. None when the user may not log in, or has changed since.
+        `account` is the user as of the moment when the factors were shown. `is_known`: whether the `device` is known to
+        be the user's. Returns None if the user may not log in, or has changed since.
         """
         session = account.id[:TAG] + random_text(130)
         known = Known(session, origin, browser[:200])
@@ -227,7 +230,7 @@ class Sessions:
         return session
 
     async def of(self, user: str) -> list[tuple[str, Living]]:
-        """The living sessions, last used first, each with what shows it. Dead ones are forgotten."""
+        """The living sessions by name and as shown, most recently used first. Records of dead ones are deleted."""
         known = await self._known(user)
         async with self._redis.pipeline(transaction=False) as pipe:
             for each in known.values():
@@ -250,7 +253,7 @@ class Sessions:
         return read_all(await self._redis.hgetall(sessions_key(user)), Known)
 
     async def end(self, user: str, *sessions: str) -> None:
-        """End sessions; nothing happens to those that have ended."""
+        """End sessions. Idempotent."""
         with self._users.changing(user):
             async with self._redis.pipeline() as pipe:
                 for session in sessions:
@@ -258,13 +261,13 @@ class Sessions:
                 await pipe.execute()
 
     async def end_all(self, user: str, keep: str = "") -> None:
-        """End all sessions of a user but the one to keep."""
+        """End all sessions of a user except the one to keep."""
         await self.end(user, *(each.session for each in (await self._known(user)).values() if each.session != keep))
 
     # Routes
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             private.get("/auth/csrf", self._csrf),
             private.post("/auth/logout", self._logout),
@@ -290,7 +293,7 @@ class Sessions:
         return reply(200, {"sessions": shown})
 
     async def _end(self, request: Request, body: EndSession) -> Reply:
-        """End one session, or all others. 200 {}; 404 `session`."""
+        """End one session, or all except this one. 200 {}; 404 `session`."""
         if body.others:
             await self.end_all(request.user.id, keep=request.session)
             return reply(200)

@@ -1,13 +1,13 @@
-"""The second factor of an authenticator app: codes by the time (TOTP, RFC 6238: SHA-1, 6 digits, 30 seconds).
+"""The second factor of an authenticator app: time-based codes (TOTP, RFC 6238: SHA-1, 6 digits, 30 seconds).
 
-    totp:{k3f}…         string  "VERSION SECRET" waits for its first code, of the user as it was; ten minutes
-    served:{k3f}…:STEP  string  this step of 30 seconds has let the user in; two minutes
+    totp:{k3f}…         string  "VERSION SECRET": the user's version, a secret that awaits its first code; ten minutes
+    served:{k3f}…:STEP  string  the code of this step of 30 seconds was used by the user; two minutes
 
-The secret that counts is the field `totp` of the user's hash.
+The active secret is the field `totp` of the user's hash.
 
-Laws: a step serves once, also on many connections at once (RFC 6238, §5.2). A secret counts from the moment that a code
-of it was shown, in the one step that ends its waiting, and only for the user as it was when it showed its password.
-Secrets and codes stand in no log, no notification and no mail.
+Laws: the code of a step can be used only once, even on concurrent connections (RFC 6238, §5.2). A secret becomes active
+when its first code is shown, in one step that also ends its waiting, and only if the user has not changed since the
+password was shown. Secrets and codes appear in no log, no notification and no mail.
 """
 
 import asyncio
@@ -33,23 +33,23 @@ from backlore.web.routes import Route
 from backlore.web.stages import private
 
 STEP = 30  # seconds
-NEAR = 1  # steps that a clock may be off, either way
+NEAR = 1  # steps that a clock may be off in either direction
 WAITING = 600  # seconds that a secret waits for its first code
 SERVED = 120  # seconds: longer than a step is accepted, and the nodes' clocks differ
 
 
 def waiting_key(user: str) -> str:
-    """Of the secret that waits for its first code."""
+    """The key of the secret that waits for its first code."""
     return key("totp", user)
 
 
 def served_key(user: str, step: int) -> str:
-    """Of a step that has served."""
+    """The key of a step whose code was used."""
     return key("served", user, step)
 
 
 class PasswordAgain(Payload):
-    """The password again."""
+    """`password`: the user's own, again."""
 
     password: Given
 
@@ -59,7 +59,7 @@ class FirstCode(Payload):
 
 
 class Totp:
-    """The routes of an authenticator, and what checks codes. `issuer` is the application's name in the app."""
+    """The routes of an authenticator, and the check of codes. `issuer` is our application's name in the app."""
 
     name = "totp"
 
@@ -85,7 +85,7 @@ class Totp:
         self._issuer = issuer
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             private.get("/auth/factors", self._factors),
             private.post("/auth/totp/begin", self._begin),
@@ -94,14 +94,14 @@ class Totp:
             private.post("/auth/recoveryCodes", self._renew_codes),
         ]
 
-    # What the login asks
+    # For the login
 
     async def has(self, account: Account) -> bool:
         """Whether the user has an authenticator."""
         return account.totp != ""
 
     async def check(self, request: Request, account: Account, code: str) -> bool:
-        """Whether a code is right now, of the authenticator or for recovery; it has served then."""
+        """Whether a code is valid now, of the authenticator or for recovery. A valid code is used up."""
         if digits := digits_of(code):
             step = step_of(account.totp, digits)
             return step is not None and await self._serve(account.id, step)
@@ -115,7 +115,7 @@ class Totp:
         return bool(await self._redis.set(served_key(user, step), "1", nx=True, ex=SERVED))
 
     async def release(self, user: str) -> list[str]:
-        """Where the secret that waits lies, the steps that have served, and the recovery codes."""
+        """The keys of the waiting secret, the used steps and the recovery codes."""
         last = step_at(time.time()) + NEAR
         served = [served_key(user, step) for step in range(last - SERVED // STEP - 2 * NEAR, last + 1)]
         return [waiting_key(user), recovery_key(user), *served]
@@ -123,7 +123,7 @@ class Totp:
     # Routes
 
     async def _factors(self, request: Request) -> Reply:
-        """What the user has. 200 {"password": bool, "totp": bool, "recoveryCodes": int}: how many codes are left."""
+        """The user's factors. 200 {"password": bool, "totp": bool, "recoveryCodes": int}: how many codes are left."""
         account = await self._users.read(request.user.id)
         if account is None:
             return reply(403, error="session")
@@ -143,7 +143,7 @@ class Totp:
     async def _confirm(self, request: Request, body: FirstCode) -> Reply:
         """Activate the secret with a code of it; the other sessions end.
 
-        200 {"recoveryCodes": [...]}, empty when there are some; 403 `code` or `token` (nothing begun); 429 `rate`.
+        200 {"recoveryCodes": [...]}, empty if some are left; 403 `code` or `token` (nothing begun); 429 `rate`.
         """
         account = await self._users.read(request.user.id)
         waiting = await self._redis.get(waiting_key(request.user.id)) or ""
@@ -171,7 +171,7 @@ class Totp:
         return reply(200, {"recoveryCodes": codes})
 
     async def _remove(self, request: Request, body: PasswordAgain) -> Reply:
-        """Log in without the authenticator again. 200 {}; 403 `auth`; 429 `rate`."""
+        """Remove the authenticator. 200 {}; 403 `auth`; 429 `rate`."""
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
             return proven
@@ -186,7 +186,7 @@ class Totp:
         return reply(200)
 
     async def _renew_codes(self, request: Request, body: PasswordAgain) -> Reply:
-        """New recovery codes; the old ones are worthless. 200 {"recoveryCodes": [...]}; 403 `auth` or `factor`; 429."""
+        """New recovery codes; the old ones are void. 200 {"recoveryCodes": [...]}; 403 `auth` or `factor`; 429."""
         account = await self._login.prove(request, body.password)
         if isinstance(account, Reply):
             return account
@@ -215,11 +215,11 @@ def step_at(moment: float) -> int:
 
 
 def step_of(secret: str, digits: str) -> int | None:
-    """The step whose code this is, if it is near now; None without a secret: an empty one has codes too."""
+    """The step near now whose code this is, or None. Always None without a secret: even an empty one has codes."""
     if not secret:
         return None
     codes, here = pyotp.TOTP(secret, interval=STEP), step_at(time.time())
-    # all are compared, each in constant time
+    # all steps are compared, each in constant time
     steps = [
         step for step in range(here - NEAR, here + NEAR + 1) if hmac.compare_digest(codes.generate_otp(step), digits)
     ]
@@ -228,7 +228,7 @@ def step_of(secret: str, digits: str) -> int | None:
 
 def qr_of(text: str) -> str:
     """A QR code as SVG: one path, sized by its place in the page."""
-    import segno  # here alone: few processes ever draw one
+    import segno  # not at the top: few processes ever draw a code
 
     drawn = io.BytesIO()
     segno.make_qr(text, error="m").save(

@@ -3,20 +3,20 @@
     user:{k3f}…     hash        email, password (argon2id, PHC string), created, first (first login; seconds),
                                 verified ("1"), admin ("1"), state ("disabled", or "destroying" while its data is
                                 erased), totp (secret of the authenticator), version (counts changes); for ever
-    devices:{k3f}…  sorted set  hash of what a browser's cookie holds → when somebody last logged in with it (seconds);
-                                20 of a user, 90 days; until a change of what lets the user in
+    devices:{k3f}…  sorted set  hash of a device in a browser's cookie → when somebody last logged in with it (seconds);
+                                20 per user, 90 days; until a change of what lets the user in
     destroying      set         users whose erasure has begun; each until it has ended
-    erased          sorted set  users who are erased → when it is done once more (seconds); until then
+    erased          sorted set  users who are erased → when the second pass is due (seconds); until it is made
 
-The tag in braces is the first three characters of the user's id, so that one user's data lies together. Addresses lie
-elsewhere, in the directory.
+The tag in braces is the first three characters of the user's id, so that one user's data lies in one partition.
+Addresses lie elsewhere, in the directory.
 
-Laws: what is changed of a user is compared first, in one step: who decided on an older state changes nothing, and a
-user who was erased meanwhile does not come back as half of one. Each change counts the user's version up: a session
-is begun, a ticket or a token holds, and a factor is added or taken off for the version that was looked at, so that
-none outlives a change. The sessions that a change ends are ended by its step: between the two they would sign and ask
-for what holds afterwards. Who is found by an address has it: the directory alone says nothing. After each change, also
-one that may have been made, the user's stamp is a new one, so that no worker remembers what was before.
+Laws: a change compares the user in the same step that makes it. So a decision on a stale state changes nothing, and a
+user who was erased meanwhile does not come back in part. Each change increments the user's version. The beginning of a
+session, tickets, tokens and changes of factors are bound to the version that was read, so that none outlives a change.
+The sessions that a change ends are ended in its step: between two steps they could still sign or request what is valid
+after it. A user found by an address has that address: the directory alone proves nothing. After each change, even one
+that only may have been made, the user gets a new stamp, so that no worker remembers an older state.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ from backlore.core.notify import Notify
 from backlore.core.stamps import Stamps
 from backlore.services.identity.directory import CLAIM, Directory
 
-DESTROYING = "destroying"  # spans partitions, so it is written alone; as the next one
+DESTROYING = "destroying"  # covers all partitions, so it is written by itself, like the next one
 ERASED = "erased"
-AGAIN = 600  # seconds after an erasure: what a request that was under way has written since goes, too
-ID = re.compile("[a-z2-7]{16}")  # of our users; applications may have other owners of files and the like
+AGAIN = 600  # seconds from an erasure to its second pass, for data that requests in flight have written since
+ID = re.compile("[a-z2-7]{16}")  # the form of our users' ids; applications may have other owners of files
 
-Step = tuple[str | int, ...]  # a command of redis that writes, its key, the words behind it
+Step = tuple[str | int, ...]  # a writing command of redis, its key, its further arguments
 
-# KEYS: user. ARGV: field, what it has ("" for none), what it gets ("" for none).
+# KEYS: user. ARGV: field, its old value ("" for none), its new value ("" for none).
 CHANGE = Script("""
 if redis.call('HEXISTS', KEYS[1], 'email') == 0 then return 0 end
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
@@ -50,9 +50,9 @@ redis.call('HINCRBY', KEYS[1], 'version', 1)
 return 1
 """)
 
-# KEYS: user, devices, sessions, what has to be there (the session that asks, or the user again), and the key of each
-# step. ARGV: the user's version, the device that asks ("" for none), the session that goes on ("" for none, "*" for
-# all), and of each step its command, the number of words behind the key, and these.
+# KEYS: user, devices, sessions, the key that must exist (the session that asks, or the user again), and the key of each
+# step. ARGV: the user's version, the device that asks ("" for none), the session to keep ("" for none, "*" for all),
+# and for each step its command, the number of its further arguments, and these.
 ALTER = Script("""
 local user = redis.call('HMGET', KEYS[1], 'email', 'version')
 if not user[1] or (user[2] or '0') ~= ARGV[1] or redis.call('EXISTS', KEYS[4]) == 0 then return 0 end
@@ -67,7 +67,7 @@ for _, device in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
 end
 for _, id in ipairs(ARGV[3] == '*' and {} or redis.call('HKEYS', KEYS[3])) do
     local is_read, known = pcall(cjson.decode, redis.call('HGET', KEYS[3], id))
-    local name = is_read and type(known) == 'table' and known.session -- what we can't read ends by itself
+    local name = is_read and type(known) == 'table' and known.session -- a session that we can't read expires by itself
     if type(name) == 'string' and name ~= ARGV[3] then
         redis.call('DEL', 'session:{' .. name:sub(1, 3) .. '}' .. name:sub(4))
         redis.call('HDEL', KEYS[3], id)
@@ -78,30 +78,30 @@ return redis.call('HINCRBY', KEYS[1], 'version', 1)
 
 
 def user_key(user: str) -> str:
-    """Of the user's hash."""
+    """The key of the user's hash."""
     return key("user", user)
 
 
 def sessions_key(user: str) -> str:
-    """Of the list of a user's sessions, see there."""
+    """The key of the list of a user's sessions, see `sessions`."""
     return key("sessions", user)
 
 
 def devices_key(user: str) -> str:
-    """Of the browsers that are known to be the user's."""
+    """The key of the browsers that are known to be the user's."""
     return key("devices", user)
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What is kept of a user, but for what the passkeys' own hash has."""
+    """A user as stored, without the passkeys and links, which have hashes of their own."""
 
     id: str
     email: str
-    password: str  # its hash; "" for who came in by a provider and has none
+    password: str  # its hash; "" for a user who signed up by a provider and has none
     created: int
-    first: int  # when the user first logged in, 0 for never
+    first: int  # when the user first logged in (seconds), 0 for never
     verified: bool
-    flagged: bool  # an admin by flag, not by configuration
+    flagged: bool  # whether an admin by flag; the configuration makes others
     state: str
     totp: str
     version: int
@@ -115,7 +115,7 @@ class PageOfUsers(NamedTuple):
 
 
 class Users:
-    """Makes, finds, changes and forgets users. `admins` are the addresses of those by configuration."""
+    """Makes, finds, changes and erases users. `admins` are the addresses of admins by configuration."""
 
     def __init__(self, redis: Any, notify: Notify, stamps: Stamps, admins: list[str] | None = None):
         self._redis = redis  # redis-py's types don't know that replies are str here
@@ -140,16 +140,16 @@ class Users:
         return _account(user, await self._redis.hgetall(user_key(user)))
 
     def key(self, user: str) -> str | None:
-        """Of the user's hash, for whoever keeps something of owners; None for an id that is of no user's form."""
+        """The key of the user's hash, for services that keep data of owners; None if the id can't be a user's."""
         return user_key(user) if ID.fullmatch(user) else None
 
     async def standing(self, user: str) -> str:
-        """A word that is another one after each change of the user; "" for one who may not log in."""
+        """A word that changes with each change of the user; "" if the user may not log in."""
         email, state, version = await self._redis.hmget(user_key(user), "email", "state", "version")
         return "" if email is None or state else version or "0"
 
     async def create(self, email: str, hashed: str, verified: bool) -> str | None:
-        """Make a user; its id, or None when the address is taken. `hashed` is "" for who has no password."""
+        """Make a user. Returns the id, or None if the address is taken. `hashed` is "" for users without a password."""
         email, id, now = normalize(email), random_text(80), await self._now()
         if not await self._claim(email, id):
             return None
@@ -164,7 +164,7 @@ class Users:
         return id
 
     async def move(self, account: Account, email: str, asker: str) -> bool:
-        """Give a user another address, which is verified; False when it is taken, or as `alter`."""
+        """Give a user another address, which is verified. False if it is taken, or where `alter` returns 0."""
         email, me = normalize(email), user_key(account.id)
         if not await self._claim(email, account.id):
             return False
@@ -181,7 +181,7 @@ class Users:
         return True
 
     async def _claim(self, email: str, user: str) -> bool:
-        """Take an address for a minute, if nobody has it: a move or an erasure that was cut may have left a place."""
+        """Claim an address for a minute, if nobody has it: an interrupted move or erasure may have left its entry."""
         if await self._directory.claim(email, user):
             return True
         owner = await self._directory.owner(email)
@@ -195,11 +195,11 @@ class Users:
     async def alter(
         self, account: Account, *steps: Step, asker: str = "", device: str = "", keep: str | None = None
     ) -> int:
-        """Change what lets a user in, all of it in one step; the new version, or 0 when nothing was changed.
+        """Change what lets a user in, in one step. Returns the new version, or 0 if nothing was changed.
 
-        It is only while the user is still the one that was looked at, and `asker`, the key of the session that asks
-        for it, is there. The browsers that were known are strangers again, but for the `device` that asks. All sessions
-        end but the one to `keep`, "" for none; None: none ends.
+        Nothing changes unless the user still has the version of `account`, and `asker`, the key of the session that
+        asks, exists. All known browsers except the `device` that asks become unknown. All sessions end except the one
+        to `keep`, "" for none; with None no session ends.
         """
         me, words = user_key(account.id), list[str | int]()
         for command, _, *behind in steps:
@@ -210,13 +210,13 @@ class Users:
             return int(await ALTER(self._redis, keys, account.version, device, going_on, *words))
 
     async def change(self, user: str, field: str, old: str, new: str) -> bool:
-        """Replace one field, "" being none; False when it is not `old` any more, or the user not there."""
+        """Replace one field; "" stands for no value. False if it is no longer `old`, or the user doesn't exist."""
         with self.changing(user):
             return bool(await CHANGE(self._redis, [user_key(user)], field, old, new))
 
     @contextlib.contextmanager
     def changing(self, user: str) -> Iterator[None]:
-        """Around whatever ends a session of a user, or changes the user."""
+        """A context for everything that changes a user or ends a session: it renews the user's stamp afterwards."""
         try:
             yield
         finally:
@@ -225,8 +225,8 @@ class Users:
     # Erasure
 
     async def mark_destroying(self, account: Account, asker: str = "") -> bool:
-        """From now on nobody logs in as this user, and its erasure will be finished, whatever is cut. As `alter`."""
-        await self._redis.sadd(DESTROYING, account.id)  # first: who is marked and not in there, nobody would erase
+        """Mark a user: logins are refused, and the erasure will be finished even if interrupted. As `alter`."""
+        await self._redis.sadd(DESTROYING, account.id)  # first: nobody would erase a marked user outside of this set
         return bool(await self.alter(account, ("HSET", user_key(account.id), "state", "destroying"), asker=asker))
 
     async def cut_erasures(self) -> list[str]:
@@ -239,18 +239,18 @@ class Users:
         return found
 
     async def erased(self) -> list[str]:
-        """The users who were erased a while ago, and whose data is to be erased once more."""
+        """The users who were erased a while ago, and for whom the second pass is due."""
         users: list[str] = await self._redis.zrangebyscore(ERASED, 0, await self._now())
         return users
 
     async def is_gone(self, id: str) -> bool:
-        """Whether an id is a user's, by its form, and there is no such user, also none whose erasure goes on."""
+        """Whether an id has the form of a user's, and there is no such user, not even one whose erasure goes on."""
         if not ID.fullmatch(id) or await self._redis.exists(user_key(id)):
             return False
         return not await self._redis.sismember(DESTROYING, id)
 
     async def forget(self, user: str, keys: Sequence[str]) -> None:
-        """Erase a user, its address and what lies at `keys` beside it; all else was erased before."""
+        """Erase a user, the address, and the further `keys` in the user's partition; all else was erased before."""
         account = await self.read(user)
         if account:
             await self._directory.free(account.email, user)
@@ -265,13 +265,13 @@ class Users:
     # All of them
 
     async def count(self) -> int:
-        """How many there are."""
+        """How many users there are."""
         return await self._directory.count()
 
     async def list(self, sort: str, search: str, after: str, limit: int) -> PageOfUsers:
         """A page of users in the order `sort`, "email" or "created" (newest first), behind `after`.
 
-        `search` is a part of the address. An entry of the index whose user has gone is dropped on the way.
+        `search` is a part of the address. Rows whose user is gone are dropped on the way.
         """
         rows: list[str] = []
         async for row in self._directory.rows(sort, after):
@@ -295,10 +295,10 @@ class Users:
         return PageOfUsers(users, rows[limit - 1] if len(rows) > limit else "")
 
     async def mend(self) -> None:
-        """The consistency check: every user is found by its address, and in the index of all.
+        """The consistency check: every user can be found by their address, and is in the lists of all users.
 
-        A signup cut between its steps leaves a user without its index: it is written again. An address that leads
-        to another user who has it is reported.
+        A signup that was interrupted between its steps leaves a user without these entries: they are written again. If
+        the address leads to another user who has it, notify is told.
         """
         now = await self._now()
         async for name in self._redis.scan_iter("user:*", count=500):
@@ -312,7 +312,7 @@ class Users:
                     await self._directory.enlist(*listed)
 
     async def _is_led_to(self, account: Account) -> bool:
-        """Whether the user's address leads there, now or again."""
+        """Whether the user's address leads to the user, now or after a repair."""
         owner = await self._directory.owner(account.email)
         if owner == account.id:
             return True
@@ -327,14 +327,14 @@ class Users:
 
     @contextlib.contextmanager
     def _telling(self, user: str) -> Iterator[None]:
-        """A user whom another version has written so that we can't read it is told, and holds up no other."""
+        """Notify of a user that another version wrote and this one can't read. Others are not affected."""
         try:
             yield
         except ValueError as error:
             self._notify("error", "identity.unread", user=user, error=error)
 
     async def _now(self) -> int:
-        """Seconds by redis' clock: those of the nodes differ."""
+        """Seconds by redis' clock: the clocks of the nodes differ."""
         return int((await self._redis.time())[0])
 
 

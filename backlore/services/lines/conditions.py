@@ -1,12 +1,12 @@
-r"""What a line must be: a text in it, a pattern in it, fields of JSON. All of what is asked must hold.
+r"""Conditions on lines: a text that a line contains, a pattern that it matches, fields of JSON. All must hold.
 
     contains   a text
     matches    a pattern in RE2's syntax (https://github.com/google/re2/wiki/Syntax); ^ and $ are the line's ends
     where      fields of a line that is a JSON object, see `fields`
 
-Laws: no pattern takes more than linear time, and none is so large that one look at a block of lines takes many
-seconds. Lines are not looked at one by one: of all conditions one is the scout, an expression that runs over whole
-blocks, without the interpreter's lock; what it finds may hold, what it doesn't can't.
+Laws: no pattern takes more than linear time, and none is so large that it takes many seconds on one block of lines.
+Lines are not examined one by one: one of the conditions is the scout, an expression that runs over whole blocks without
+the interpreter's lock. All conditions can hold only for lines that the scout finds.
 """
 
 import re
@@ -19,21 +19,21 @@ from backlore.core.payload import Invalid
 from backlore.services.lines.fields import Field, Fields
 
 LONGEST_TEXT = 500  # characters of one condition
-LONGEST_PATTERN = 300  # of a pattern: what it takes to refuse one grows with it
-LARGEST = 1500  # instructions of a pattern's program: in the worst case each is looked at for each byte
+LONGEST_PATTERN = 300  # characters of a pattern: the work to refuse one grows with its length
+LARGEST = 1500  # instructions of a pattern's program: in the worst case each runs for each byte
 MEMORY = 8 << 20  # bytes that a program may take with its tables
-PROBE = 100 << 10  # the same while we look whether a pattern is too large: it is soon told
+PROBE = 100 << 10  # the same for the check whether a pattern is too large, which is quick then
 LINES = "(?m)"  # ^ and $ are the ends of lines
-# What means another thing in a block of many lines than in a line of its own: \A, \z, \C, (?-m)
+# Syntax that means something else in a block of many lines than in a single line: \A, \z, \C, (?-m)
 OF_ONE_LINE = re.compile(r"\\[AzC]|\(\?\w*-\w*m")
 
 
 class BadCondition(Invalid):
-    """It can't be looked for: `where` is the kind of condition, `why` a sentence."""
+    """A condition is invalid: `where` is its kind, `why` a sentence."""
 
 
 class Wanted(NamedTuple):
-    """What lines are asked for. `ignore_case` is for texts and patterns."""
+    """The conditions on wanted lines. `ignore_case` applies to texts and patterns."""
 
     contains: tuple[str, ...] = ()
     matches: tuple[str, ...] = ()
@@ -42,17 +42,17 @@ class Wanted(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """One of those that must hold."""
+    """One condition, compiled."""
 
     holds: Callable[[bytes], object]  # for a line without its end; true or false
-    rank: int  # of the scout: how few lines it finds, presumably. The lowest scouts
-    scout: Any = None  # the expression that is in each such line, if there is a good one
-    proves: bool = False  # whether what the scout finds holds
+    rank: int  # of the scout: the fewer lines it will probably find, the lower. The lowest becomes the scout
+    scout: Any = None  # an expression found in every line that fits, if there is a good one
+    proves: bool = False  # whether the condition holds for every line that the scout finds
     by_end: bool = False  # whether the scout must know where a line ends
 
 
 class Conditions:
-    """All that a line must be, as programs. Raises BadCondition; may take a tenth of a second."""
+    """All conditions on a line, compiled. Raises BadCondition; may take a tenth of a second."""
 
     def __init__(self, wanted: Wanted):
         found = [_contains(text, wanted.ignore_case) for text in wanted.contains]
@@ -67,7 +67,7 @@ class Conditions:
         self._others = self._all[1:] if first and first.proves else self._all
 
     def hold(self, line: bytes, found: bool = False) -> bool:
-        """Whether all hold for a line, without its end. `found`: by the scout, on this very line."""
+        """Whether all hold for a line, given without its end. `found`: whether the scout has found this very line."""
         return all(holds(line) for holds in (self._others if found else self._all))
 
 
@@ -117,7 +117,7 @@ def _encode(kind: str, text: str, most: int) -> bytes:
 
 
 def compile_program(pattern: str, ignore_case: bool = False, memory: int = MEMORY) -> Any:
-    """A program of RE2 for bytes that knows no line break but as the end of a line. Raises re2.error."""
+    """A program of RE2 for bytes, in which a line break can only be the end of a line. Raises re2.error."""
     options = re2.Options()
     options.max_mem = memory
     options.log_errors = False
@@ -127,4 +127,4 @@ def compile_program(pattern: str, ignore_case: bool = False, memory: int = MEMOR
     try:
         return re2.compile(LINES + pattern, options)
     finally:
-        re2.purge()  # its cache would keep what strangers send
+        re2.purge()  # its cache would keep the patterns of strangers

@@ -2,9 +2,9 @@ r"""Conditions on the fields of a line that is a JSON object.
 
     level=error   took>100   user.id!=abc   "log.level"=warn   time>="2026-10"   note exists
 
-Laws: a number is compared with a number, a text with a text, as Unicode has them in order: `n=5` is 5, 5.0 or "5",
-`n="5"` the text alone; `n>5` knows numbers only, `n>five` and `n>"5"` texts. An array or an object
-equals nothing. What isn't there is never anything, not even unequal. A line that is no JSON object has no fields.
+Laws: numbers are compared with numbers, and texts with texts, in the order of Unicode. `n=5` holds for 5, 5.0 and "5",
+`n="5"` for the text alone. `n>5` holds for numbers only, `n>five` and `n>"5"` for texts only. An array or an object
+equals nothing. For a missing field no condition holds, not even `!=`. A line that is no JSON object has no fields.
 """
 
 import operator
@@ -28,13 +28,13 @@ SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 }
 KINDS: dict[type, str] = {bool: "word", type(None): "word", int: "number", float: "number", str: "text"}
 SPACE = r"[ \t\r]*"
-SPELLED = 30  # characters of a text that a scout looks for
+SPELLED = 30  # characters of a text that a scout looks for, at most
 MISSING = msgspec.UNSET
 
 
 class Field:
-    """One condition. `scout`: an expression of RE2 that each such line has, "" when there is no good one; `rank`: how
-    few lines it finds, presumably. Raises ValueError with a sentence.
+    """One condition. `scout`: an expression of RE2 found in every line that fits, "" if there is no good one; `rank`:
+    the lower, the fewer lines it probably finds. Raises ValueError with a sentence.
     """
 
     def __init__(self, text: str):
@@ -50,7 +50,7 @@ class Field:
         self.scout = f'"{spell(self.path[-1])}"{SPACE}:{SPACE}{value}' if value else ""
 
     def holds(self, value: Any) -> bool:
-        """Whether it holds for what an object has at the first key of `path`, or MISSING."""
+        """Whether it holds for the value that an object has at the first key of `path`, or for MISSING."""
         for key in self.path[1:]:
             value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
         if value is MISSING:
@@ -63,7 +63,7 @@ class Field:
         return self._sign == "!="
 
     def _scout_of_value(self) -> str:
-        """What each value that holds begins with, when there are few of the like."""
+        """An expression for the beginning of each value that fits; "" if too many other values begin like it."""
         number, text = self._wanted.get("number"), self._wanted.get("text")
         if self._sign == "=":
             whole = "word" in self._wanted
@@ -77,7 +77,7 @@ class Field:
 
 
 class Fields:
-    """Several conditions on one object, which is decoded once, and of it only what is asked for."""
+    """Several conditions on one object. It is decoded once, and only the fields that are asked for."""
 
     def __init__(self, fields: Sequence[Field]):
         keys = list(dict.fromkeys(field.path[0] for field in fields))
@@ -88,16 +88,16 @@ class Fields:
         self._each = [(operator.attrgetter(places[field.path[0]]), field.holds) for field in fields]
 
     def hold(self, line: bytes) -> bool:
-        """Whether all hold for a line."""
+        """Whether all conditions hold for a line."""
         try:
             found = self._decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return False  # no JSON object, or no sound one
+            return False  # no JSON object, or a broken one
         return all(holds(get(found)) for get, holds in self._each)
 
 
 def read_value(text: str, is_same: bool) -> dict[str, Any]:
-    """What a value means, by the kind of what it is compared with; `is_same` when the question is whether it equals."""
+    """The meanings of a value, by the kind of value that it is compared with. `is_same`: for `=` and `!=`."""
     if text.startswith('"'):
         try:
             return {"text": msgspec.json.decode(text, type=str)}
@@ -114,7 +114,7 @@ def read_value(text: str, is_same: bool) -> dict[str, Any]:
 
 
 def spell(text: str) -> str:
-    """An expression for all the ways in which JSON can have a text written."""
+    """An expression for all the ways to write a text in JSON."""
     return "".join(f"(?:{'|'.join(_spellings(each))})" for each in text)
 
 
@@ -127,7 +127,7 @@ def _spellings(character: str) -> list[str]:
 
 
 def _same_number(number: float) -> str:
-    """What each way to write a number begins with."""
+    """An expression for the beginning of each way to write a number."""
     if number != int(number) or abs(number) >= 2**53:
         return "-?[0-9]"
     return rf"-?(?:{abs(int(number))}|[0-9]+(?:\.|[eE]))"

@@ -1,13 +1,13 @@
-"""The lines of files that are text: the last ones, those that are asked for, those that come.
+"""The lines of text files: the last ones, those that match conditions, and new ones.
 
     found = await app.lines.filter(user, "log.jsonl", Wanted(where=("level=error",)))
     for line in found.lines: print(line.text)
 
-Laws: a file is never loaded, and an answer begins with the first block; it covers what was acknowledged when it was
-asked. What is looked at goes block by block through few threads that are for nothing else, so that neither uploads nor
-the event loop wait for it, and users take turns in them. Each answer says which stretch is left, from which the next
-one goes on; a line is in one of them, whatever is added meanwhile. Of a line the break is no part, nor a carriage
-return before it.
+Laws: a file is never loaded whole, and an answer begins with the first block. It covers the bytes that were
+acknowledged when it was asked for. Blocks are searched one by one in a few threads that do nothing else, so that
+neither uploads nor the event loop wait for them, and users take turns in them. Each answer gives the stretch that is
+left, where the next one continues; each line is in exactly one answer, whatever is added meanwhile. The line break is
+no part of a line, nor is a carriage return before it.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ from backlore.services.lines.places import Places, Spans
 from backlore.services.lines.windows import LONGEST, Stretch, Text, Unknown, Window, end_of_lines, newest, oldest
 
 T = TypeVar("T")
-Find = Callable[[str, str], Awaitable[File]]  # of a user by a name
+Find = Callable[[str, str], Awaitable[File]]  # given a user and a name
 
-THREADS = 2  # of a process, for looking
-EACH, TOTAL = 20, 200  # looks that wait for a thread: of a user, of all
-SLICE = 0.05  # seconds that one looks before others may
-GATHERED = 1 << 20  # bytes of lines that are handed over in one go
+THREADS = 2  # of a process, for searching
+EACH, TOTAL = 20, 200  # searches that may wait for a thread: per user, and of all users
+SLICE = 0.05  # seconds that one search runs before another's turn
+GATHERED = 1 << 20  # bytes of lines that are handed over at once
 ANSWER = 4 << 20  # bytes of lines in one answer
 SECONDS = 10.0  # that an answer may take
-POLL = 0.5  # seconds between two looks whether a file has grown
+POLL = 0.5  # seconds between two checks whether a file has grown
 ALL = Wanted()
 WHOLE = Stretch(0, sys.maxsize)
 FOREVER = float("inf")
 
 
 class Line(NamedTuple):
-    """A line; `at` is the byte of the file where it begins, `cut` whether it is longer than `data`."""
+    """A line. `at` is the byte of the file where it begins; `cut`: whether it is longer than `data`."""
 
     at: int
     data: bytes
@@ -50,31 +50,31 @@ class Line(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What it says; bytes that are no UTF-8 are replaced."""
+        """The line as text; bytes that are not UTF-8 are replaced."""
         return self.data.decode("utf-8", "replace")
 
 
 class Found(NamedTuple):
-    """Lines in their order, and the stretch that is left to be looked at."""
+    """Lines in the order asked for, and the stretch that is left to be searched."""
 
     lines: list[Line]
     left: Stretch
 
     @property
     def is_all(self) -> bool:
-        """Whether nothing is left."""
+        """Whether nothing is left to be searched."""
         return self.left.after >= self.left.before
 
 
 class Look(NamedTuple):
-    """One look into a text: which lines, in which order, and how many at most."""
+    """One search of a text: for which lines, in which order, and how many at most."""
 
     conditions: Conditions
     newest: bool
     limit: int
 
     def at(self, text: Text, stretch: Stretch, stopped: threading.Event) -> tuple[Found, Unknown | None]:
-        """What is found in one slice of time, and what must be known to go on. For threads."""
+        """The lines found in one slice of time, and the Unknown stretch that is needed to go on. For threads."""
         lines: list[Line] = []
         gathered, until = 0, time.monotonic() + SLICE
         try:
@@ -101,7 +101,7 @@ class Look(NamedTuple):
 
 
 def weight(lines: list[Line]) -> int:
-    """Bytes that lines take, about."""
+    """The bytes that lines take, roughly."""
     return sum(len(line.data) + 100 for line in lines)
 
 
@@ -110,7 +110,7 @@ def lines_of(window: Window, conditions: Conditions, longest: int = LONGEST) -> 
     at, block, _ = window
     end = len(block) - block.endswith(b"\n")
     has_returns = b"\r" in block
-    ends_elsewhere = has_returns or len(block) > longest  # a line may, than where the scout sees its end
+    ends_elsewhere = has_returns or len(block) > longest  # a line may end before the end that the scout sees
     scout = None if ends_elsewhere and conditions.by_end else conditions.scout
     place = 0 if block else 1
     while place <= end:
@@ -136,7 +136,7 @@ def lines_of(window: Window, conditions: Conditions, longest: int = LONGEST) -> 
 
 
 async def within(until: float, work: Awaitable[None]) -> bool:
-    """Whether work was done until a moment (of time.monotonic); what isn't then ends."""
+    """Whether the work ends before a moment (of time.monotonic), at which it is cancelled."""
     limit = asyncio.timeout(None if until == FOREVER else until - time.monotonic())
     try:
         async with limit:
@@ -149,9 +149,9 @@ async def within(until: float, work: Awaitable[None]) -> bool:
 
 
 class Lines:
-    """The lines of the files of users. Methods raise BadName, NoFile, Lost, S3Error, Busy, and BadCondition as said.
+    """The lines of users' files. Methods raise BadName, NoFile, Lost, S3Error, Busy, and BadCondition where named.
 
-    Busy comes before the first line: a look that has begun goes on to its end.
+    Busy is raised only before the first line: a search that has begun goes on to its end.
     """
 
     def __init__(self, find: Find, spans: Spans):
@@ -161,11 +161,11 @@ class Lines:
         self._turns = Turns(THREADS, each=EACH, total=TOTAL)
 
     def close(self) -> None:
-        """End the threads."""
+        """Shut the threads down."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def tail(self, user: str, name: str, count: int = 10) -> Found:
-        """The last lines of a file in their order, and what is left before them."""
+        """The last lines of a file in the file's order, and the stretch before them."""
         found = await self.filter(user, name, limit=count)
         return Found(found.lines[::-1], found.left)
 
@@ -180,8 +180,10 @@ class Lines:
         stretch: Stretch = WHOLE,
         seconds: float = SECONDS,
     ) -> Found:
-        """The lines of a file that are as wanted, the newest first or the oldest, at most `limit`; fewer when it takes
-        longer than `seconds` or they are too large for one answer. Raises BadCondition."""
+        """The lines of a file that match, the newest or the oldest first, at most `limit`.
+
+        Fewer if it takes longer than `seconds` or they are too large for one answer. Raises BadCondition.
+        """
         lines: list[Line] = []
         size = 0
         scan = await self.scan(user, name, wanted, newest=newest, limit=limit, stretch=stretch, seconds=seconds)
@@ -204,8 +206,10 @@ class Lines:
         stretch: Stretch = WHOLE,
         seconds: float = SECONDS,
     ) -> AsyncGenerator[Found, None]:
-        """The same as they are found, one Found after another, which may be empty; whoever closes it ends the look.
-        Raises BadCondition before the first."""
+        """The same as `filter`, one Found after another as they come; a Found may be empty.
+
+        Closing the generator ends the search. Raises BadCondition before the first.
+        """
         until = time.monotonic() + seconds
         file = await self._find(user, name)
         look = Look(await self._turns.run(user, self._thread(Conditions, wanted)), newest, limit)
@@ -215,9 +219,11 @@ class Lines:
     async def follow(
         self, user: str, name: str, wanted: Wanted = ALL, *, count: int = 10, version: str = "", at: int = -1
     ) -> tuple[str, AsyncGenerator[list[Line], None]]:
-        """The last lines of a file that are as wanted, then each as soon as it ends; an empty list when nothing has
-        come for a while. Beside it the version, by which one goes on later behind the line that began `at`.
-        Raises BadCondition; NoFile in the middle when the file is deleted, Changed when it is replaced.
+        """The version of a file, and a stream of its lines that match: the last ones, then each new one when it ends.
+
+        Lists may be empty, when nothing has come for a while. Given back, `version` and `at` continue a stream behind
+        the line that begins at that byte. Raises BadCondition; in the middle NoFile when the file is deleted, and
+        Changed when it is replaced.
         """
         file = await self._find(user, name)
         conditions = await self._turns.run(user, self._thread(Conditions, wanted))
@@ -251,7 +257,7 @@ class Lines:
     async def _look(
         self, user: str, places: Places, size: int, look: Look, stretch: Stretch, until: float = FOREVER
     ) -> AsyncGenerator[Found, None]:
-        """Look after look until nothing is left or nothing more is wanted, or to the given moment."""
+        """Search slice by slice, until nothing is left, nothing more is wanted, or the moment `until` has come."""
         stopped = threading.Event()
         found = Found([], stretch)
         try:
@@ -262,7 +268,7 @@ class Lines:
                 yield found
                 if not look.limit or found.is_all:
                     return
-                has_begun = found.left != stretch  # each answer comes a bit further, however long it waits for that
+                has_begun = found.left != stretch  # each answer makes some progress, however long that takes
                 if has_begun and time.monotonic() > until:
                     return
                 if unknown is not None:
@@ -281,5 +287,5 @@ class Lines:
                 await places.learn(error.stretch, True)
 
     def _thread(self, function: Callable[..., T], *given: Any) -> Callable[[], Awaitable[T]]:
-        """The call as work for a thread, begun when it is its turn."""
+        """A call as work for a thread, which begins when its turn comes."""
         return partial(asyncio.get_running_loop().run_in_executor, self._threads, partial(function, *given))

@@ -1,4 +1,4 @@
-"""Where the bytes of a file lie, asked for as far as they are needed: what nobody looks at stays where it is."""
+"""Where the bytes of a file lie. Only the stretches that are read are asked for: the rest is not fetched from S3."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -7,28 +7,28 @@ from backlore.services.files.catalog import File
 from backlore.services.lines.windows import Piece, Stretch, Text
 from backlore.web.delivery import FilePart, Part
 
-FIRST, MOST = 1 << 20, 64 << 20  # bytes of which we ask where they lie: at first, and at most
-KEPT = 8 << 20  # bytes that came as streams and are kept for a while
+FIRST, MOST = 1 << 20, 64 << 20  # bytes to ask for at once: at first, and at most
+KEPT = 8 << 20  # bytes of streams that are kept in memory
 
-Spans = Callable[[str, File, int, int], Awaitable[Sequence[Part]]]  # of a user's file, from a byte on, so many
+Spans = Callable[[str, File, int, int], Awaitable[Sequence[Part]]]  # given a user, a file, a first byte and a length
 
 
 class Places:
-    """Of one version of a file."""
+    """Where the bytes of one version of a file lie, as far as known."""
 
     def __init__(self, spans: Spans, user: str, file: File):
         self._spans = spans
         self._user = user
         self._file = file
         self._ahead = FIRST
-        self._pieces: list[Piece] = []  # those that were learned last come last
+        self._pieces: list[Piece] = []  # in the order in which they were learned
 
     def text(self, size: int) -> Text:
-        """The first bytes of it, as far as we know where they are."""
+        """The first `size` bytes of the file; reading bytes of unknown place raises Unknown."""
         return Text(size, self._pieces)
 
     async def learn(self, stretch: Stretch, backwards: bool) -> None:
-        """Ask for a stretch, and for some of what comes next. Raises Lost, S3Error, OSError."""
+        """Ask for a stretch and for some bytes that will be read next. Raises Lost, S3Error, OSError."""
         start, end = stretch
         if backwards:
             start = max(min(start, end - self._ahead), 0)
@@ -49,7 +49,7 @@ class Places:
 
 
 def _at_hand(pieces: list[Piece]) -> list[Piece]:
-    """Without what came as streams long ago."""
+    """The pieces without the oldest ones that came as streams, so that KEPT bytes remain."""
     room = KEPT
     kept: list[Piece] = []
     for each in reversed(pieces):

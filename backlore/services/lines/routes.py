@@ -1,8 +1,8 @@
-"""The lines of files that are text: the last ones, those that are asked for, and new ones as they come.
+"""The lines of text files: the last ones, those that match conditions, and new ones as they come.
 
-Laws: whoever goes away ends the look for what he asked. A stream of new lines says nothing twice and leaves nothing
-out, however often it is cut: what a browser sends when it comes back, `Last-Event-ID`, names the version of the file
-and the line. It ends with the session, when the worker drains, and after some minutes.
+Laws: a client that disconnects ends its search. A stream of new lines repeats no line and omits none, however often it
+is cut: the `Last-Event-ID` that a browser sends when it reconnects names the version of the file and the line. A stream
+ends with the session, when the worker drains, and after some minutes.
 """
 
 import time
@@ -26,8 +26,8 @@ from backlore.web.stages import private
 STREAM = b"application/x-ndjson"
 MOST = 10_000  # lines in one answer
 END = 2**53  # beyond every file
-QUIET = 15.0  # seconds after which a stream without news says that it lives
-LASTS = 600.0  # seconds that a stream of new lines lasts; then the client comes again
+QUIET = 15.0  # seconds after which a stream without new lines sends a sign of life
+LASTS = 600.0  # seconds that a stream of new lines lasts; then the client reconnects
 UNBUFFERED: Header = (b"x-accel-buffering", b"no")  # for nginx
 
 Byte = Annotated[int, between(0, END)]
@@ -41,7 +41,7 @@ class LastLines(Payload):
 
 
 class Asked(Payload):
-    """What lines must be, see `files.conditions`; all must hold, and each may be given several times."""
+    """Conditions on lines, see `lines.conditions`. All must hold, and each may be given several times."""
 
     contains: Annotated[list[Text], length(0, 10)] = []
     matches: Annotated[list[Pattern], length(0, 10)] = []
@@ -50,12 +50,12 @@ class Asked(Payload):
 
     @property
     def wanted(self) -> Wanted:
-        """The same for files."""
+        """The conditions as the service takes them."""
         return Wanted(tuple(self.contains), tuple(self.matches), tuple(self.where), self.ignore_case)
 
 
 class LinesAsked(Asked):
-    """Of the lines that begin at the byte `after` or later, and before the byte `before`."""
+    """The search covers the lines that begin at the byte `after` or later, and before the byte `before`."""
 
     order: Literal["newest", "oldest"] = "newest"
     limit: Annotated[int, between(1, MOST)] = 100
@@ -65,20 +65,20 @@ class LinesAsked(Asked):
 
 
 class LinesToCome(Asked):
-    """`lines`: how many of those that are there already."""
+    """`lines`: how many of the lines that are there already come first."""
 
     lines: Annotated[int, between(0, MOST)] = 10
 
 
 class LineRoutes:
-    """The routes. `is_draining` says whether this worker ends."""
+    """The routes. `is_draining` says whether this worker is shutting down."""
 
     def __init__(self, lines: Lines, is_draining: Callable[[], bool]):
         self._lines = lines
         self._is_draining = is_draining
 
     def routes(self, prefix: str) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             private.get(f"{prefix}/tail/{{name...}}", self._tail),
             private.get(f"{prefix}/filter/{{name...}}", self._filter),
@@ -86,20 +86,20 @@ class LineRoutes:
         ]
 
     async def _tail(self, request: Request, name: str, query: LastLines) -> Reply:
-        """The last lines of a file, in their order; `before` leads to those before them, by the filter.
+        """The last lines of a file, in its order; `before` is for the filter, which gives the lines before them.
 
-        200 {"lines": [str], "before": int, "cut": bool}; 400; 404 `file`. `cut`: one is longer than what is shown.
+        200 {"lines": [str], "before": int, "cut": bool}; 400; 404 `file`. `cut`: a line is longer than its text here.
         """
         found = await watched(request, self._lines.tail(request.user.id, name, query.lines))
         lines = [line.text for line in found.lines]
         return reply(200, {"lines": lines, "before": found.left.before, "cut": any(line.cut for line in found.lines)})
 
     async def _filter(self, request: Request, name: str, query: LinesAsked) -> Reply:
-        """The lines of a file that are as asked for, each with the byte where it begins. `after` and `before` are what
-        is left to be looked at when there were more than `limit`, or it took too long: give them back to go on.
+        """The lines of a file that match, each with the byte where it begins. `after` and `before` are the stretch that
+        is left to be searched when there were more than `limit`, or it took too long: send them to continue.
 
         200 {"lines": [{"at": int, "text": str, "cut": bool}], "after": int, "before": int}; 400; 404 `file`.
-        Who accepts application/x-ndjson gets each line as it is found, as JSON, and `{"after", "before"}` last.
+        A client that accepts application/x-ndjson gets each line as it is found, as JSON; last `{"after", "before"}`.
         """
         stretch, user = Stretch(query.after, query.before), request.user.id
         how: dict[str, Any] = {
@@ -117,8 +117,8 @@ class LineRoutes:
         return reply(200, {"lines": [show(line) for line in found.lines], **found.left._asdict()})
 
     async def _follow(self, request: Request, name: str, query: LinesToCome) -> Reply:
-        """The last lines of a file that are as asked for, and each new one as soon as it ends, as server-sent events:
-        `data` is {"at", "text", "cut"} as JSON. The event `end` says `deleted` or `replaced`: nothing more will come.
+        """The last lines of a file that match, and each new one as soon as it ends, as server-sent events: `data` is
+        {"at", "text", "cut"} as JSON. The event `end` says `deleted` or `replaced`: nothing more will come.
 
         200 text/event-stream; 400; 404 `file`.
         """

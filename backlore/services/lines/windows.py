@@ -1,8 +1,8 @@
 """Whole lines of a text that lies in several places, block by block, from its end or from its beginning.
 
-Laws: a line belongs to a stretch when it begins in it, so that stretches that meet have each line once, wherever they
-were cut. No more than one block is read at once; a line that is longer than LONGEST is never gathered: its beginning
-stands for it. Plain functions that wait for the disk: for threads.
+Laws: a line belongs to the stretch in which it begins, so that adjacent stretches have each line once, wherever they
+meet. No more than one block is read at once. A line longer than LONGEST is never gathered: its beginning stands for it.
+These functions wait for the disk: they are for threads.
 """
 
 import os
@@ -11,19 +11,19 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-BLOCK = 128 << 10  # bytes read and looked at in one go
+BLOCK = 128 << 10  # bytes read and searched at once
 LONGEST = 256 << 10  # bytes of a line; a longer one is cut
 
 
 class Stretch(NamedTuple):
-    """The bytes from `after` until `before`, without that one."""
+    """The bytes from `after` until `before`, exclusive."""
 
     after: int
     before: int
 
 
 class Unknown(Exception):
-    """We don't know where the bytes of a stretch lie."""
+    """It is not known yet where the bytes of a stretch lie."""
 
     def __init__(self, stretch: Stretch):
         super().__init__(stretch)
@@ -31,7 +31,7 @@ class Unknown(Exception):
 
 
 class Piece(NamedTuple):
-    """Some bytes of a text: of a file, or at hand."""
+    """Some bytes of a text: in a file, or in memory."""
 
     at: int  # in the text
     length: int
@@ -40,7 +40,7 @@ class Piece(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Whole lines, or one that is cut; `at` is where they begin. The stretch that is left ends or begins at `left`."""
+    """Whole lines, or one that is cut; they begin at `at`. The stretch that is left begins or ends at `left`."""
 
     at: int
     block: bytes
@@ -48,7 +48,7 @@ class Window(NamedTuple):
 
 
 class Text:
-    """The first `size` bytes of what the pieces make together, as far as they are known; a context for reading."""
+    """The first `size` bytes of a text, made of the pieces known so far. A context manager: it closes its file."""
 
     def __init__(self, size: int, pieces: Sequence[Piece] = (), block: int = BLOCK, longest: int = LONGEST):
         self.size = size
@@ -79,7 +79,7 @@ class Text:
             length = min(end, piece.at + piece.length) - at
             try:
                 found.append(self._take(piece, skip, length))
-            except FileNotFoundError:  # it was moved or deleted since we were told
+            except FileNotFoundError:  # moved or deleted since we learned of it
                 del self._pieces[place], self._starts[place]
                 raise Unknown(Stretch(start, end)) from None
             at += length
@@ -99,7 +99,7 @@ class Text:
 
 
 def newest(text: Text, stretch: Stretch) -> Iterator[Window]:
-    """The lines of a stretch, the windows from its end. Raises as Text.read."""
+    """The lines of a stretch, in windows from its end backwards. Raises as Text.read."""
     low = stretch.after - 1  # the first line begins behind a line break, or at 0
     end = _end_of_line(text, stretch.before)
     size = text.block
@@ -123,8 +123,8 @@ def newest(text: Text, stretch: Stretch) -> Iterator[Window]:
 
 
 def _long_line(text: Text, low: int, end: int) -> Iterator[Window]:
-    """Back to the beginning of a line that goes on at `end`: windows without lines, and then the one with its first
-    bytes, if it begins behind `low`."""
+    """Go back to the beginning of a line that continues at `end`: windows without lines, and then one with the line's
+    first bytes, if it begins behind `low`."""
     while True:
         start = max(low, end - text.block, 0)
         found = text.read(start, end).rfind(b"\n")
@@ -132,14 +132,14 @@ def _long_line(text: Text, low: int, end: int) -> Iterator[Window]:
             at = start + found + 1
             yield Window(at, text.read(at, at + text.longest + 2), at)
             return
-        yield Window(start, b"", start + 1)  # it may begin right there
+        yield Window(start, b"", start + 1)  # the line may begin right there
         if start == low:
             return
         end = start
 
 
 def oldest(text: Text, stretch: Stretch) -> Iterator[Window]:
-    """The lines of a stretch, the windows from its beginning. Raises as Text.read."""
+    """The lines of a stretch, in windows from its beginning. Raises as Text.read."""
     at = yield from _to_line(text, stretch.after)
     size = text.block
     while at < min(stretch.before, text.size):
@@ -159,7 +159,7 @@ def oldest(text: Text, stretch: Stretch) -> Iterator[Window]:
 
 
 def _to_line(text: Text, at: int) -> Generator[Window, None, int]:
-    """Forward to where a line begins, which it returns: windows without lines."""
+    """Go forward to where a line begins, and return that place: windows without lines."""
     while 0 < at < text.size:
         end = min(at - 1 + text.block, text.size)
         found = text.read(at - 1, end).find(b"\n")
@@ -171,7 +171,7 @@ def _to_line(text: Text, at: int) -> Generator[Window, None, int]:
 
 
 def _end_of_line(text: Text, at: int) -> int:
-    """Where the line ends that has the byte before `at`, or a place where it is longer than one may be."""
+    """Where the line that has the byte before `at` ends, or a place where it is longer than a line may be."""
     if not 0 < at < text.size:
         return min(at, text.size)
     end = at

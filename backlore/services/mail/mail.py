@@ -1,13 +1,14 @@
-"""Mail: letters wait in redis until a server has taken them.
+"""Mail: letters wait in redis until a mail server has accepted them.
 
-    mail:{out}due       sorted set  id -> when it is due or its claim ends (µs); lives as long as letters wait
+    mail:{out}due       sorted set  id -> when it is due or its claim ends (µs); as long as letters wait
     mail:{out}letters   hash        id -> JSON {to, name, values, created}; each until sent or given up, 24 h at most
     mail:{out}attempts  hash        id -> how often it was claimed; as long as its letter
 
-Laws: a letter that `send` has taken is delivered at least once, or its giving up is told. Whoever delivers one keeps
-its claim meanwhile, so that a second sending needs a crash; it carries the same Message-ID. All times are redis' own.
-What a maker makes (tokens, links) never lies in redis, and is made when the mail really leaves. Values are never told
-to notify: they may hold links. A letter that we can't read waits for a version that can, and holds up no other.
+Laws: a letter that `send` has accepted is delivered at least once, or notify is told that it was given up. The process
+that delivers a letter holds its claim meanwhile, so that only a crash can lead to a second sending, with the same
+Message-ID. All times are redis' own. The values of a maker (tokens, links) are made when the mail leaves, and are never
+stored in redis. Values are never told to notify: they may contain links. A letter that this version can't read waits
+for one that can, and delays no other.
 """
 
 import asyncio
@@ -39,10 +40,10 @@ BACKOFF = 5.0  # seconds after the first try; doubled with each
 LONGEST_BACKOFF = 3600.0
 PATIENCE = 24 * 3600.0  # seconds of age at which a letter is given up
 IDLE = 0.3  # seconds between two looks when nothing is due
-AWAY = 1.0  # seconds between two tries to tell redis, and
-SETTLED = 30  # how many of them
+AWAY = 1.0  # seconds between two tries to record in redis what became of a letter
+SETTLED = 30  # how many such tries
 
-# KEYS: due, letters. ARGV: id, JSON of what was not created yet.
+# KEYS: due, letters. ARGV: id, JSON of the letter with "created" 0.
 SEND = Script(
     CLOCK
     + """
@@ -51,8 +52,8 @@ return redis.call('ZADD', KEYS[1], now, ARGV[1])
 """
 )
 
-# Letters that are due, now claimed: until when, the time now, and of each its id, text and attempt.
-# KEYS: due, letters, attempts. ARGV: for how long (µs), most letters.
+# Claims the letters that are due. Returns until when, the time now, and for each letter its id, text and attempt.
+# KEYS: due, letters, attempts. ARGV: how long the claim lasts (µs), most letters.
 CLAIM = Script(
     CLOCK
     + """
@@ -70,7 +71,7 @@ return {later(ARGV[1]), now, claimed}
 """
 )
 
-# A letter is due again, unless somebody else has claimed it since: then it is no longer ours to move.
+# Makes a letter due again, unless another process has claimed it since: then it is no longer ours to move.
 # KEYS: due, attempts. ARGV: id, attempt that it was claimed with, delay (µs).
 RELEASE = Script(
     CLOCK
@@ -84,23 +85,23 @@ Maker = Callable[[str, dict[str, str]], Awaitable[dict[str, str] | None]]
 
 
 class Post(Protocol):
-    """What takes a mail away: `Smtp` or `Outbox`."""
+    """Sends a mail: `Smtp` or `Outbox`."""
 
     async def send(self, message: EmailMessage) -> None:
         """Raises MailRefused or MailNotTaken."""
 
 
 class KeptLetter(msgspec.Struct):
-    """A letter as redis has it."""
+    """A letter as it is stored in redis."""
 
-    created: float  # seconds since the epoch, which redis gives
+    created: float  # seconds since the epoch, by redis' clock
     to: str
     name: str
     values: dict[str, str]
 
 
 class Letter(NamedTuple):
-    """What was claimed."""
+    """A letter that was claimed."""
 
     id: str
     attempt: int  # 1 at the first try
@@ -111,12 +112,12 @@ class Letter(NamedTuple):
 
 
 class Mail:
-    """Sends what templates say. `makers` are called with (to, values) when a letter leaves.
+    """Sends mails by templates. `makers` are called with (to, values) when a letter leaves.
 
-    A maker gives the values to render, or None to drop the letter without a word; it runs again at each try.
-    `application` is our name to users, `address` the public URL without a slash at its end, `sender` like
-    "Shoebox <hello@shoebox.example>", `templates` a folder whose NAME.txt come before ours.
-    Raises ValueError for a sender or a template that can't be used.
+    A maker returns the values to render, or None to drop the letter silently; it runs again at each try.
+    `application` is the name that users know, `address` the public URL without a slash at its end, `sender` like
+    "Shoebox <hello@shoebox.example>", `templates` a folder whose NAME.txt take precedence over ours.
+    Raises ValueError for an invalid sender or template.
     """
 
     def __init__(
@@ -141,30 +142,30 @@ class Mail:
         self._reachable = True
 
     async def send(self, to: str, name: str, values: Mapping[str, str] | None = None) -> None:
-        """Take a letter for `to` by the template `name`; it leaves soon, by whichever process `run`s.
+        """Accept a letter for `to` by the template `name`; a process that `run`s delivers it soon.
 
-        Raises ValueError for an address that can't be one, an unknown template, a value that is missing, control
-        characters in the subject; RedisError, after which the letter may or may not have been taken.
+        Raises ValueError for an invalid address, an unknown template, a missing value, or control characters in the
+        subject; RedisError, after which the letter may or may not have been accepted.
         """
         parse_recipient(to)
         if name not in self._templates:
             raise ValueError(f"there is no mail template {name!r}")
         given = dict(values or {})
         if name not in self.makers:
-            self._templates.render(name, given)  # what can't be rendered is refused while its caller listens
+            self._templates.render(name, given)  # refused now if it can't be rendered, while the caller can react
         letter = msgspec.json.encode(KeptLetter(0, to, name, given)).decode()
         await SEND(self._redis, [DUE, LETTERS], random_text(100), letter)
 
     async def run(self) -> None:
-        """Deliver for ever. Any number of processes may. Raises RedisError."""
+        """Deliver for ever. Any number of processes may run it. Raises RedisError."""
         while True:
             if not await self.deliver():
                 await asyncio.sleep(IDLE)
 
     async def deliver(self, limit: int = 10) -> int:
-        """Try what is due, at most `limit` letters side by side; how many they were. Raises RedisError."""
+        """Try at most `limit` due letters concurrently. Returns how many there were. Raises RedisError."""
         until, now, claimed = await CLAIM(self._redis, [DUE, LETTERS, ATTEMPTS], CLAIMED, limit)
-        # one that fails must not cancel the others halfway through their sending
+        # a failure must not cancel the others in the middle of their sending
         tries = (self._serve(until, int(now), *each) for each in claimed)
         outcomes = await asyncio.gather(*tries, return_exceptions=True)
         for outcome in outcomes:
@@ -183,7 +184,7 @@ class Mail:
         try:
             async with self._agenda.holding([id], until):
                 outcome = await self._try(letter)
-        except LeaseLost:  # somebody else has it, or redis is away; then it is due when it is back
+        except LeaseLost:  # another process has it, or redis is away: then the letter is due when redis is back
             self._notify("warning", "mail.lost", to=letter.to, template=letter.name)
             return
         if outcome is None:
@@ -192,7 +193,7 @@ class Mail:
             await self._later(letter, outcome)
 
     async def _try(self, letter: Letter) -> Exception | None:
-        """Why it must be tried again."""
+        """Send a letter. Returns the error after which it must be tried again, or None."""
         try:
             async with asyncio.timeout(TRY):
                 message = await self._compose(letter)
@@ -210,7 +211,7 @@ class Mail:
         return None
 
     async def _compose(self, letter: Letter) -> EmailMessage | None:
-        """The mail, with the values that its maker makes now; None when the maker drops it."""
+        """The mail, with the values that its maker makes now; None if the maker drops it."""
         maker = self.makers.get(letter.name)
         values = await maker(letter.to, letter.values) if maker else letter.values
         if values is None:
@@ -236,7 +237,7 @@ class Mail:
         await RELEASE(self._redis, [DUE, ATTEMPTS], id, attempt, int(delay * 1e6))
 
     async def _settle(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Tell redis what became of a letter; while it is away, again: else a sent letter would be sent twice."""
+        """Record in redis what became of a letter. Retries while redis is away: no sent letter should leave twice."""
         for left in reversed(range(SETTLED)):
             try:
                 await step()
@@ -247,7 +248,7 @@ class Mail:
                 await asyncio.sleep(AWAY)
 
     def _reached(self, reachable: bool, error: Exception | None = None) -> None:
-        """Tell when mail stops to leave and when it leaves again, not for each letter."""
+        """Notify when mail stops leaving and when it leaves again, not for each letter."""
         if reachable == self._reachable:
             return
         self._reachable = reachable

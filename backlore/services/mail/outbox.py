@@ -1,7 +1,7 @@
-"""The outbox as a page: what mail would have left, where no SMTP server is configured.
+"""The outbox as a page: the mails that would have been sent, where no SMTP server is configured.
 
-Law: tokens stand in mails, so only the developer's browser sees them. Nothing of a mail is markup. A file that is no
-mail is shown too.
+Laws: mails contain tokens, so only the developer's browser sees them. Nothing in a mail is rendered as markup. A file
+that is no valid mail is shown, too.
 """
 
 import asyncio
@@ -64,12 +64,12 @@ BROKEN = '<p class="warning">This file is no whole mail. Here is what stands in 
 
 
 class SavedMail(NamedTuple):
-    """A file of the outbox, read."""
+    """A file of the outbox as it was read."""
 
     name: str
     written: float  # seconds since the epoch
     headers: list[tuple[str, str]]
-    text: str  # the plain text; of a broken file all that stands in it
+    text: str  # the plain text; for a broken file its whole content
     broken: bool
 
     def header(self, name: str) -> str:
@@ -78,12 +78,12 @@ class SavedMail(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What a reader knows it by."""
+        """The mail's title in the page: its subject, or the file's name if it is broken."""
         return self.name if self.broken else self.header("subject") or "(no subject)"
 
 
 class OutboxPage:
-    """Shows the .eml files of a folder, newest first, to those whom `refuse` gives no refusal."""
+    """Shows the .eml files of a folder, newest first, to requests for which `refuse` returns None."""
 
     def __init__(self, folder: Path, refuse: Callable[[Request], Reply | None]):
         self._folder = folder
@@ -91,7 +91,7 @@ class OutboxPage:
         self._style = STYLE.read_bytes()
 
     def routes(self) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         return [
             public.get("/outbox", self._list),
             public.get("/outbox/style.css", self._look),
@@ -107,32 +107,32 @@ class OutboxPage:
         return page("Outbox", LIST.format(mails=f"<ol>\n{rows}\n</ol>" if mails else EMPTY))
 
     async def _show(self, request: Request, name: str) -> Reply:
-        """One mail, with its links to click. 200 text/html; 303; 403 `key`; 404 `route`, also if there is none."""
+        """One mail, with clickable links. 200 text/html; 303; 403 `key`; 404 `route`, also if there is no such mail."""
         if refusal := self._refuse(request):
             return refusal
         mail = await asyncio.to_thread(read_named, self._folder, name)
         return reply(404, error="route") if mail is None else page(mail.title, to_article(mail))
 
     async def _look(self, request: Request) -> Reply:
-        """The stylesheet of both. 200 text/css; 303; 403 `key`; 404 `route`."""
+        """The stylesheet of both pages. 200 text/css; 303; 403 `key`; 404 `route`."""
         if refusal := self._refuse(request):
             return refusal
         return Reply(200, self._style, [(b"content-type", b"text/css; charset=utf-8"), *SECURITY, NO_STORE])
 
 
 def read_newest(folder: Path) -> list[SavedMail]:
-    """The newest mails of the folder, newest first: their names sort by time. Blocks."""
+    """The newest mails of the folder, newest first; the files' names sort by time. Blocks."""
     files = sorted(find_files(folder), key=lambda each: each.name, reverse=True)
     return [read(file) for file in files[:NEWEST]]
 
 
 def read_named(folder: Path, name: str) -> SavedMail | None:
-    """The mail of that file name, when the folder has it. The name is compared, never made a path. Blocks."""
+    """The mail with this file name, or None. The name is compared, never used as a path. Blocks."""
     return next((read(file) for file in find_files(folder) if file.name == name), None)
 
 
 def find_files(folder: Path) -> list["os.DirEntry[str]"]:
-    """The folder's regular files NAME.eml: no links, no drafts, no names that a page can't write."""
+    """The folder's regular files NAME.eml: no links, no drafts, no unprintable names."""
     try:
         with os.scandir(folder) as entries:
             return [
@@ -143,12 +143,12 @@ def find_files(folder: Path) -> list["os.DirEntry[str]"]:
                 and entry.name.isprintable()
                 and entry.is_file(follow_symlinks=False)
             ]
-    except FileNotFoundError:  # the first mail makes it
+    except FileNotFoundError:  # the first mail creates the folder
         return []
 
 
 def read(file: "os.DirEntry[str]") -> SavedMail:
-    """A file as a mail, whatever stands in it. Blocks."""
+    """A file as a mail, whatever it contains. Blocks."""
     written, content = 0.0, b""
     try:
         written = file.stat().st_mtime
@@ -156,12 +156,12 @@ def read(file: "os.DirEntry[str]") -> SavedMail:
             content = opened.read(LARGEST)
         headers, text = parse(content)
         return SavedMail(file.name, written, headers, text, broken=False)
-    except Exception:  # email's parser raises anything, as late as when a header is read
+    except Exception:  # email's parser may raise anything, even as late as when a header is read
         return SavedMail(file.name, written, [], content.decode("utf-8", "replace"), broken=True)
 
 
 def parse(content: bytes) -> tuple[list[tuple[str, str]], str]:
-    """Headers and plain text of a mail (RFC 5322). Raises ValueError, or nearly anything, when it is none."""
+    """Headers and plain text of a mail (RFC 5322). Raises ValueError, or nearly anything, if it is no valid mail."""
     message = message_from_bytes(content, policy=policy.default)
     headers = [(name, str(value)) for name, value in message.items()]
     if message.defects or "to" not in message:
@@ -172,12 +172,12 @@ def parse(content: bytes) -> tuple[list[tuple[str, str]], str]:
 
 def page(title: str, body: str) -> Reply:
     """A reply of HTML; `title` is text, `body` is markup."""
-    raw = PAGE.format(title=html.escape(title), body=body).encode("utf-8", "replace")  # halves of characters: ?
+    raw = PAGE.format(title=html.escape(title), body=body).encode("utf-8", "replace")  # lone surrogates become ?
     return Reply(200, raw, [(b"content-type", b"text/html; charset=utf-8"), *SECURITY, POLICY, NO_STORE])
 
 
 def to_row(mail: SavedMail) -> str:
-    """The list's markup for a mail."""
+    """The markup of a mail in the list."""
     to = "no whole mail" if mail.broken else mail.header("to")
     clock = time.localtime(mail.written)
     when = time.strftime('<time datetime="%Y-%m-%dT%H:%M:%S%z">%Y-%m-%d %H:%M:%S</time>', clock)
@@ -195,8 +195,8 @@ def to_article(mail: SavedMail) -> str:
 
 
 def to_linked(text: str) -> str:
-    """The text as markup, its http(s) URLs clickable. A sentence's mark at the end of a URL is not of it."""
-    # split by a pattern with one group: what is between the URLs and the URLs take turns
+    """The text as markup with clickable http(s) URLs. Punctuation at the end of a URL is not part of it."""
+    # split by a pattern with one group: plain text and URLs alternate
     pieces = re.split(r"(https?://[^\s<>\"]*[^\s<>\".,:;!?')\]])", text)
     safe = [html.escape(piece) for piece in pieces]
     safe[1::2] = [f'<a href="{url}">{url}</a>' for url in safe[1::2]]

@@ -1,15 +1,15 @@
-"""What a file server answers: contents by name, to whoever has the token.
+"""The API of a file server: contents by name, for clients that have the token.
 
-    GET    /contents?after=             names, a page
+    GET    /contents?after=             a page of names
     PUT    /contents/{blob}             a whole content, with its SHA-256
     GET    /contents/{blob}             its bytes, or ranges of them
-    POST   /contents/{blob}/append      more of one that grows
-    POST   /contents/{blob}/push        to S3
+    POST   /contents/{blob}/append      more bytes of one that grows
+    POST   /contents/{blob}/push        copy it to S3
     DELETE /contents/{blob}
     GET    /health
 
-Laws: it knows no users and no names of files, only contents; what it acknowledges is fsynced; a content that came
-whole never changes, and one that grows takes bytes only behind its last one.
+Laws: a file server knows contents only, no users and no file names. What it acknowledges is fsynced. A content that
+came whole never changes; one that grows takes bytes only directly behind its last byte.
 """
 
 import hmac
@@ -30,7 +30,7 @@ from backlore.web.routes import Route, Stage
 PAGE = 1000  # names
 MOST_ADDED = 8 << 20  # bytes in one go
 PLAIN: list[Header] = [(b"content-type", b"application/octet-stream"), *SECURITY, NO_STORE]
-# What is raised below, with its status and word. S3 is behind us: 502 says that it isn't us.
+# Status and word of each exception raised below. S3 is upstream: 502 says that the failure is not this server's.
 REFUSALS: Refusals = {Lost: (404, "content"), ContentGone: (404, "content"), Misplaced: (409, "misplaced")}
 
 Blob = Annotated[str, matching("[a-z0-9]{8,64}", "lower-case letters and digits")]
@@ -40,14 +40,14 @@ Size = Annotated[int, between(0, 1 << 50)]  # bytes
 
 
 class Whole(Payload):
-    """What a content should be when it has come."""
+    """Size and SHA-256 that the content must have once it has arrived."""
 
     size: Size
     hash: Hash
 
 
 class ContentWanted(Payload):
-    """The first `size` bytes, all that are here by default; `fetch`: from S3, where they are the `user`'s."""
+    """The first `size` bytes, by default all that are here. `fetch`: get them from S3, where they are the `user`'s."""
 
     size: Size | None = None
     fetch: bool = False
@@ -56,13 +56,13 @@ class ContentWanted(Payload):
 
 
 class Addition(Payload):
-    """`at`: how many bytes the content has."""
+    """`at`: how many bytes the content has before the addition."""
 
     at: Size
 
 
 class Push(Payload):
-    """Where to."""
+    """What to copy to S3, and to which folder."""
 
     user: Annotated[User, length(1, 64)]
     size: Size
@@ -71,13 +71,13 @@ class Push(Payload):
 
 
 class After(Payload):
-    """The name before the page."""
+    """The page begins behind this name."""
 
     after: Annotated[str, length(0, 64)] = ""
 
 
 class FileServerRoutes:
-    """The routes of a store. Raises what `REFUSALS` has, S3Error, OSError."""
+    """The routes of a store. Raises the keys of `REFUSALS`, S3Error, OSError."""
 
     def __init__(self, store: Store, disk: Disk, notify: Notify, token: str):
         self._store = store
@@ -87,7 +87,7 @@ class FileServerRoutes:
         self._s3_works = True
 
     def routes(self) -> list[Route]:
-        """All behind the one gate."""
+        """All routes, behind one gate that checks the token."""
         locked = Stage("locked", 3, (self._gate,))
         return [
             locked.get("/health", self._health),
@@ -107,16 +107,16 @@ class FileServerRoutes:
         return reply(403, error="token")
 
     async def _health(self, request: Request) -> Reply:
-        """Whether it works. 200 {"ok": bool}."""
+        """Whether the server works. 200 {"ok": bool}."""
         return reply(200, {"ok": True})
 
     async def _list(self, request: Request, query: After) -> Reply:
-        """The names behind one, in order, each with bytes and seconds since its last change.
+        """A page of names behind `after`, in order, each with its bytes and the seconds since its last change.
         200 {"contents": [[str, int, float]]}."""
         return reply(200, {"contents": await self._disk.page(query.after, PAGE)})
 
     async def _put(self, request: Request, blob: Blob, query: Whole, body: Stream) -> Reply:
-        """Keep a content; again and again, if one likes. 200 {}; 400 `hash` when it isn't what was said;
+        """Keep a content; idempotent. 200 {}; 400 `hash` when size or SHA-256 differ from those announced;
         507 `disk`."""
         draft = await self._disk.draft()
         try:
@@ -131,8 +131,8 @@ class FileServerRoutes:
         return reply(200)
 
     async def _get(self, request: Request, blob: Blob, query: ContentWanted) -> Reply:
-        """Its first bytes, or ranges of them. 200; 206; 304; 416 `range`; 404 `content` when they are not here,
-        nor in S3; 502 `s3`."""
+        """The first bytes of a content, or ranges of them. 200; 206; 304; 416 `range`; 404 `content` when they are not
+        here, nor in S3; 502 `s3`."""
         size = await self._disk.size(blob) if query.size is None else query.size
         if not await self._store.has(blob, size):
             if not query.fetch:
@@ -145,7 +145,7 @@ class FileServerRoutes:
         return deliver(request, [FilePart(path, 0, size)], PLAIN, f'"{blob}-{size}"'.encode())
 
     async def _append(self, request: Request, blob: Blob, query: Addition, body: Stream) -> Reply:
-        """Add to a content that has exactly `at` bytes; one begins at 0. 200 {}; 409 `misplaced`; 413 `size` over
+        """Add to a content that has exactly `at` bytes; 0 begins one. 200 {}; 409 `misplaced`; 413 `size` over
         8 MiB; 507 `disk`."""
         data = bytearray()
         async for piece in body:
@@ -156,7 +156,7 @@ class FileServerRoutes:
         return reply(200)
 
     async def _push(self, request: Request, blob: Blob, query: Push) -> Reply:
-        """Bring the first `size` bytes to S3. 200 {}; 404 `content` when they are not here; 502 `s3`."""
+        """Copy the first `size` bytes to S3. 200 {}; 404 `content` when they are not here; 502 `s3`."""
         if not await self._store.has(blob, query.size):
             raise ContentGone(blob)
         try:
@@ -167,12 +167,12 @@ class FileServerRoutes:
         return reply(200)
 
     async def _delete(self, request: Request, blob: Blob) -> Reply:
-        """Delete a content here, if it is here. 200 {}."""
+        """Delete a content from this server, if it is here. 200 {}."""
         await self._disk.delete(blob)
         return reply(200)
 
     def _behind(self, error: S3Error) -> Reply:
-        if self._s3_works:  # not for each of a thousand
+        if self._s3_works:  # once, not for each of a thousand
             self._notify("warning", "s3.failed", why=str(error))
         self._s3_works = False
         return reply(502, error="s3")

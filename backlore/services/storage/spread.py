@@ -1,7 +1,7 @@
-"""Bringing copies to the servers where they belong: after one was added, came back, or before one goes.
+"""Copying contents to the servers where they belong: after a server was added or came back, or before one leaves.
 
-Laws: a copy is made before another is taken away; what may still grow is left alone; of copies that differ the longest
-is right, for the others are its beginnings; cut anywhere, it goes on when it is called again.
+Laws: a copy is made before another is removed. A content that may still grow is left alone. Of copies that differ the
+longest is right: the others are prefixes of it. An interrupted run continues when it is called again.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from backlore.clients.disk import Disk, KeptContent
 from backlore.clients.fileserver import FileServer
 from backlore.services.storage.remote import order
 
-QUIET = 600.0  # seconds without a change: it grows no more, or is nobody's yet
+QUIET = 600.0  # seconds without a change; a younger content may still grow, or not be in the catalog yet
 AT_ONCE = 8  # contents
 
 Holders = dict[FileServer, KeptContent]
 
 
 class Spread(NamedTuple):
-    """How many contents there are; copies that were made, and taken away; and those that were left alone."""
+    """How many contents there are, how many copies were made and removed, and how many contents were left alone."""
 
     contents: int = 0
     made: int = 0
@@ -29,7 +29,7 @@ class Spread(NamedTuple):
 
 
 class Spreader:
-    """Of contents over servers, `copies` of each; `leaving` are servers that shall have none. `disk` has the drafts."""
+    """Spreads contents over servers, `copies` of each. `leaving`: servers to empty. `disk` holds the drafts."""
 
     def __init__(self, servers: Sequence[FileServer], leaving: Sequence[FileServer], copies: int, disk: Disk):
         self._servers = servers
@@ -39,8 +39,10 @@ class Spreader:
         self._urls = [server.url for server in servers]
 
     async def run(self, trim: bool, quiet: float = QUIET) -> Spread:
-        """Make the copies that are missing; with `trim` take away those that belong elsewhere. Raises FileServerError,
-        OSError."""
+        """Make the copies that are missing; with `trim`, remove those that belong elsewhere.
+
+        Contents that changed within the last `quiet` seconds are left alone. Raises FileServerError, OSError.
+        """
         done: list[Spread] = []
         batch: list[tuple[str, Holders]] = []
         async for each in self._everything():
@@ -55,7 +57,7 @@ class Spreader:
         return await asyncio.gather(*(self._settle(name, holders, trim, quiet) for name, holders in batch))
 
     async def _everything(self) -> AsyncIterator[tuple[str, Holders]]:
-        """All contents in the order of names, each with those who have it."""
+        """All contents in the order of their names, each with the servers that have it."""
         pages = {server: server.names() for server in chain(self._servers, self._leaving)}
         next_ones = {server: await anext(names, None) for server, names in pages.items()}
         while known := [each for each in next_ones.values() if each]:

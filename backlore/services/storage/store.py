@@ -1,6 +1,6 @@
-"""Where the bytes are: on the local disk, and what is missing there comes back from S3 as soon as somebody asks.
+"""Where the bytes are: on the local disk. A blob that is missing there is fetched from S3 when it is asked for.
 
-What files ask of whoever keeps their bytes is `Storage`: this machine's `Store`, or file servers (`remote.py`).
+`Storage` is what the file service needs of a store: `Store` on this machine, or file servers (`remote.py`).
 """
 
 import asyncio
@@ -18,15 +18,15 @@ FOLDERS = ("files", "trash")  # in the bucket
 
 
 class Lost(Exception):
-    """The bytes are neither here nor in S3, or are not those that they should be."""
+    """The bytes are neither here nor in S3, or they are damaged."""
 
 
 class Away(Exception):
-    """Those who keep the bytes can't be reached; later they may."""
+    """The servers that keep the bytes can't be reached just now."""
 
 
 class Bucket(Protocol):
-    """What is asked of S3: `clients.s3.S3`."""
+    """What a store needs of S3; `clients.s3.S3` has it."""
 
     async def put(self, name: str, content: bytes | Path) -> None:
         """Raises S3Error."""
@@ -42,38 +42,38 @@ class Bucket(Protocol):
 
 
 class Storage(Protocol):
-    """Who keeps the blobs. Beside what is said methods raise OSError, Away, and S3Error where S3 is behind it."""
+    """Keeps the blobs. Besides the exceptions named, methods raise OSError, Away, and with S3 behind it S3Error."""
 
     bucket: Bucket | None
 
     def name(self) -> str:
-        """For a new blob. It is never used again. Raises Away."""
+        """A name for a new blob, which is never used again. Raises Away."""
 
     async def keep(self, draft: Draft, blob: str) -> None:
-        """Make what was written the content of a blob, whole and for good."""
+        """Make a draft the content of a blob: whole, and durable."""
 
     async def append(self, blob: str, at: int, data: bytes, exactly: bool = False) -> None:
-        """Add behind the first `at` bytes, all that were acknowledged, for good; at 0 a blob begins.
+        """Add durably behind the first `at` bytes, which are all that were acknowledged; 0 begins a blob.
 
-        Raises Misplaced: not to this one. Bytes that no catalog has learnt of are nobody's, and go or stay; `exactly`:
-        they stay, and nothing is added to them.
+        Bytes behind `at` that no catalog has recorded are orphaned: they may be overwritten or kept. With `exactly`
+        they are kept, and nothing is added behind them. Raises Misplaced if the bytes can't go to this blob.
         """
 
     async def has(self, blob: str, size: int) -> bool:
-        """Whether it is there, without S3."""
+        """Whether the blob is there, without asking S3."""
 
     async def part(self, user: str, blob: str, size: int, hash: str, start: int, length: int) -> Part:
-        """A part of the first `size` bytes of a blob, fetched from S3 if need be. Raises Lost."""
+        """A part of the first `size` bytes of a blob, fetched from S3 if necessary. Raises Lost."""
 
     async def push(self, user: str, blob: str, size: int, hash: str, folder: str) -> None:
-        """Bring the first `size` bytes to a folder in S3. Raises Lost."""
+        """Copy the first `size` bytes to a folder in S3. Raises Lost."""
 
     async def delete(self, blob: str) -> None:
-        """Delete it everywhere but in S3."""
+        """Delete the blob everywhere except in S3."""
 
 
 class Store:
-    """Blobs on the local disk. `bucket` None: there is only the disk."""
+    """Blobs on the local disk. Without a `bucket` there is only the disk."""
 
     def __init__(self, disk: Disk, bucket: Bucket | None, notify: Notify):
         self.disk = disk
@@ -82,11 +82,11 @@ class Store:
         self._fetching: dict[str, asyncio.Task[None]] = {}
 
     async def path(self, user: str, blob: str, size: int, hash: str = "") -> Path:
-        """Where `place` is."""
+        """The same as `place`, as a Path."""
         return Path(await self.place(user, blob, size, hash))
 
     async def place(self, user: str, blob: str, size: int, hash: str = "") -> str:
-        """The file with the first `size` bytes of a blob, fetched from S3 if need be: once for all who wait.
+        """The file with the first `size` bytes of a blob, fetched from S3 if necessary: once for all callers that wait.
 
         Raises Lost, S3Error, OSError.
         """
@@ -96,7 +96,7 @@ class Store:
         return str(self.disk.path(blob))
 
     async def fetch(self, user: str, blob: str, size: int, hash: str = "") -> None:
-        """Bring a blob from S3, whole, in place of one that is too short or damaged, if there is one.
+        """Fetch a whole blob from S3. It replaces a local one that is too short or damaged.
 
         Raises Lost, S3Error, OSError.
         """
@@ -104,10 +104,10 @@ class Store:
         if task is None:
             task = self._fetching[blob] = asyncio.create_task(self._fetch(user, blob, size, hash))
             task.add_done_callback(lambda _: self._fetching.pop(blob, None))
-        await asyncio.shield(task)  # whoever goes away while it waits doesn't stop it for the others
+        await asyncio.shield(task)  # a caller that is cancelled doesn't stop it for the others
 
     def name(self) -> str:
-        """For a new blob."""
+        """A name for a new blob."""
         return random_text(128)
 
     async def keep(self, draft: Draft, blob: str) -> None:
@@ -115,7 +115,7 @@ class Store:
         await draft.keep(blob)
 
     async def append(self, blob: str, at: int, data: bytes, exactly: bool = False) -> None:
-        """Add behind the first `at` bytes; not `exactly`: whoever adds is alone with it on this machine.
+        """Add behind the first `at` bytes. Without `exactly` the caller must hold this machine's lock on the file.
 
         Raises Misplaced, OSError.
         """
@@ -126,20 +126,20 @@ class Store:
         return bool(self.disk.find(blob, size))
 
     async def part(self, user: str, blob: str, size: int, hash: str, start: int, length: int) -> FilePart:
-        """Where a part lies. Raises what `path` raises."""
-        is_whole = bool(hash) and length == size  # what has a hash never changes
+        """Where a part lies. Raises as `place`."""
+        is_whole = bool(hash) and length == size  # a content with a hash never changes
         return FilePart(await self.place(user, blob, size, hash), start, length, is_whole)
 
     async def push(self, user: str, blob: str, size: int, hash: str, folder: str) -> None:
-        """Bring the first `size` bytes to a folder in S3. Raises what `path` raises."""
+        """Copy the first `size` bytes to a folder in S3. Raises as `place`."""
         assert self.bucket is not None
         path = await self.path(user, blob, size, hash)
-        # one that grows may have more bytes than were acknowledged: of it, those that were, and it is small
+        # a blob that grows may have more bytes than were acknowledged; it is small, so those that were are read
         content = path if hash else (await self.disk.run(path.read_bytes))[:size]
         await self.bucket.put(object_name(folder, user, blob), content)
 
     async def delete(self, blob: str) -> None:
-        """Delete it from the disk. Raises OSError."""
+        """Delete the blob from the disk. Raises OSError."""
         await self.disk.delete(blob)
 
     async def _fetch(self, user: str, blob: str, size: int, hash: str) -> None:
@@ -153,7 +153,7 @@ class Store:
                 if draft.size < size or (hash and draft.hash != hash):
                     self._notify("error", "files.damaged", blob=blob, folder=folder, size=draft.size, expected=size)
                     continue
-                await self.disk.delete(blob)  # one too short: what it has is the beginning of what we bring
+                await self.disk.delete(blob)  # one that is too short: its bytes are a prefix of the new ones
                 await draft.keep(blob)
                 self._notify("info", "files.fetched", blob=blob, size=size)
                 return

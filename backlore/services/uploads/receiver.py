@@ -1,9 +1,9 @@
-"""Takes the bytes of one request for an upload that comes in several.
+"""Takes the bytes of one request of an upload that may come in several.
 
-Laws: memory stays the same however much comes; bytes are on the disk, fsynced, before redis says that they have come,
-and what a broken connection has brought counts. Bytes are added only behind the very last one of a piece, else a new
-piece begins: so whoever was slower than the one that took over from it can't overwrite anything. What must first be
-proven by a checksum lies in pieces of its own, and goes with them.
+Laws: memory use doesn't grow with the bytes. They are on the disk, fsynced, before redis says that they have arrived,
+and the bytes that a broken connection has delivered count. Bytes are added only directly behind the last one of a
+piece; otherwise a new piece begins. So a slow request from which another has taken over can't overwrite anything. Bytes
+that a checksum must prove first lie in pieces of their own, which are deleted if it fails.
 """
 
 import asyncio
@@ -21,28 +21,28 @@ from backlore.web.limits import TooLarge, TooSlow
 from backlore.web.request import Disconnected
 
 WRITE = 4 << 20  # bytes written in one go
-PACE = 1.0  # seconds after which less is written too, so that slow bytes count soon
-DRAWS = 5  # of new pieces, when none is taken
+PACE = 1.0  # seconds after which fewer bytes are written, too, so that a slow client's bytes count soon
+DRAWS = 5  # new pieces that are tried when the store refuses them
 
 Broken = Disconnected | TooSlow | TooLarge
 
 
 class Mismatch(Refusal):
-    """The bytes are not those that their checksum is of."""
+    """The bytes don't match their checksum."""
 
 
 class Checksum(Protocol):
-    """What proves the bytes of a request."""
+    """Proves the bytes of a request."""
 
     def update(self, data: bytes) -> None:
-        """Takes the next bytes."""
+        """Take the next bytes."""
 
     def fits(self) -> bool:
-        """Whether they were the right ones."""
+        """Whether the bytes so far match."""
 
 
 class Receiver:
-    """Alone with an upload of a user for as long as bytes come. `transfer` is what redis knows of it."""
+    """Holds the lease of an upload while bytes arrive. `transfer` is the record in redis; `token` proves the lease."""
 
     def __init__(self, transfers: Transfers, store: Storage, user: str, transfer: Transfer, token: str):
         self.user = user
@@ -50,19 +50,19 @@ class Receiver:
         self.token = token
         self._transfers = transfers
         self._store = store
-        self._offset = transfer.offset  # with what is written, but not said yet
+        self._offset = transfer.offset  # includes bytes that are written, but not recorded yet
         self._pieces = list(transfer.pieces)
 
     async def save(self, more: int = 0) -> None:
-        """Say how far it is, that it is still ours, and how many bytes more come. Raises NoUpload, Locked, Quota."""
+        """Record the progress and the `more` bytes to come, and renew the lease. Raises NoUpload, Locked, Quota."""
         awaited = max(self.transfer.length, self._offset + more)
         await self._transfers.save(self.user, self.transfer, self.token, awaited)
 
     async def take(self, chunks: AsyncIterable[bytes], most: int, checksum: Checksum | None = None) -> None:
-        """Add all that comes, up to `most` bytes of the whole upload.
+        """Add all bytes that arrive. The whole upload may have `most` bytes.
 
-        Raises Disconnected, TooSlow, and TooLarge, after what has come was kept, unless there is a checksum to prove
-        it; Mismatch, when it does not; NoUpload, Locked, Quota, OSError, Away.
+        Raises Disconnected, TooSlow and TooLarge after the bytes so far were kept, or dropped if a checksum was to
+        prove them; Mismatch if it doesn't; NoUpload, Locked, Quota, OSError, Away.
         """
         gathered, since = bytearray(), monotonic()
         broken: Broken | None = None
@@ -87,7 +87,7 @@ class Receiver:
 
     @contextlib.asynccontextmanager
     async def staying(self) -> AsyncIterator[None]:
-        """Stay alone with it while no bytes come. Raises Locked when that failed."""
+        """Keep the lease while no bytes arrive. Raises Locked when it is lost."""
 
         async def renew() -> bool:
             with contextlib.suppress(Refusal):
@@ -102,7 +102,7 @@ class Receiver:
             raise Locked(self.transfer.id) from error
 
     async def _keep(self, data: bytes, checksum: Checksum | None = None) -> None:
-        """Write bytes; and say that they have come, unless they must be proven."""
+        """Write bytes, and record that they have arrived, unless a checksum must prove them first."""
         try:
             if checksum:
                 await asyncio.to_thread(checksum.update, data)
@@ -111,7 +111,7 @@ class Receiver:
             if not checksum:
                 self.transfer.offset, self.transfer.pieces = self._offset, list(self._pieces)
             await self.save()
-        except NoUpload:  # it was ended meanwhile: whoever did so may not have seen the last of it
+        except NoUpload:  # it was ended meanwhile, perhaps before the last pieces were recorded
             await self._delete(self._pieces)
             raise
 
@@ -120,13 +120,13 @@ class Receiver:
         for draw in range(1, DRAWS + 1):
             if begins:
                 self._begin()
-            await self.save(len(data))  # said before it is written: what isn't ours, or is too much, is not written
+            await self.save(len(data))  # before writing: nothing is written without the lease or beyond the quota
             blob, size = self._pieces[-1]
             try:
                 await self._store.append(blob, size, data, exactly=True)
             except Misplaced as error:
                 if draw == DRAWS:
-                    raise Away(self.transfer.id) from error  # who takes no new one is in trouble
+                    raise Away(self.transfer.id) from error  # a store that takes no new piece is in trouble
                 begins = True
                 continue
             self._pieces[-1] = blob, size + len(data)
@@ -134,13 +134,13 @@ class Receiver:
             return
 
     def _begin(self) -> None:
-        """Name a new piece."""
+        """Begin a new, empty piece."""
         piece = self._store.name(), 0
         self._pieces.append(piece)
         self.transfer.pieces = [*self.transfer.pieces, piece]
 
     async def _withdraw(self) -> None:
-        """Nothing of this request counts."""
+        """Discard all bytes of this request, none of which were recorded."""
         await self._delete([each for each in self.transfer.pieces if not each[1]])
         self.transfer.pieces = [each for each in self.transfer.pieces if each[1]]
         self._offset, self._pieces = self.transfer.offset, list(self.transfer.pieces)

@@ -1,9 +1,9 @@
-"""The steps of unfinished uploads, each whole or not at all: scripts that redis runs.
+"""The steps of unfinished uploads: atomic scripts that redis runs.
 
-Each takes the keys of one user: the upload, uploads, awaited, usage, files, trash, owner (see ROOM); and first the
-upload's id. Times are redis' own. Each gives {"done", …}, or {WORD} when it can't be done; `CREATE`, `SAVE`, `KEPT` and
-`FORGET` give as the second by how many bytes more are awaited. An upload is one request's alone while it bears its
-token; a token that was taken over, since no bytes came, counts no more.
+KEYS are those of one user: the upload, uploads, awaited, usage, files, trash, owner (see ROOM). The first of ARGV is
+the upload's id. Times are redis' own. A step returns {"done", …}, or {WORD} when it can't be done; the second value of
+`CREATE`, `SAVE`, `KEPT` and `FORGET` is the change of the bytes that are awaited. An upload belongs to the request that
+has its token. When no bytes arrive another request may take over; the old token is void then.
 """
 
 from backlore.clients.redis.script import CLOCK, Script
@@ -32,8 +32,8 @@ end
 """
 )
 
-# ARGV: id, quota, most entries, room of all users, how many may be unfinished, how many with those that are finished,
-# bytes, when it expires, how long redis keeps it (ms), its fields
+# ARGV: id, quota, most entries, room of all users, most unfinished uploads, most uploads with the finished ones, bytes,
+# when it expires, how long redis keeps it (ms), its fields
 CREATE = Script(
     PRELUDE
     + """
@@ -50,7 +50,7 @@ return {'done', tonumber(bytes)}
 """
 )
 
-# ARGV: id, token, for how long (µs)
+# ARGV: id, token, how long the lease lasts (µs)
 HOLD = Script(
     PRELUDE
     + """
@@ -61,9 +61,9 @@ return {'done', redis.call('HGETALL', upload), redis.call('HGET', awaited, id) o
 """
 )
 
-# Whoever holds it stays so; the third that it gives is when it expires. ARGV: id, quota, most entries, room of all
-# users, token, for how long (µs), how long it waits for bytes unless its file is there (µs), how long redis keeps it
-# (ms), bytes, length, offset, pieces
+# Renews the lease; the third value returned is when the upload expires. ARGV: id, quota, most entries, room of all
+# users, token, how long the lease lasts (µs), how long it waits for bytes unless its file is kept (µs), how long redis
+# keeps it (ms), bytes, length, offset, pieces
 SAVE = Script(
     PRELUDE
     + """
@@ -92,8 +92,8 @@ return {'done'}
 """
 )
 
-# The file is kept: its bytes count as such from now on; the third that it gives is when it expires. ARGV: id, token,
-# file, how long it can still be asked after, if that is not longer than until now (µs)
+# The file is kept: from now on its bytes count as a file's. The third value returned is when the upload expires. ARGV:
+# id, token, file, how long the upload can still be found (µs); this never extends its life
 KEPT = Script(
     PRELUDE
     + """
@@ -106,8 +106,8 @@ return {'done', await_nothing(), expires}
 """
 )
 
-# Nobody adds to it any more; what it has is to be deleted, and then it is forgotten.
-# ARGV: id, which: `old` ones only, `free` ones that nobody holds, or `any`
+# Ends an upload: no bytes can be added any more. Its pieces must be deleted next, then FORGET follows.
+# ARGV: id, which: only an `old` (expired) one, only a `free` one that no request holds, or `any`
 END = Script(
     PRELUDE
     + """

@@ -1,9 +1,9 @@
-"""Resumable uploads: the protocol tus 1.0.0 (https://tus.io/protocols/resumable-upload), for its clients as they are.
+"""Resumable uploads: the protocol tus 1.0.0 (https://tus.io/protocols/resumable-upload), for unmodified tus clients.
 
 Extensions: creation, creation-with-upload, creation-defer-length, checksum, termination, expiration.
 
-Laws: what the client is told to have come has come for good; an upload of which it is told that it is whole is a file.
-A version of the protocol that we don't speak is refused before anything is done.
+Laws: bytes that are acknowledged to the client are durable. An upload that is reported as whole is a file. A request in
+a version of the protocol that we don't speak is refused before anything is done.
 """
 
 import base64
@@ -32,7 +32,7 @@ VERSION = "1.0.0"
 OCTETS = "application/offset+octet-stream"
 MOST = 4096  # characters of metadata
 
-# Of a checksum, by the protocol's names: those that are as long as they say (shake isn't).
+# Algorithms for checksums, by the protocol's names: those of a fixed length (shake has none).
 ALGORITHMS = sorted(name for name in hashlib.algorithms_guaranteed if not name.startswith("shake"))
 SPOKEN = [("tus-resumable", VERSION)]
 OFFER = [
@@ -43,10 +43,10 @@ OFFER = [
 
 
 class Elsewhere(Refusal):
-    """The bytes don't follow those that have come."""
+    """The bytes don't begin where the upload ends."""
 
 
-# What can't be done with uploads, with its status and word.
+# The status and word for each refusal of an upload.
 REFUSALS: dict[type[Exception], tuple[int, str]] = {
     Crowd: (409, "uploads"),
     Elsewhere: (409, "offset"),
@@ -59,7 +59,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Reply]])
 
 
 def in_protocol(handler: Handler) -> Handler:
-    """What frames each exchange: our version is asked for (a plain GET is none of it), and said in the reply."""
+    """Wraps a handler in the protocol: answers OPTIONS, and except for GET refuses other versions than ours."""
 
     @wraps(handler)
     async def speak(self: "Tus", request: Request, **given: Any) -> Reply:
@@ -73,7 +73,7 @@ def in_protocol(handler: Handler) -> Handler:
 
 
 class Tus:
-    """The routes. `limit` is the bytes that an upload may have."""
+    """The routes. `limit` is the largest number of bytes of an upload."""
 
     def __init__(self, uploads: Uploads, limit: int):
         self._uploads = uploads
@@ -81,7 +81,7 @@ class Tus:
         self._path = ""
 
     def routes(self, prefix: str) -> list[Route]:
-        """What clients call."""
+        """For the route table."""
         self._path = f"{prefix}/tus"
         one = f"{self._path}/{{id}}"
         routes = [
@@ -98,17 +98,17 @@ class Tus:
         return routes
 
     async def _offer(self, request: Request) -> Reply:
-        """What of the protocol is spoken here, in the headers Tus-Version, Tus-Extension, Tus-Max-Size and
+        """Which parts of the protocol the server speaks, in the headers Tus-Version, Tus-Extension, Tus-Max-Size and
         Tus-Checksum-Algorithm. 204."""
         return _bare(204, [*OFFER, ("tus-max-size", str(self._limit))])
 
     @in_protocol
     async def _create(self, request: Request, body: Stream) -> Reply:
-        """Begin a resumable upload; its path comes as Location.
+        """Begin a resumable upload; the reply has its path in Location.
 
-        Upload-Length says its bytes (or `Upload-Defer-Length: 1`: later), Upload-Metadata its `filename`, and
-        `expected` as in an upload by form; its first bytes may come along. 201; 400 `payload`; 409 `exists` `changed`
-        `quota` `uploads`; 412 `version`; 413 `size`; 415 `type`; 460 `checksum`; 507 `disk`.
+        Upload-Length gives its bytes (`Upload-Defer-Length: 1` puts that off), Upload-Metadata its `filename`, and
+        `expected` as in an upload by form. The body may carry its first bytes. 201; 400 `payload`; 409 `exists`
+        `changed` `quota` `uploads`; 412 `version`; 413 `size`; 415 `type`; 460 `checksum`; 507 `disk`.
         """
         length = self._length(request)
         if length is None and request.header("upload-defer-length") != "1":
@@ -125,13 +125,13 @@ class Tus:
             try:
                 made = await self._take(request, made.id, 0, body)
             except Exception:
-                await self._uploads.end(user, made.id)  # nobody has learnt where it is
+                await self._uploads.end(user, made.id)  # the client has not learnt its path
                 raise
         return _bare(201, [("location", f"{self._path}/{made.id}"), *_progress(made)])
 
     @in_protocol
     async def _tell(self, request: Request, id: Id) -> Reply:
-        """How far an upload is; HEAD says it by Upload-Offset and Upload-Length, with Tus-Resumable.
+        """The progress of an upload; HEAD gives it in Upload-Offset and Upload-Length, with Tus-Resumable.
 
         200 {"offset": int, "length": int | None, "file": str | None}; 404 `upload`; 409 `exists` `changed` `quota`;
         412 `version`; 423 `locked`.
@@ -148,25 +148,25 @@ class Tus:
 
     @in_protocol
     async def _add(self, request: Request, id: Id, body: Stream) -> Reply:
-        """Add bytes behind Upload-Offset; Upload-Checksum proves them. With the last the file is there, with its id
-        in Upload-File. 204; 400 `payload`; 404 `upload`; 409 `offset` `exists` `changed` `quota`; 412 `version`;
-        413 `size`; 415 `type`; 423 `locked`; 460 `checksum`; 507 `disk`."""
+        """Add bytes at Upload-Offset; Upload-Checksum, if given, must match them. The last bytes make the file, and the
+        reply has its id in Upload-File. 204; 400 `payload`; 404 `upload`; 409 `offset` `exists` `changed` `quota`;
+        412 `version`; 413 `size`; 415 `type`; 423 `locked`; 460 `checksum`; 507 `disk`."""
         if not carries_octets(request):
             return reply(415, error="type")
         offset = read_number(request, "upload-offset")
         if offset is None:
-            raise Invalid("upload-offset", "Say behind how many bytes these belong.")
+            raise Invalid("upload-offset", "Say at which byte of the upload these bytes begin.")
         return _bare(204, _progress(await self._take(request, id, offset, body)))
 
     @in_protocol
     async def _end(self, request: Request, id: Id) -> Reply:
-        """Give up an upload, with all that has come. 204; 404 `upload`; 412 `version`; 423 `locked`."""
+        """Give up an upload and delete its bytes. 204; 404 `upload`; 412 `version`; 423 `locked`."""
         await self._uploads.end(request.user.id, id)
         return _bare(204, SPOKEN)
 
     async def _instead(self, request: Request, id: Id, body: Stream) -> Reply:
-        """PATCH, DELETE, HEAD or OPTIONS for a client that can only POST, as X-HTTP-Method-Override says. 200, without
-        a body, for HEAD; 204; 400 `payload`; 404 `upload`;
+        """PATCH, DELETE, HEAD or OPTIONS for a client that can only POST: the method is in X-HTTP-Method-Override. 200,
+        without a body, for HEAD; 204; 400 `payload`; 404 `upload`;
         405 `method`; 409 `offset` `exists` `changed` `quota`; 412 `version`; 413 `size`; 415 `type`; 423 `locked`;
         460 `checksum`; 507 `disk`."""
         match override(request):
@@ -182,7 +182,7 @@ class Tus:
         return reply(405, error="method", headers=[("allow", "DELETE, GET, HEAD, OPTIONS, PATCH, POST")])
 
     async def _take(self, request: Request, id: str, offset: int, body: Stream) -> Transfer:
-        """Add a body to an upload, and make the file when it is whole."""
+        """Add a body to an upload, and make the file when all bytes have arrived."""
         checksum = read_checksum(request)
         async with self._uploads.receive(request.user.id, id) as receiver:
             transfer = receiver.transfer
@@ -197,12 +197,12 @@ class Tus:
             return transfer
 
     def _declare(self, request: Request, transfer: Transfer) -> None:
-        """Takes the length that is said only now, if it is."""
+        """Take over a length that the client announces only now."""
         length = self._length(request)
         if length is None or length == transfer.length:
             return
         if transfer.length >= 0 or length < transfer.offset:
-            raise Invalid("upload-length", "Is another one than was said, or less than has come.")
+            raise Invalid("upload-length", "Differs from the length announced before, or is below the offset.")
         transfer.length = length
 
     def _length(self, request: Request) -> int | None:
@@ -213,33 +213,33 @@ class Tus:
 
 
 class AnnouncedChecksum:
-    """A checksum that was announced: it takes the bytes, and tells whether it is theirs."""
+    """A checksum that the client announced: takes the bytes, and tells whether they match it."""
 
     def __init__(self, algorithm: str, expected: bytes):
         self._hash = hashlib.new(algorithm, usedforsecurity=False)
         self._expected = expected
 
     def update(self, data: bytes) -> None:
-        """Takes the next bytes."""
+        """Take the next bytes."""
         self._hash.update(data)
 
     def fits(self) -> bool:
-        """Whether it is that of the bytes."""
+        """Whether the bytes so far match."""
         return self._hash.digest() == self._expected
 
 
 def override(request: Request) -> str:
-    """The method that a client means which can only POST; "" when it means what it says."""
+    """The method that a POST asks for by X-HTTP-Method-Override; "" if it doesn't."""
     return (request.header("x-http-method-override") or "").upper() if request.method == "POST" else ""
 
 
 def carries_octets(request: Request) -> bool:
-    """Whether the body is said to be bytes of an upload."""
+    """Whether the content type says that the body is bytes of an upload."""
     return (request.header("content-type") or "").partition(";")[0].strip().lower() == OCTETS
 
 
 def read_number(request: Request, name: str) -> int | None:
-    """A header that is a number of bytes; None if it isn't there. Raises Invalid."""
+    """The value of a header that is a number of bytes; None without the header. Raises Invalid."""
     text = request.header(name)
     if text is None:
         return None
@@ -249,7 +249,7 @@ def read_number(request: Request, name: str) -> int | None:
 
 
 def read_checksum(request: Request) -> AnnouncedChecksum | None:
-    """What Upload-Checksum announces: an algorithm, and in base64 what it gives. Raises Invalid."""
+    """The checksum that Upload-Checksum announces: an algorithm, and the digest in base64. Raises Invalid."""
     text = request.header("upload-checksum")
     if text is None:
         return None
@@ -260,14 +260,14 @@ def read_checksum(request: Request) -> AnnouncedChecksum | None:
 
 
 def read_metadata(text: str) -> dict[str, str]:
-    """Upload-Metadata: keys, each with a text in base64 or alone, between commas. Raises Invalid."""
+    """Upload-Metadata as a dict: keys between commas, each alone or with a text in base64. Raises Invalid."""
     if len(text) > MOST:
         raise Invalid("upload-metadata", f"Should have at most {MOST} characters.")
     found: dict[str, str] = {}
     for pair in text.split(",") if text else []:
         name, _, packed = pair.strip().partition(" ")
         if not name or name in found:
-            raise Invalid("upload-metadata", "Each key should be there, and once.")
+            raise Invalid("upload-metadata", "Should have no empty key, and each key once.")
         try:
             found[name] = _unpack("upload-metadata", packed).decode("utf-8")
         except UnicodeDecodeError:
@@ -283,7 +283,7 @@ def _unpack(where: str, text: str) -> bytes:
 
 
 def _progress(transfer: Transfer) -> list[tuple[str, str]]:
-    """What is said of an upload in headers."""
+    """The headers that describe an upload."""
     headers = [*SPOKEN, ("upload-offset", str(transfer.offset))]
     if transfer.file:
         return [*headers, ("upload-file", transfer.file)]

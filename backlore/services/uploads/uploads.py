@@ -1,7 +1,7 @@
-"""Uploads that come in several requests, whatever breaks in between; in the end each is a file like any.
+"""Uploads that come in several requests, whatever breaks in between. In the end each is an ordinary file.
 
-Laws: any worker can take the next bytes. An upload is whole only when its file is kept: whoever asks after one whose
-bytes have all come, but whose file was not kept for a crash, has that made up for.
+Laws: any worker can take the next bytes. An upload is finished only when its file is kept. If a crash came between the
+last bytes and the file, the next request for the upload makes the file.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from backlore.services.uploads.receiver import Receiver
 from backlore.services.uploads.transfers import Locked, NoUpload, Transfer, Transfers
 from backlore.web.delivery import FilePart
 
-SWEPT = 100  # uploads looked at in one go
+SWEPT = 100  # uploads looked at in one batch
 
 
 class Uploads:
     """The unfinished uploads of users, each of which waits `unfinished` seconds for its next bytes.
 
-    Beside what is said methods raise RedisError, and OSError; S3Error when a file must wait for S3; Away when they wait
-    for file servers.
+    Besides the exceptions named, methods raise RedisError and OSError; S3Error when a file must wait for S3; Away when
+    they wait for file servers.
     """
 
     def __init__(self, redis: Any, notify: Notify, files: Files, unfinished: float):
@@ -39,9 +39,9 @@ class Uploads:
         self._notify = notify
 
     async def create(self, user: str, name: str, length: int, expected: str = "", metadata: str = "") -> Transfer:
-        """Begin one of so many bytes, -1: that will be said later. `expected` as for `Files.put`.
+        """Begin an upload of `length` bytes, -1 if the client says that later. `expected` as for `Files.put`.
 
-        Raises BadName, Exists, Changed, Quota, Crowd, Gone: what can't be kept in the end is not begun.
+        Raises BadName, Exists, Changed, Quota, Crowd, Gone: an upload that could not be kept in the end doesn't begin.
         """
         name = clean(name)
         found = await self._catalog.find(user, name) if expected else None
@@ -52,7 +52,7 @@ class Uploads:
         return await self._transfers.create(user, name, length, expected, metadata)
 
     async def find(self, user: str, id: str) -> Transfer:
-        """How far one is. Raises NoUpload; Locked when just now it becomes a file, and what `finish` raises."""
+        """The state of an upload. Raises NoUpload; Locked while it is being made a file; and as `finish`."""
         found = await self._transfers.find(user, id)
         if found.is_whole and not found.file:
             async with self.receive(user, id) as receiver:
@@ -62,16 +62,16 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def receive(self, user: str, id: str) -> AsyncIterator[Receiver]:
-        """Be alone with one, to add to it. Raises NoUpload, Locked."""
+        """Hold the lease of an upload, to add to it. Raises NoUpload, Locked."""
         transfer, token = await self._transfers.hold(user, id)
         try:
             yield Receiver(self._transfers, self._store, user, transfer, token)
         finally:
-            with contextlib.suppress(RedisError):  # told by its client; the lease ends by itself
+            with contextlib.suppress(RedisError):  # its client has notified; the lease ends by itself
                 await self._transfers.release(user, id, token)
 
     async def finish(self, receiver: Receiver) -> None:
-        """Make the file, once all bytes have come. Raises Exists, Changed, Quota; NoUpload when bytes were lost."""
+        """Make the file if all bytes have arrived. Raises Exists, Changed, Quota; NoUpload when bytes were lost."""
         user, transfer = receiver.user, receiver.transfer
         if transfer.file or not transfer.is_whole:
             return
@@ -87,33 +87,33 @@ class Uploads:
             finally:
                 await draft.discard()
             await self._transfers.kept(user, transfer, receiver.token, file.id)
-        with contextlib.suppress(Away):  # then they go when it expires
+        with contextlib.suppress(Away):  # if servers are away, the pieces go when the upload expires
             await self._delete(transfer)
             transfer.pieces = []
             await receiver.save()
 
     async def end(self, user: str, id: str, which: str = "free") -> None:
-        """Delete one, with all that has come; `which`: see `Transfers.end`. Raises NoUpload, Locked."""
+        """Delete an upload with its bytes; `which`: see `Transfers.end`. Raises NoUpload, Locked."""
         for blob, _ in await self._transfers.end(user, id, which):
             await self._store.delete(blob)
         await self._transfers.forget(user, id)
 
     async def wipe(self, user: str) -> None:
-        """Delete all of a user. Cut anywhere, it can be called again."""
+        """Delete all uploads of a user. If it is interrupted, it can be called again."""
         for id in await self._transfers.of(user):
             await self._end_or_forget(user, id, "any")
 
     async def blobs(self) -> AsyncIterator[str]:
-        """What the unfinished ones lie in: of no file, and yet somebody's."""
+        """The blobs of all unfinished uploads: they belong to no file, and yet are not orphaned."""
         async for transfer in self._transfers.all():
             for blob, _ in transfer.pieces:
                 yield blob
 
     async def sweep(self) -> None:
-        """Delete those that have expired; periodically."""
+        """Delete expired uploads. To be called periodically."""
         while due := await self._transfers.due(SWEPT):
             for user, id in due:
-                with contextlib.suppress(Locked, Away):  # bytes have come since, or file servers are away: later again
+                with contextlib.suppress(Locked, Away):  # bytes have arrived since, or file servers are away: try later
                     await self._end_or_forget(user, id, "old")
 
     async def _end_or_forget(self, user: str, id: str, which: str) -> None:
@@ -132,11 +132,11 @@ class Uploads:
             raise
 
     async def _gather(self, user: str, transfer: Transfer) -> Draft:
-        """All bytes: the one piece itself, when it is here, or a copy of all. Raises Lost."""
+        """A draft of all bytes: the only piece itself if it is on this disk, else a copy. Raises Lost."""
         pieces = [each for each in transfer.pieces if each[1]]
         parts = [await self._store.part(user, blob, size, "", 0, size) for blob, size in pieces]
         if len(parts) == 1 and isinstance(parts[0], FilePart):
-            with contextlib.suppress(Misplaced):  # behind what counts is more, of a request that was cut
+            with contextlib.suppress(Misplaced):  # the piece has more bytes than count, from a request that was cut off
                 return await self._disk.adopt_grown(*pieces[0])
         draft = await self._disk.draft()
         try:
