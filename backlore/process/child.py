@@ -1,7 +1,7 @@
 """A child process of the master, from the master's side: start it, listen to it, end it.
 
-Law: what it says comes by its line alone: perhaps its process id, then `ready` or why it can't start. The line ends
-when either side does.
+Law: a child reports only on its line, a socket pair: its process id if a zygote has forked it, then `ready`, or why it
+can't start. The line closes when either side ends.
 """
 
 import contextlib
@@ -58,18 +58,18 @@ class Child:
         return became
 
     def ended(self) -> bool:
-        """Whether it has, or never came to be."""
+        """Whether it has ended, or could not be forked."""
         return self.process.poll() is not None or (self.process.pid is None and self._hung_up)
 
     def end(self, seconds: float, number: int = signal.SIGTERM) -> None:
-        """Tell it by a signal to drain and end; it is killed if it hasn't within `seconds`."""
+        """Tell it with a signal to drain and end. It is killed if it hasn't ended within `seconds`."""
         if not self.ending:
             self.ending = time.monotonic() + seconds
             self.process.send_signal(number)
 
 
 def execute(role: str, context: Context, line: socket.socket, listener: socket.socket) -> subprocess.Popen[bytes]:
-    """A child with a Python of its own; `line` is closed here. Raises OSError."""
+    """Start a child in a Python of its own. `line` is closed on this side. Raises OSError."""
     with line:
         handles = [line.fileno(), listener.fileno()]
         words = [*python(), "-m", "backlore.process.worker", role, msgspec.json.encode(context).decode()]

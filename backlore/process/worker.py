@@ -1,7 +1,8 @@
 """A child process of the master: `serve` answers requests through the door, `tasks` runs the periodic tasks.
 
-Forked by the zygote, which has imported this module, or executed where there is none. LINE is a socket to the master:
-we say `ready` on it, or what of the application is wrong. When it ends the master is dead, and we end too.
+It is forked by the zygote, which has imported this module, or executed where there is no zygote. Its line is a socket
+to the master. On it the worker says `ready`, or what is wrong with the application. When the line closes, the master is
+dead, and the worker ends.
 """
 
 import asyncio
@@ -29,21 +30,21 @@ if TYPE_CHECKING:
 
 Served: TypeAlias = "Backend | Alone"
 
-# A draining worker looks again and again whether it is still asked. What follows is counted in looks, not in seconds:
-# on a machine that is so busy that we come late, clients come late too.
-LOOK = 0.02  # seconds from one to the next
+# A draining worker polls whether requests still come. The limits below count polls, not seconds: on a machine so busy
+# that we are late, clients are late too.
+LOOK = 0.02  # seconds between two polls
 
 
 class Pace(NamedTuple):
-    """How long a draining worker tells its clients to connect anew, in looks."""
+    """For how many polls a draining worker tells its clients to connect anew."""
 
-    quiet: int  # without a request, after which nobody is thought to use it
+    quiet: int  # until no request has come for so many
     most: int  # in any case
 
 
-STOP = Pace(15, 50)  # the whole server ends: there is nobody to connect to
-RELOAD = Pace(100, 250)  # another worker has come in its place, and nobody waits for this one to go
-HURRY = Pace(3, 50)  # the same when somebody waits who has just written new code
+STOP = Pace(15, 50)  # the whole server ends, so clients can't connect anew
+RELOAD = Pace(100, 250)  # another worker has taken its place, and nothing waits for this one to end
+HURRY = Pace(3, 50)  # the same, but a developer who has just saved new code waits for it
 # What goes wrong in one of these ends with it: the loop, and all else in it, goes on.
 CONTAINED = frozenset({"future", "task", "asyncgen", "transport"})
 
@@ -114,7 +115,7 @@ async def serve(worker: Worker) -> None:
 
 
 async def drain(app: Served, door: Door, pace: Pace) -> None:
-    """Ask clients to connect anew until none of them asks any more; then let requests under way end."""
+    """Tell clients to connect anew until no more requests come; then let requests in flight end."""
     loop = asyncio.get_running_loop()
     app.web.draining = True
     until = loop.time() + app.settings.config.drain
@@ -126,7 +127,7 @@ async def drain(app: Served, door: Door, pace: Pace) -> None:
 
 
 async def wait_for_quiet(app: Served, door: Door, pace: Pace) -> None:
-    """Until no client is there, or none has asked for so long."""
+    """Wait until no client is connected, or no request has come for so many polls."""
     served, still = app.web.served, 0
     for _ in range(pace.most):
         if not door.connections or still == pace.quiet:

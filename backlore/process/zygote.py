@@ -1,4 +1,4 @@
-"""The process that workers are forked from: it has imported Backlore once, for all of them. On Linux.
+"""The zygote: the process that workers are forked from, on Linux. It imports Backlore once, for all of them.
 
 Started as `python -m backlore.process.zygote birth CONTEXT MASTER`. MASTER is a socket. The zygote writes `ready` on it
 after its imports. The master writes the role of a child on it, with two descriptors: the child's line and the listener.
@@ -6,8 +6,8 @@ The zygote forks twice, so that the child's parent ends and the master adopts th
 its line. When the socket ends, the zygote ends.
 
 Laws: it imports Backlore and its libraries, and nothing of the application, whose code may start threads or open
-connections. It has one thread, no event loop, and no descriptor but the standard streams and its socket. A child of a
-zygote with more threads, which something like a profiler has started, executes a new Python instead.
+connections. It has one thread, no event loop, and no descriptors except the standard streams and its socket. If
+something else, such as a profiler, has started a thread in it, its children execute a new Python.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ import msgspec
 
 from backlore.core.config import Context
 
-# Held back in the zygote, which ends by its socket alone, and delivered in the child: no moment in which one is lost.
+# Blocked in the zygote, which ends only through its socket, and delivered in the child: none is ever lost.
 HELD = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
 READY = b"ready"
 SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -36,7 +36,7 @@ SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 def adopt_orphans() -> bool:
-    """Become the parent of descendants whose own parent has ended; whether the system can do that."""
+    """Become the parent of descendants whose parent has ended. Returns whether the system can do that."""
     if sys.platform != "linux":  # macOS can't, nor is a fork without exec safe there
         return False
     import ctypes
@@ -45,18 +45,18 @@ def adopt_orphans() -> bool:
 
 
 def python() -> list[str]:
-    """The words that start our Python. The working directory is on its path only if it is on ours."""
+    """The words that start this Python. The working directory is on its path only if it is on ours."""
     return [sys.executable] if {"", os.getcwd()} & set(sys.path) else [sys.executable, "-P"]
 
 
 class Newborn:
-    """A child that the master has asked for, with what the master needs of a Popen. Its line tells its pid."""
+    """A child that the master has asked for, with as much of Popen as the master needs. The child reports its pid."""
 
     def __init__(self, zygote: "Zygote"):
         self.pid: int | None = None
         self.returncode: int | None = None
         self._zygote = zygote
-        self._owed: int | None = None  # a signal that came before the pid
+        self._owed: int | None = None  # a signal that was sent before the pid was known
 
     def born(self, pid: int) -> None:
         self.pid = pid
@@ -77,14 +77,14 @@ class Newborn:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once. If it has no pid after so long, its zygote hangs."""
+        """Kill it. If it still has no pid, its zygote hangs and is killed as well."""
         if self.pid is None:
             self._zygote.process.kill()
         self.send_signal(signal.SIGKILL)
 
 
 class Zygote:
-    """The zygote, as the master sees it."""
+    """The zygote, from the master's side: start it, ask it for children, retire it for one with newer code."""
 
     def __init__(self, context: Context):
         self.ready = False  # it has imported all
@@ -106,13 +106,13 @@ class Zygote:
                 raise
 
     def bear(self, role: str, line: socket.socket, listener: socket.socket) -> Newborn:
-        """A child, which gets the two sockets; `line` is closed here."""
+        """Ask for a child, which gets both sockets. `line` is closed on this side."""
         self._asked.append((role, line, listener))
         self._ask()
         return Newborn(self)
 
     def look(self) -> bool:
-        """Read whether it is ready; whether it is there."""
+        """Read what it reports, and ask it for children that wait. Returns whether it is alive."""
         with contextlib.suppress(BlockingIOError, ConnectionError):
             self.ready = self.line.recv(len(READY)) == READY or self.ready
         self._ask()
@@ -135,12 +135,12 @@ class Zygote:
                 self.line.shutdown(socket.SHUT_WR)
 
     def retire(self) -> None:
-        """Let it end once it has borne all that it was asked for."""
+        """Let it end as soon as it has forked all children that it was asked for."""
         self.retired = True
         self._ask()
 
     def end(self) -> None:
-        """End it at once. What it was asked for and has not borne yet ends with its line."""
+        """Kill it. Children that it has not forked yet count as ended."""
         self.process.kill()
         self.process.wait()
         self.line.close()
@@ -174,7 +174,7 @@ def bear(master: socket.socket) -> tuple[str, list[int]]:
 
 
 def fork_twice() -> bool:
-    """Fork a child that the master adopts. Returns in both: whether we are it. Raises OSError."""
+    """Fork a child that the master adopts. Returns in both processes whether this is the child. Raises OSError."""
     if between := os.fork():
         status = os.waitstatus_to_exitcode(os.waitpid(between, 0)[1])
         if status > 0:
@@ -192,7 +192,7 @@ def fork_twice() -> bool:
 
 
 def rename(role: str) -> None:
-    """In `ps`, show the command line of a worker: in place of the zygote's and as long, for it can't grow."""
+    """Show a worker's command line in `ps`. It overwrites the zygote's at the same length, since it can't grow."""
     import ctypes
 
     with contextlib.suppress(OSError):  # there is no /proc, so nobody sees it either
@@ -204,7 +204,7 @@ def rename(role: str) -> None:
 
 
 def has_threads() -> bool:
-    """Whether this process has more than one. A fork takes only the one that calls it, whatever the others hold."""
+    """Whether this process has more than one. A fork copies only the calling one, and locks that the others hold."""
     try:
         return len(os.listdir("/proc/self/task")) > 1
     except OSError:
