@@ -178,7 +178,7 @@ class Backend:
         await asyncio.to_thread(sweep, self.settings.temporary)
 
     async def _openapi(self, request: Request) -> Reply:
-        """This document. 200 {"openapi": str, "paths": dict}."""
+        """All routes in OpenAPI 3.1, from the table and the types. 200 {"openapi": str, "paths": dict}."""
         if self._described is None:  # building it takes long, and anybody may ask for it
             self._described = await asyncio.to_thread(self._describe)
         return self._described

@@ -45,19 +45,25 @@ class RouteRow(NamedTuple):
 @click.command()
 @click.argument("env", default="dev")
 @options.app
-@click.option("--all", "with_ours", is_flag=True, help="Backlore's own routes too, after the application's.")
+@click.option("--all", "everything", is_flag=True, help="Backlore's own routes too, after the application's.")
+@click.option("--ours", "only_ours", is_flag=True, help="Backlore's own routes alone.")
 @click.option(
     "--format", "form", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", help="Of the table."
 )
 @click.option("--check", type=click.Path(dir_okay=False, path_type=Path), help="Fail if this file's table is outdated.")
 @click.option("--write", type=click.Path(dir_okay=False, path_type=Path), help="Update this file's table.")
-def routes(env: str, folder: str, with_ours: bool, form: str, check: Path | None, write: Path | None) -> None:
+def routes(
+    env: str, folder: str, everything: bool, only_ours: bool, form: str, check: Path | None, write: Path | None
+) -> None:
     """Show the route table.
 
     For --check and --write the table is in a Markdown file, between the lines `<!-- routes -->` and
     `<!-- /routes -->`.
     """
-    rows = list(read_rows(load(Context(folder=folder, env=env)), with_ours))
+    if everything and only_ours:
+        raise click.ClickException("--all shows Backlore's own routes too, --ours shows them alone: give one of them.")
+    app = load(Context(folder=folder, env=env))
+    rows = list(read_rows(app, theirs=not only_ours, ours=everything or only_ours))
     for file in (check, write):
         if file is not None and (error := replace(file, to_markdown(rows), write=file is write)):
             raise click.ClickException(error)
@@ -74,10 +80,10 @@ def load(context: Context) -> Backend:
         raise click.ClickException(str(error)) from None
 
 
-def read_rows(app: Backend, with_ours: bool) -> Iterator[RouteRow]:
-    """The application's routes in the order of their stages, then ours if asked for."""
+def read_rows(app: Backend, *, theirs: bool, ours: bool) -> Iterator[RouteRow]:
+    """The application's routes if `theirs`, then Backlore's if `ours`; each in the order of their stages."""
     table = app.web.table.routes
-    for route in [r for r in table if not is_ours(r)] + [r for r in table if with_ours and is_ours(r)]:
+    for route in [r for r in table if theirs and not is_ours(r)] + [r for r in table if ours and is_ours(r)]:
         yield RouteRow(route.stage.name, route.method, route.path, list(read_fields(route)), read_reply(route))
 
 
@@ -173,4 +179,4 @@ def replace(file: Path, table: str, write: bool) -> str:
     difference = "\n".join(changes)
     if not difference:
         return ""
-    return f"{file} doesn't say what the routes are; `backlore routes --write {file}` mends it.\n{difference}"
+    return f"{file} doesn't say what the routes are; --write instead of --check mends it.\n{difference}"

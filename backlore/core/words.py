@@ -45,8 +45,11 @@ def describe(schema: Schema, types: Mapping[str, Schema] | None = None) -> str:
         case "object" if isinstance(each := schema.get("additionalProperties"), dict):
             bounds = span(schema.get("minProperties"), schema.get("maxProperties"), "key") or "any keys"
             return f"an object of {bounds}: {describe(each, types)}"
+        case "object" if "properties" not in schema:
+            bounds = span(schema.get("minProperties"), schema.get("maxProperties"), "key")
+            return f"an object of {bounds}" if bounds else "an object"
         case "object":
-            return f"{{{', '.join(schema.get('properties', ()))}}}"
+            return f"{{{', '.join(schema['properties'])}}}"
         case None:
             return "anything"
     return PLAIN[schema["type"]]

@@ -202,6 +202,25 @@ def test_the_readme_of_shoebox_says_what_its_routes_are() -> None:
     assert got.returncode == 0, got.stderr
 
 
+def test_the_page_of_routes_says_what_they_are() -> None:
+    got = backlore("routes", "--app", SHOEBOX, "--ours", "--check", ROOT / "docs" / "routes.md")
+    assert got.returncode == 0, got.stderr
+
+
+def test_ours_alone(made: Path) -> None:
+    def paths(app: Path, *options: str) -> list[str]:
+        shown = json.loads(backlore("routes", "--app", app, "--format", "json", *options).stdout)
+        return [f"{row['method']} {row['path']}" for row in shown]
+
+    ours = paths(SHOEBOX, "--ours")
+    assert ours[0] == "GET /openapi.json" and {"POST /auth/login", "POST /files/zip"} < set(ours)
+    assert paths(SHOEBOX) + ours == paths(SHOEBOX, "--all")
+    assert not set(paths(SHOEBOX)) & set(ours) and not set(paths(made)) & set(paths(made, "--ours"))
+    got = backlore("routes", "--app", made, "--all", "--ours")
+    assert got.returncode == 1 and not got.stdout
+    assert len(got.stderr.splitlines()) == 1 and "--all" in got.stderr and "--ours" in got.stderr
+
+
 def test_check_and_write(made: Path, tmp_path: Path) -> None:
     app = tmp_path / "app"
     shutil.copytree(made, app)

@@ -63,8 +63,11 @@ class ContentRoutes:
         ]
 
     async def _read(self, request: Request, name: str, query: Show) -> Reply:
-        """A file; with ranges, If-Match, If-None-Match, If-Range, HEAD. 200; 206; 304; 404 `file`; 412 `changed`;
-        416 `range`."""
+        """The bytes of a file, with an ETag; `download` makes them an attachment.
+
+        Takes HEAD, If-Match, If-None-Match, If-Range, and one range or several.
+        200; 206; 304; 404 `file`; 412 `changed`; 416 `range`.
+        """
         return await self.send(request, request.user.id, await self._files.find(request.user.id, name), query.download)
 
     async def _link(self, request: Request, body: NewLink) -> Reply:
@@ -84,7 +87,11 @@ class ContentRoutes:
     async def _linked(
         self, request: Request, user: Id, id: Id, until: int, signature: str, name: str, query: Show
     ) -> Reply:
-        """The file of a signed link. 200; 206; 304; 404 `file`; 412 `changed`; 416 `range`; 403 `token`."""
+        """The file of a signed link.
+
+        200; 206; 304; 403 `token` (the link has ended or was changed); 404 `file` (there is another version,
+        or none); 412 `changed`; 416 `range`.
+        """
 
         async def judge() -> Reply | None:
             standing, now = await asyncio.gather(self._files.standing(user), self._files.clock())

@@ -66,15 +66,18 @@ class Folder:
         ]
 
     async def _list(self, request: Request, query: FilesAsked) -> Reply:
-        """The newest files; `before` leads to the next page.
+        """The newest files; `before` leads to the next page, 0 is the end.
 
         200 {"files": [{name, id, type, size, hash, created, changed}], "before": int}.
         """
         return await page_of_files(self._files, request.user.id, query)
 
     async def _upload(self, request: Request, body: NewFile) -> Reply:
-        """Keep a file. 200 {name, id, type, size, hash, created, changed}; 400; 409 `exists` `changed` `quota`;
-        507 `disk`."""
+        """Keep a file, by default under the name that it brings.
+
+        `expected` is `*` if there must be no file of this name yet, or the id of the file to replace.
+        200 {name, id, type, size, hash, created, changed}; 400; 409 `exists` `changed` `quota`; 507 `disk`.
+        """
         kept = await self._files.put(request.user.id, body.name or body.file.name, body.file, body.expected)
         return reply(200, show(kept))
 
@@ -95,8 +98,10 @@ class Folder:
         return reply(200, {"id": (await self._files.delete(request.user.id, body.name, body.expected)).id})
 
     async def _undelete(self, request: Request, body: DeadFile) -> Reply:
-        """Restore a file from the trash. 200 {name, id, type, size, hash, created, changed}; 400; 404 `file`;
-        409 `exists`."""
+        """Restore a file from the trash, by default under its own name.
+
+        200 {name, id, type, size, hash, created, changed}; 400; 404 `file`; 409 `exists`.
+        """
         return reply(200, show(await self._files.undelete(request.user.id, body.id, body.name)))
 
     async def _erase(self, request: Request, body: DeadFiles) -> Reply:

@@ -67,7 +67,7 @@ class Zips:
         return [private.post(f"{prefix}/zip", self._zip)]
 
     async def _zip(self, request: Request, body: Chosen) -> Reply:
-        """Several files, or all, as one zip. 200 application/zip; 400; 404 `file`."""
+        """Several files, or all if none is named, as one zip, streamed. 200 application/zip; 400; 404 `file`."""
         user = request.user.id
         chosen = await self._files.choose(user, body.names) if body.names else await self._files.all(user)
         headers = [(b"content-type", b"application/zip"), *SECURITY, NO_STORE, disposition(body.archive, inline=False)]

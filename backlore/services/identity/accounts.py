@@ -189,7 +189,7 @@ class Accounts:
     async def _verify(self, request: Request, body: Verify) -> Reply:
         """Prove an address with the token of a mail. A signup needs its password, a change a session of the account.
 
-        200 {}; 403 `token`, `auth` (the password), `session` (none); 429 `rate`.
+        The token works once, for an hour. 200 {}; 403 `token`, `auth` (the password), `session` (none); 429 `rate`.
         """
         proven = await self._tokens.look("verify", body.token, Verification)
         if proven is None:
@@ -257,7 +257,11 @@ class Accounts:
         return await self._link("reset", Recovery(account.id, account.version), RESET, account.id)
 
     async def _reset(self, request: Request, body: Reset) -> Reply:
-        """Set a new password by a token; all sessions end. 200 {}; 400 `payload`: a common one; 403 `token`; 429."""
+        """Set a new password by a token; all sessions end.
+
+        The token works once, for ten minutes, and not after the password was changed in another way.
+        200 {}; 400 `payload`: a common one; 403 `token`; 429.
+        """
         recovery = await self._tokens.look("reset", body.token, Recovery)
         account = await self._unchanged(recovery) if recovery else None
         await check_password(body.password, "password", account.email if account else "", self._name)

@@ -141,8 +141,11 @@ class Admins:
     # Routes
 
     async def _list(self, request: Request, query: Listing) -> Reply:
-        """Users, a page at a time. 200 {"users": [{id, email, created, admin, verified, state, has_password,
-        factors}], "after": str, "total": int}; `after` is "" at the end."""
+        """Users with `search` in their address, sorted by `created` (newest first) or `email`, a page at a time.
+
+        `after` leads to the next page; it is "" at the end. 200 {"users": [{id, email, created, admin, verified, state,
+        has_password, factors}], "after": str, "total": int}.
+        """
         page = await self._users.list(query.sort, normalize(query.search), query.after, query.limit)
         shown = [await self.show(account) for account in page.users]
         return reply(200, {"users": shown, "after": page.after, "total": await self._users.count()})
@@ -172,7 +175,10 @@ class Admins:
         return await self._act(request, id, self.reset)
 
     async def _remove_factors(self, request: Request, id: str) -> Reply:
-        """Remove the user's second factors and passkeys. 200 {}; 403 `self`; 404 `user`."""
+        """Remove second factors and passkeys of a user who has lost device and recovery codes, and mail the user.
+
+        200 {}; 403 `self`; 404 `user`.
+        """
         return await self._act(request, id, self.remove_factors)
 
     async def _flag(self, request: Request, id: str, body: Flag) -> Reply:

@@ -197,7 +197,10 @@ class Login:
     # Routes
 
     async def _login(self, request: Request, body: LogIn) -> Reply:
-        """Begin a session. 200 {"csrf"} and the cookie; 403 `auth`, `verify` or `second` {ticket, factors}; 429."""
+        """Begin a session. A user with a second factor gets a ticket for it.
+
+        200 {"csrf"} and the cookie; 403 `auth`, `verify` (a signup not yet verified), `second` {ticket, factors}; 429.
+        """
         rates, email = self._rates, normalize(body.email)
         tries = (rates.of_origin("login", request.origin), rates.of_attempt("login-account", request.origin, email))
         refused, taken = await self.limit(request, email, "login-device", *tries)
@@ -228,7 +231,10 @@ class Login:
         return renewed if renewed and await self._passwords.verify(renewed.password, password, account.id) else account
 
     async def _second(self, request: Request, body: SecondFactor) -> Reply:
-        """Show the second factor by a code. 200 {"csrf": str} and the cookie; 403 `code` or `token`; 429 `rate`."""
+        """Show the second factor by a code of the authenticator, or a recovery code.
+
+        200 {"csrf": str} and the cookie; 403 `code`, `token` (the ticket has ended); 429 `rate`.
+        """
         account = await self.holder(body.ticket)
         if account is None:
             return reply(403, error="token")

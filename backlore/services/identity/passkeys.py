@@ -154,7 +154,10 @@ class Passkeys:
     # Logging in
 
     async def _options(self, request: Request, body: Ask) -> Reply:
-        """For navigator.credentials.get(). 200 {"options"}; 403 `token`, `passkey` if the user has none; 429 `rate`."""
+        """For navigator.credentials.get(). With the ticket of a login, the passkey is to be its second factor.
+
+        200 {"options"}; 403 `token`, `passkey` if the user has none; 429 `rate`.
+        """
         if body.ticket is None:
             return reply(200, {"options": self._party.request(await self._challenge("login"))})
         account = await self._login.holder(body.ticket)
@@ -166,7 +169,10 @@ class Passkeys:
         return reply(200, {"options": self._party.request(await self._challenge("second", account.id), known)})
 
     async def _log_in(self, request: Request, body: Answer) -> Reply:
-        """Show a passkey, alone or after the password. 200 {"csrf"} and the cookie; 403 `passkey`, `token`; 429."""
+        """Show a passkey. Without a ticket it is both factors in one, and must verify its user.
+
+        200 {"csrf"} and the cookie; 403 `passkey`, `token`; 429.
+        """
         credential = read(KnownCredential, body.credential)
         if credential is None:
             return reply(403, error="passkey")
@@ -218,7 +224,7 @@ class Passkeys:
         return reply(200, {"passkeys": shown})
 
     async def _begin(self, request: Request, body: BeginPasskey) -> Reply:
-        """For navigator.credentials.create(). 200 {"options"}; 403 `auth`; 409 `passkeys` at the limit; 429 `rate`."""
+        """For navigator.credentials.create(). 200 {"options"}; 403 `auth`; 409 `passkeys` beyond 20; 429 `rate`."""
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
             return proven
@@ -229,9 +235,10 @@ class Passkeys:
         return reply(200, {"options": self._party.creation(challenge, proven.id, proven.email, known)})
 
     async def _add(self, request: Request, body: Add) -> Reply:
-        """Keep a new passkey. 200 {"recoveryCodes": [...]}, with the first factor only; 403 `passkey`.
+        """Keep a new passkey. If it is the first factor, the other sessions end.
 
         The password was asked for at the beginning; if the user has changed since, the challenge is void.
+        200 {"recoveryCodes": [...]}, ten, or none if some are left; 403 `passkey`.
         """
         user, credential = request.user.id, read(NewCredential, body.credential)
         served = await self._take(credential) if credential else None

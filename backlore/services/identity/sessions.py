@@ -285,7 +285,10 @@ class Sessions:
         return reply(200, headers=[self.keeper.cookie.take()])
 
     async def _list(self, request: Request) -> Reply:
-        """The user's sessions. 200 {"sessions": [{id, created, used, origin, browser, current}]}."""
+        """The user's sessions, 100 at most: one more ends the one that was unused for longest.
+
+        200 {"sessions": [{id, created, used, origin, browser, current}]}.
+        """
         shown = [
             msgspec.structs.asdict(living) | {"current": session == request.session}
             for session, living in await self.of(request.user.id)

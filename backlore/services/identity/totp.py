@@ -123,7 +123,10 @@ class Totp:
     # Routes
 
     async def _factors(self, request: Request) -> Reply:
-        """The user's factors. 200 {"password": bool, "totp": bool, "recoveryCodes": int}: how many codes are left."""
+        """Whether the user has a password and an authenticator, and how many recovery codes are left.
+
+        200 {"password": bool, "totp": bool, "recoveryCodes": int}.
+        """
         account = await self._users.read(request.user.id)
         if account is None:
             return reply(403, error="session")
@@ -131,7 +134,10 @@ class Totp:
         return reply(200, {"password": bool(account.password), "totp": await self.has(account), "recoveryCodes": left})
 
     async def _begin(self, request: Request, body: PasswordAgain) -> Reply:
-        """A new secret, not yet active: base32, otpauth, SVG. 200 {"secret", "uri", "qr"}; 403 `auth`; 429 `rate`."""
+        """A new secret for the authenticator app, in base32, as an otpauth URI, and as a QR code in SVG.
+
+        It waits ten minutes for its first code. 200 {"secret", "uri", "qr"}; 403 `auth`; 429 `rate`.
+        """
         proven = await self._login.prove(request, body.password)
         if isinstance(proven, Reply):
             return proven
@@ -143,7 +149,7 @@ class Totp:
     async def _confirm(self, request: Request, body: FirstCode) -> Reply:
         """Activate the secret with a code of it; the other sessions end.
 
-        200 {"recoveryCodes": [...]}, empty if some are left; 403 `code` or `token` (nothing begun); 429 `rate`.
+        200 {"recoveryCodes": [...]}, ten, or none if some are left; 403 `code` or `token` (nothing begun); 429 `rate`.
         """
         account = await self._users.read(request.user.id)
         waiting = await self._redis.get(waiting_key(request.user.id)) or ""
@@ -186,7 +192,10 @@ class Totp:
         return reply(200)
 
     async def _renew_codes(self, request: Request, body: PasswordAgain) -> Reply:
-        """New recovery codes; the old ones are void. 200 {"recoveryCodes": [...]}; 403 `auth` or `factor`; 429."""
+        """New recovery codes; the old ones are void.
+
+        200 {"recoveryCodes": [...]}; 403 `auth`, `factor` (the user has no second factor); 429.
+        """
         account = await self._login.prove(request, body.password)
         if isinstance(account, Reply):
             return account

@@ -88,7 +88,7 @@ class LineRoutes:
     async def _tail(self, request: Request, name: str, query: LastLines) -> Reply:
         """The last lines of a file, in its order; `before` is for the filter, which gives the lines before them.
 
-        200 {"lines": [str], "before": int, "cut": bool}; 400; 404 `file`. `cut`: a line is longer than its text here.
+        `cut`: a line is longer than its text here. 200 {"lines": [str], "before": int, "cut": bool}; 400; 404 `file`.
         """
         found = await watched(request, self._lines.tail(request.user.id, name, query.lines))
         lines = [line.text for line in found.lines]

@@ -133,6 +133,7 @@ class Tus:
     async def _tell(self, request: Request, id: Id) -> Reply:
         """The progress of an upload; HEAD gives it in Upload-Offset and Upload-Length, with Tus-Resumable.
 
+        `file` is the id of the file that it has become.
         200 {"offset": int, "length": int | None, "file": str | None}; 404 `upload`; 409 `exists` `changed` `quota`;
         412 `version`; 423 `locked`.
         """
@@ -148,9 +149,12 @@ class Tus:
 
     @in_protocol
     async def _add(self, request: Request, id: Id, body: Stream) -> Reply:
-        """Add bytes at Upload-Offset; Upload-Checksum, if given, must match them. The last bytes make the file, and the
-        reply has its id in Upload-File. 204; 400 `payload`; 404 `upload`; 409 `offset` `exists` `changed` `quota`;
-        412 `version`; 413 `size`; 415 `type`; 423 `locked`; 460 `checksum`; 507 `disk`."""
+        """Add bytes at Upload-Offset. The last bytes make the file, and the reply has its id in Upload-File.
+
+        Upload-Checksum, if given, must match them; otherwise none of them count. 204; 400 `payload`; 404 `upload`;
+        409 `offset` `exists` `changed` `quota`; 412 `version`; 413 `size`; 415 `type`; 423 `locked`; 460 `checksum`;
+        507 `disk`.
+        """
         if not carries_octets(request):
             return reply(415, error="type")
         offset = read_number(request, "upload-offset")
