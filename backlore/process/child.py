@@ -23,6 +23,7 @@ class Child:
 
     def __init__(self, role: str, context: Context, zygote: Zygote | None, listener: socket.socket):
         self.role = role
+        self.zygote = zygote
         self.born = time.monotonic()
         self.ready = False
         self.why = ""  # why it could not start, if the application is to blame

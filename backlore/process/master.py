@@ -200,7 +200,7 @@ class Master:
         return [zygote for zygote in (self._zygote, self._fresh, *self._retired) if zygote]
 
     def _bearer(self) -> Zygote | None:
-        """The zygote for children that are missing."""
+        """The zygote for children that are missing. None where children are executed."""
         self._zygote = self._zygote or self._new_zygote()
         return self._zygote
 
@@ -211,12 +211,11 @@ class Master:
         self._fresh = self._fresh or self._new_zygote()
         return self._fresh
 
-    def _prove_fresh(self) -> None:
-        """A child of the fresh zygote is ready: from now on all are of it."""
-        if self._fresh:
+    def _prove(self, zygote: Zygote | None) -> None:
+        """A child of this zygote is ready. If it is the fresh one, all further children are of it."""
+        if zygote and zygote is self._fresh:
             self._retire(self._zygote)
-            self._zygote, self._fresh = self._fresh, None
-        self._refreshes = False
+            self._zygote, self._fresh, self._refreshes = zygote, None, False
 
     def _drop_fresh(self) -> None:
         self._retire(self._fresh)
@@ -247,7 +246,7 @@ class Master:
                     self._bearer()
 
     def _bury_strangers(self) -> None:
-        """Reap those that we have adopted, whose parents the application, or the engine, has started and lost."""
+        """Reap adopted processes: the application or the engine started them, and their parents have ended."""
         children = [child for child in (*self._slots, *self._coming.values(), *self._leaving) if child]
         ours = {child.process.pid for child in children} | {zygote.process.pid for zygote in self._zygotes()}
         if self._engine:
@@ -290,7 +289,7 @@ class Master:
         if not (self._slots[slot] or self._stop) and time.monotonic() >= self._starts[slot]:
             try:
                 self._slots[slot] = self._start(slot, self._bearer())
-            except OSError as error:  # too many processes or files, or no memory: there may be some later
+            except OSError as error:  # too many processes or files, or no memory: a later start may succeed
                 if not self._serves:
                     raise EngineError(f"No process can be started: {error}.") from None
                 self._starts[slot] = time.monotonic() + PAUSE[1]
@@ -333,7 +332,7 @@ class Master:
                 return
         for slot, child in list(self._coming.items()):
             if child.look():
-                self._prove_fresh()
+                self._prove(child.zygote)
                 old, self._slots[slot] = self._slots[slot], self._coming.pop(slot)
                 if old:
                     old.end(self.settings.config.drain + 2, signal.SIGUSR1 if self._hurry else signal.SIGUSR2)

@@ -191,6 +191,11 @@ def test_a_reload_takes_new_code_of_a_library(tmp_path: Path, shadow: Callable[[
         shadow("multipart", f"{installed}\nEDITION = 333\n")
         reload(made)
         until(lambda: edition(made) == 333)
+        made.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)  # its children have begun
+        shadow("multipart", f"{installed}\nEDITION = 4444\n")
+        reload(made)
+        until(lambda: edition(made) == 4444)
         made.stop()
     finally:
         made.kill()
