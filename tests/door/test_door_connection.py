@@ -206,6 +206,8 @@ def test_who_reads_nothing_ends_and_who_reads_slowly_goes_on(door: Opened, path:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
         client.sendall(b"GET /" + path + LAST + b"\r\n")
     got, end = 0, time.monotonic() + 60
+    while door.run(lambda: len(door.door.connections)) < 2:
+        time.sleep(0.01)
     while door.run(lambda: len(door.door.connections)) > 1:  # until the one who takes nothing has lost its connection
         got += len(slow.recv(16 << 10))
         time.sleep(0.02)

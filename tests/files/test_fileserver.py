@@ -266,4 +266,4 @@ def test_what_is_needed_is_said(tmp_path: Path) -> None:
     assert server.process.wait(20) == 1 and "files_token is missing" in server.said()
     twice = node(tmp_path / "two", [server, server])
     twice.start(wait=False)
-    assert twice.process.wait(20) == 1 and "named once" in twice.said()
+    assert twice.process.wait(20) == 1 and "names a server twice" in twice.said()

@@ -116,7 +116,7 @@ def test_production_has_secrets_and_says_what_can_be_read(env: str, tmp_path: Pa
         assert got.returncode == 1 and "secret.py is missing" in got.stderr and len(got.stderr.splitlines()) == 1
         assert not (source / "secret.py").exists()
     said = got.stderr
-    assert backlore(*said.partition("made by: backlore ")[2].split()).returncode == 0  # what it says helps
+    assert backlore(*said.partition("make it with: backlore ")[2].split()).returncode == 0  # what it says helps
     with serving(source, tmp_path, workers=1, env=env) as server:
         assert "address.insecure" in server.said()
         assert httpx.get(f"{server.url}/docs").status_code == 404

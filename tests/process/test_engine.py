@@ -229,7 +229,7 @@ def test_a_redis_of_ones_own_that_misreads_is_told(tmp_path: Path) -> None:
                 server.stop()
             finally:
                 server.kill()
-        assert ("redis.unsafe" in server.said() and "is valkey 8.1.8: killed inside" in server.said()) is told
+        assert ("redis.unsafe" in server.said() and "is valkey 8.1.8: if it is killed inside" in server.said()) is told
 
 
 def test_stop_while_the_engine_loads(tmp_path: Path) -> None:
