@@ -190,6 +190,10 @@ class Engine:
         except subprocess.TimeoutExpired:
             self.process.kill()  # every acknowledged write is in the append-only file
             self.process.wait()
+        if self._socket.parent != self._folder:  # the data folder's path is too long for a socket
+            with contextlib.suppress(OSError):
+                self._socket.unlink(missing_ok=True)
+                self._socket.parent.rmdir()
 
 
 def sync(path: Path) -> None:

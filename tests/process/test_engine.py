@@ -272,3 +272,12 @@ def test_the_socket_is_found_by_bytes(tmp_path: Path) -> None:
         settings = Settings(folder=tmp_path, env="dev", config=config, secret=Secret(cookie="c" * 40))
         path = settings.engine_socket
         assert path.is_relative_to(settings.data) is inside and len(os.fsencode(path)) < 104
+
+
+def test_the_folder_of_a_socket_elsewhere_goes_with_the_engine(tmp_path: Path) -> None:
+    data = tmp_path / ("x" * 120)
+    config = Config(name="x", data=str(data))
+    folder = Settings(folder=tmp_path, env="dev", config=config, secret=Secret(cookie="c" * 40)).engine_socket.parent
+    with serving(KINDS, tmp_path, data=data):
+        assert folder.is_dir()
+    assert not folder.exists()
