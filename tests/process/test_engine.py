@@ -16,7 +16,7 @@ from backlore.core.schema import Config, RedisConfig, Secret
 from backlore.process.engine import Engine
 from backlore.process.program import EngineError, find_binary, identify, version, writer
 from backlore.process.torn import last_part, whole
-from tests.conftest import KINDS, Server
+from tests.conftest import KINDS, Server, serving
 from tests.kit.external import ExternalRedis, external
 from tests.kit.waiting import start_fails, until
 
