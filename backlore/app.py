@@ -52,7 +52,8 @@ REFUSALS = file_routes.REFUSALS | tus.REFUSALS
 class Backend:
     """An application: `app = Backend(CONFIG)`, then `app.routes(…)`. It is an ASGI application too.
 
-    Handlers may use its `redis` (redis-py's asyncio API), `notify`, `identity` and `settings`.
+    Handlers may use its `redis` (redis-py's asyncio API), `notify`, `identity`, `files`, `lines`, `mail`, `rates` and
+    `settings`.
     """
 
     def __init__(self, config: dict[str, Any]):
@@ -150,8 +151,9 @@ class Backend:
     def every(self, seconds: float, function: Function, each: bool = False, name: str = "") -> None:
         """Run a function every `seconds`, outside the workers: on one node at a time, or with `each` on every node.
 
-        The first run is at once. `name` is the task's unique name, by default the names of the function's module and
-        the function. Raises ValueError when the name is taken, the function has no name, or the period is invalid.
+        A task that has never run starts at once. `name` is the task's unique name, by default the names of the
+        function's module and the function. Raises ValueError when the name is taken, the function has no name, or the
+        period is invalid.
         """
         self.tasks.add(seconds, function, each, name)
 
@@ -160,9 +162,8 @@ class Backend:
         await self.tasks.run(mail=self.mail.run, files=self.files.run)
 
     async def _recount_files(self) -> None:
-        from backlore.services.check.books import (
-            recount_all,  # imported here: a worker that serves requests needs neither this module nor its database
-        )
+        # imported here: a worker that serves requests needs neither this module nor its database
+        from backlore.services.check.books import recount_all
 
         await recount_all(self.redis)
 

@@ -19,9 +19,8 @@ Server = Annotated[str, matching(r"https?://[^/\s@]+", "like http://10.0.0.5:800
 class RedisConfig(Payload):
     """A redis or valkey that we don't start ourselves. Its password is `redis_password` in `secret.py`."""
 
-    embedded: Annotated[str, matching("/.+", "like /usr/bin/valkey-server")] | None = (
-        None  # the path of a program that we start instead of our own engine; no other key may stand beside it
-    )
+    # the path of a program that we start instead of our own engine; no other key may stand beside it
+    embedded: Annotated[str, matching("/.+", "like /usr/bin/valkey-server")] | None = None
     host: Filled = "127.0.0.1"
     port: Port = 6379
     path: Filled | None = None  # of a unix socket; wins over host and port
@@ -54,9 +53,8 @@ class BucketConfig(Payload):
 
     name: Annotated[str, matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "3 to 63 lower-case letters, digits, . and -")]
     region: Annotated[str, length(1, 50)] = "us-east-1"
-    endpoint: Annotated[str, matching(r"https?://[^/\s]+", "like https://s3.example.com")] | None = (
-        None  # None: Amazon's
-    )
+    # None: Amazon's
+    endpoint: Annotated[str, matching(r"https?://[^/\s]+", "like https://s3.example.com")] | None = None
     path_style: bool = True  # the bucket's name is in the path; else in the host name
     prefix: Annotated[str, matching("[A-Za-z0-9/_-]{0,200}", "letters, digits, /, - and _")] = ""  # of all object names
 
@@ -84,12 +82,10 @@ class Config(Payload):
     name: Name  # of the application
     host: Filled = "127.0.0.1"
     port: Port = 8000
-    address: Annotated[str, matching(r"https?://[^/\s]+", "like https://app.example")] | None = (
-        None  # the URL that users see; https makes cookies Secure
-    )
-    cookie: Annotated[str, matching("[A-Za-z0-9_-]{1,50}", "letters, digits, - and _")] | None = (
-        None  # the session cookie's name; by default the application's
-    )
+    # the URL that users see; https makes cookies Secure
+    address: Annotated[str, matching(r"https?://[^/\s]+", "like https://app.example")] | None = None
+    # the session cookie's name; by default the application's
+    cookie: Annotated[str, matching("[A-Za-z0-9_-]{1,50}", "letters, digits, - and _")] | None = None
     environments: list[Name] = []  # further ones beside dev and prod
     data: Filled = ".data"  # the folder of all state on this machine
     workers: Annotated[int, between(0, 512)] = 0  # 0: one per CPU

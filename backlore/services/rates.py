@@ -36,10 +36,8 @@ DEFAULTS: dict[str, tuple[int, float]] = {
     "login": (30, 300),  # by origin: one password tried on many accounts
     "login-account": (10, 900),  # by origin and account: many passwords on one; from elsewhere one can log in
     "password": (10, 900),  # by user: the password again, before a change of credentials
-    "login-device": (
-        10,
-        900,
-    ),  # by user, from browsers known to the user: the owner logs in while others guess from the same origin
+    # by user, from browsers known to the user: the owner logs in while others guess from the same origin
+    "login-device": (10, 900),
     "code": (5, 1800),  # by user: guessing the second factor with a known password
     "code-device": (5, 1800),  # the same from browsers known to the user
     "passkey": (30, 300),  # by origin: challenges and the answers to them

@@ -29,7 +29,7 @@ from backlore.core.notify import Notify
 LOOK = 60.0  # seconds between two looks, at most: our clock stands still while the computer sleeps, redis' goes on
 HELD = 2.0  # seconds between two looks at a task that runs elsewhere
 DAY = 86_400.0
-PAUSE = 1.0, 60.0  # seconds until a loop that failed begins again: the first pause, and the longest
+PAUSE = 1.0, 60.0  # seconds until a loop that failed begins again: the shortest pause, and the longest
 REFUSED = 10.0  # the longest pause while redis is up but refuses writes
 
 Function = Callable[[], Awaitable[None]]

@@ -177,7 +177,7 @@ class Request:
             self.headers = join(self.scope["headers"])
 
     async def look_again(self) -> None:
-        """Check that the session still holds, with one command to redis; without a session nothing is checked.
+        """Check that the session still holds, with at most one command to redis, and what `hold_to` was given.
 
         Call it after a long wait, before an action that must not be done for a user who has been logged out
         meanwhile. It is called for you after a body that arrived late, and every few seconds during a body or a reply.

@@ -499,7 +499,7 @@ def test_a_master_killed_while_it_imports_leaves_the_port(tmp_path: Path, shadow
 
 def test_as_many_as_are_asked_for_at_once(tmp_path: Path) -> None:
     """More than a socket takes."""
-    context = Context(folder=str(KINDS), serves="files")
+    context = Context(folder=str(Server(KINDS, tmp_path).folder), serves="files")  # a copy: each child enters it
     zygote, listener = Zygote(context), socket.socket()
     children = []
     try:

@@ -6,7 +6,7 @@
     trashed:{k3f}…       sorted set  id → when it was deleted (µs, unique); as long as the file
     blob:{k3f}…:BLOB     hash        {size, hash, live, trash, version, where, pushed}; as long as a file refers to it
     hashes:{k3f}…        hash        SHA-256 → blob of that content; as long as the blob
-    usage:{k3f}…         hash        {bytes, files, changes (of bytes), revoked (how often links were)}; for ever
+    usage:{k3f}…         hash        {bytes, files, changes (of bytes), revoked (how often links were)}; until a wipe
     moves:{k3f}…         sorted set  blob → when to make S3 and disk match its record; until they do;
                                      ~ID → when a file leaves the trash
     moves:{all}          sorted set  user → when to look for moves; until none is left

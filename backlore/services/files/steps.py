@@ -2,7 +2,8 @@
 
 KEYS are those of one user: files, newest, trash, trashed, hashes, usage, moves, blob, awaited, owner (see ROOM). The
 first of ARGV is how long the trash is kept, in µs. Times are redis' own, including those in the text of a file.
-A step returns {"done", …, change of the user's bytes}, or {WORD} when it can't be done.
+A change returns {"done" or "same", …, change of the user's bytes}, or {WORD} when it can't be made. `PAGE`, `CLAIM`,
+`MOVED` and `LOOK_LATER` return something else.
 
 Law: a record that another version wrote and this one can't read is left as it is. That is checked before anything is
 changed: if a script fails in the middle, what it has done stays done.

@@ -1,7 +1,7 @@
 """Signing in by a provider of OpenID Connect: the flow, and the account that a provider's user gets.
 
-    linked:{x0z}HASH   string  of an issuer and its user -> the id of our user; for ever
-    links:{k3f}…       hash    of a user: id of a provider -> JSON (issuer, sub, created); for ever
+    linked:{x0z}HASH   string  of an issuer and its user → the id of our user; for ever
+    links:{k3f}…       hash    of a user: id of a provider → JSON (issuer, sub, created); for ever
 
 Laws: (issuer, sub) identifies a provider's user for ever. An e-mail address leads to an account only at the first
 sign-in, and only if the provider has verified it. A link is valid if both of its sides agree. The user's side is

@@ -1,6 +1,6 @@
 """Passkeys: credentials that a device keeps for its user (WebAuthn), for a login by themselves or as second factor.
 
-    passkeys:{k3f}…  hash  of a user: id of a credential (base64url) -> JSON (public key, count of signatures, name,
+    passkeys:{k3f}…  hash  of a user: id of a credential (base64url) → JSON (public key, count of signatures, name,
                            created, used, transports, backed up); until removed
 
 Laws: a challenge can be used once, for one purpose and, if it was made for a user, by that user. A passkey that has

@@ -1,7 +1,7 @@
 """Sessions: where a user is logged in, and for how long.
 
     session:{k3f}…     string  "USER CREATED"; ends after `idle` seconds without use
-    sessions:{k3f}…    hash    of a user: public id of a session -> JSON (session, created, origin, browser)
+    sessions:{k3f}…    hash    of a user: public id of a session → JSON (session, created, origin, browser)
 
 A session's name begins with the tag of its user, so that both lie in one partition: one round trip reads and renews it.
 A worker remembers it for a few seconds, while the user's stamp (core/stamps.py) is the one from before redis was asked.
@@ -36,7 +36,7 @@ from backlore.web.stages import Keeper, private
 MOST = 100  # sessions per user; one more ends the least recently used
 DEVICES = 20  # known devices per user: the most recently used
 REMEMBERED = 50_000  # sessions per worker
-FRESH = 0.02  # share of the time without use until a session is renewed; share of its limits that it may outlive
+FRESH = 0.02  # share of a session's limits after which a use renews it, and for which a worker remembers it at most
 KNOWN_FOR = 90 * 86_400  # seconds that a device is known without use
 
 # One round trip for a session: reads it, checks its limit, reads its user, and renews it if due.

@@ -295,7 +295,7 @@ class Users:
         return PageOfUsers(users, rows[limit - 1] if len(rows) > limit else "")
 
     async def mend(self) -> None:
-        """The consistency check: every user can be found by their address, and is in the lists of all users.
+        """The periodic task: sees that every user can be found by their address, and is in the lists of all users.
 
         A signup that was interrupted between its steps leaves a user without these entries: they are written again. If
         the address leads to another user who has it, notify is told.

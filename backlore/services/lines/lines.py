@@ -213,8 +213,8 @@ class Lines:
         until = time.monotonic() + seconds
         file = await self._find(user, name)
         look = Look(await self._turns.run(user, self._thread(Conditions, wanted)), newest, limit)
-        within = Stretch(stretch.after, min(stretch.before, file.size))
-        return self._look(user, Places(self._spans, user, file), file.size, look, within, until)
+        there = Stretch(stretch.after, min(stretch.before, file.size))
+        return self._look(user, Places(self._spans, user, file), file.size, look, there, until)
 
     async def follow(
         self, user: str, name: str, wanted: Wanted = ALL, *, count: int = 10, version: str = "", at: int = -1

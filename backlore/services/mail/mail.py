@@ -1,8 +1,8 @@
 """Mail: letters wait in redis until a mail server has accepted them.
 
-    mail:{out}due       sorted set  id -> when it is due or its claim ends (µs); as long as letters wait
-    mail:{out}letters   hash        id -> JSON {to, name, values, created}; each until sent or given up, 24 h at most
-    mail:{out}attempts  hash        id -> how often it was claimed; as long as its letter
+    mail:{out}due       sorted set  id → when it is due or its claim ends (µs); as long as letters wait
+    mail:{out}letters   hash        id → JSON {to, name, values, created}; until it is sent, or given up after a day
+    mail:{out}attempts  hash        id → how often it was claimed; as long as its letter
 
 Laws: a letter that `send` has accepted is delivered at least once, or notify is told that it was given up. The process
 that delivers a letter holds its claim meanwhile, so that only a crash can lead to a second sending, with the same

@@ -17,7 +17,7 @@ from functools import partial
 
 from backlore.clients.disk import Draft, Misplaced
 from backlore.clients.fileserver import Absent, Behind, FileServer, FileServerError, Full
-from backlore.clients.s3 import S3Unreachable as S3Unreachable
+from backlore.clients.s3 import S3Unreachable
 from backlore.core.crypto import random_text
 from backlore.core.notify import Notify
 from backlore.services.storage.store import Away, Bucket, Lost

@@ -2,8 +2,8 @@
 
 Laws: memory use doesn't grow with the bytes. They are on the disk, fsynced, before redis says that they have arrived,
 and the bytes that a broken connection has delivered count. Bytes are added only directly behind the last one of a
-piece; otherwise a new piece begins. So a slow request from which another has taken over can't overwrite anything. Bytes
-that a checksum must prove first lie in pieces of their own, which are deleted if it fails.
+piece; otherwise a new piece begins. So a slow request from which another has taken over can't overwrite anything. Until
+a checksum has proven bytes, they lie in pieces of their own, which are deleted if it fails.
 """
 
 import asyncio
