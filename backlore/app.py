@@ -6,8 +6,8 @@ from typing import Any
 
 from backlore import __version__
 from backlore.clients.disk import Disk
+from backlore.clients.redis.errors import NOT_NOW
 from backlore.clients.redis.lease import LeaseLost
-from backlore.clients.redis.refusals import NOT_NOW
 from backlore.clients.s3 import S3Unreachable
 from backlore.connections import bucket, connect, file_servers, limits, postman, providers
 from backlore.core.config import ConfigError, Settings, import_own, load, settle

@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 from redis.exceptions import ConnectionError, TimeoutError
 
+from backlore.clients.redis.errors import NOT_NOW
 from backlore.clients.redis.lease import LeaseLost, lease
-from backlore.clients.redis.refusals import NOT_NOW
 from backlore.clients.redis.script import read_clock
 from backlore.core.keys import key
 from backlore.core.notify import Notify

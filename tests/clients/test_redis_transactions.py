@@ -7,7 +7,7 @@ from redis.asyncio import Redis as StockRedis
 from redis.exceptions import ExecAbortError, ResponseError, WatchError
 
 from backlore.clients.redis.client import Redis
-from backlore.clients.redis.refusals import NOT_NOW, NOT_TAKEN, Unready, parse_error
+from backlore.clients.redis.errors import NOT_NOW, NOT_TAKEN, Unready, parse_error
 from backlore.clients.redis.script import Script
 from tests.kit.outcomes import outcomes
 

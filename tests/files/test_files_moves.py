@@ -11,8 +11,8 @@ import pytest
 
 from backlore.clients.redis import agenda
 from backlore.clients.redis.aside import set_aside
+from backlore.clients.redis.errors import Unready
 from backlore.clients.redis.lease import LASTS
-from backlore.clients.redis.refusals import Unready
 from backlore.clients.s3 import S3Missing, S3Refused, S3Unreachable
 from backlore.core.keys import key
 from backlore.core.schema import FilesConfig

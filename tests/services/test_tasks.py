@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError
 
 from backlore.clients.redis import lease as leases
 from backlore.clients.redis.client import Redis
+from backlore.clients.redis.errors import Unready
 from backlore.clients.redis.lease import LeaseLost, lease
-from backlore.clients.redis.refusals import Unready
 from backlore.core.keys import key
 from backlore.core.notify import Notify
 from backlore.services import tasks as service

@@ -35,12 +35,12 @@ from redis.exceptions import (
 )
 
 from backlore.clients.redis.address import Address
-from backlore.clients.redis.commands import FAMILIES, FOREVER, STREAMS, WAITS, full_name, patience, refusal, split
+from backlore.clients.redis.commands import FAMILIES, FOREVER, STREAMS, WAITS, full_name, patience, split, why_refused
+from backlore.clients.redis.errors import Parser
 from backlore.clients.redis.failures import Interrupted, Unavailable
-from backlore.clients.redis.link import Arguments, Callback, Request
+from backlore.clients.redis.link import Arguments, Callback, Command
 from backlore.clients.redis.node import Node
 from backlore.clients.redis.pipeline import Pipeline, finish
-from backlore.clients.redis.refusals import Parser
 
 __all__ = ["Interrupted", "Node", "Pipeline", "Redis", "Unavailable"]
 
@@ -131,7 +131,7 @@ class Redis(StockRedis):
 
     def _uncommon(self, args: Arguments, options: dict[str, Any]) -> Awaitable[Any]:
         """Send a command that is seen for the first time, or needs special handling."""
-        if why := refusal(args):
+        if why := why_refused(args):
             raise RedisError(why)
         name = full_name(args)
         if name in WAITS:
@@ -153,7 +153,7 @@ class Redis(StockRedis):
             self._plain.add(name)
         return self.node.send(*request)
 
-    def request(self, args: Arguments, options: dict[str, Any]) -> Request:
+    def request(self, args: Arguments, options: dict[str, Any]) -> Command:
         """A redis-py command as `Node` takes it. Removes from `options` whatever isn't for the callback."""
         options.pop("keys", None)
         decode = options.pop(NEVER_DECODE, None) is None

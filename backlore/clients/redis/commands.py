@@ -54,7 +54,7 @@ def _text(word: Any) -> str:
     return text.upper()
 
 
-def refusal(args: Arguments) -> str:
+def why_refused(args: Arguments) -> str:
     """Why this command can't be sent over a connection that others use too; "" if it can."""
     name = full_name(args)
     family, _, second = name.partition(" ")

@@ -39,7 +39,7 @@ def full(address: Address, limit: int) -> Unavailable:
     )
 
 
-def refused(address: Address, error: Exception) -> Exception:
+def greeting_refused(address: Address, error: Exception) -> Exception:
     """The server's error on the first commands of a connection, with advice on what to do about it."""
     if isinstance(error, AuthenticationError):
         advice = "Check the username and the password"

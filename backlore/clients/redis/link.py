@@ -14,7 +14,7 @@ from typing import Any
 from hiredis import PushNotification, Reader, pack_command
 from redis.exceptions import DataError, InvalidResponse
 
-from backlore.clients.redis.refusals import parse_error
+from backlore.clients.redis.errors import parse_error
 
 Arguments = tuple[Any, ...]
 Callback = Callable[..., Any]
@@ -22,7 +22,7 @@ Future = asyncio.Future[Any]
 # future, callback, options, decode, time of issue in seconds by the loop's clock
 Entry = tuple[Future, Callback | None, Mapping[str, Any] | None, bool, float]
 # arguments, callback, options, decode
-Request = tuple[Arguments, Callback | None, Mapping[str, Any] | None, bool]
+Command = tuple[Arguments, Callback | None, Mapping[str, Any] | None, bool]
 
 INCOMPLETE = object()  # returned by hiredis while it has no whole reply
 

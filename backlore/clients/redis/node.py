@@ -26,8 +26,8 @@ from hiredis import pack_command
 from redis.exceptions import AuthenticationError, ResponseError
 
 from backlore.clients.redis.address import Address
-from backlore.clients.redis.failures import Interrupted, full, interrupted, refused, unavailable
-from backlore.clients.redis.link import Arguments, Callback, Entry, Future, Link, Request, fail, pack
+from backlore.clients.redis.failures import Interrupted, full, greeting_refused, interrupted, unavailable
+from backlore.clients.redis.link import Arguments, Callback, Command, Entry, Future, Link, fail, pack
 
 PART = 12  # commands that are written before their turn ends: server and worker then run in parallel (+30 %)
 TICK = 0.1  # seconds between two checks of the watchdog
@@ -100,7 +100,7 @@ class Node:
         unsent.append((future, callback, options, decode, self._since))
         return future
 
-    def send_many(self, requests: Sequence[Request]) -> list[Future]:
+    def send_many(self, requests: Sequence[Command]) -> list[Future]:
         """Send requests, each a tuple like the arguments of `send`: all of them together, or none.
 
         Returns their futures, in order. Fails like `send`.
@@ -310,7 +310,7 @@ class Node:
             self._worry(str(error) or f"no connection within {self.timeout:g} s")
         if isinstance(error, AuthenticationError | ResponseError):
             for entry in self._unsent:
-                fail(entry, refused(self.address, error))
+                fail(entry, greeting_refused(self.address, error))
             self._unsent.clear()
             self._packed.clear()
 

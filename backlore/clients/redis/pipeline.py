@@ -8,14 +8,14 @@ from typing import Any
 from redis.asyncio.client import Pipeline as StockPipeline
 from redis.exceptions import RedisError, ResponseError
 
-from backlore.clients.redis.commands import WAITS, full_name, refusal, shares
-from backlore.clients.redis.link import Request
+from backlore.clients.redis.commands import WAITS, full_name, shares, why_refused
+from backlore.clients.redis.link import Command
 
-MULTI: Request = ("MULTI",), None, None, True
-EXEC: Request = ("EXEC",), None, None, True
+MULTI: Command = ("MULTI",), None, None, True
+EXEC: Command = ("EXEC",), None, None, True
 
 
-async def finish(reply: Any, request: Request) -> Any:
+async def finish(reply: Any, request: Command) -> Any:
     """The result of a reply, or of the future of one. The request's callback makes it, and may be a coroutine."""
     _, callback, options, _ = request
     if asyncio.isfuture(reply):
@@ -38,7 +38,7 @@ class Pipeline(StockPipeline):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """redis-py's. Raises RedisError for a command that would change the connection for its next user."""
         watches = args[0] == "WATCH" or (args[0] == "UNWATCH" and self.watching)
-        if not watches and (why := refusal(args)):
+        if not watches and (why := why_refused(args)):
             raise RedisError(why)
         return super().execute_command(*args, **options)
 
@@ -78,7 +78,7 @@ class Pipeline(StockPipeline):
             if not exists:
                 script.sha = await self._client.script_load(script.script)
 
-    async def _exchange(self, requests: list[Request]) -> list[Any]:
+    async def _exchange(self, requests: list[Command]) -> list[Any]:
         """Send requests together. Returns the server's replies and errors; raises if a reply is missing."""
         futures = self._client.node.send_many(requests)
         try:
@@ -96,7 +96,7 @@ class Pipeline(StockPipeline):
     async def _transact(self, commands: Any, raise_on_error: bool) -> list[Any]:
         """Send the commands between MULTI and EXEC."""
         requests = [self._client.request(args, dict(options)) for args, options in commands]
-        plain: list[Request] = [(args, None, None, True) for args, *_ in requests]
+        plain: list[Command] = [(args, None, None, True) for args, *_ in requests]
         replies = await self._exchange([MULTI, *plain, EXEC])
         outcome = replies.pop()
         if isinstance(outcome, ResponseError):
@@ -109,7 +109,7 @@ class Pipeline(StockPipeline):
         return await self._results(commands, requests, outcome, raise_on_error)
 
     async def _results(
-        self, commands: Any, requests: list[Request], replies: list[Any], raise_on_error: bool
+        self, commands: Any, requests: list[Command], replies: list[Any], raise_on_error: bool
     ) -> list[Any]:
         if raise_on_error:
             self.raise_first_error(commands, replies)

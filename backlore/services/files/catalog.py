@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 from backlore.clients.redis.agenda import CLAIMED, Agenda
 from backlore.clients.redis.aside import AGAIN
 from backlore.clients.redis.client import Unavailable
-from backlore.clients.redis.refusals import NOT_TAKEN
+from backlore.clients.redis.errors import NOT_TAKEN
 from backlore.clients.redis.script import Script
 from backlore.core.crypto import random_text
 from backlore.core.keys import key

@@ -10,8 +10,8 @@ import random
 from collections.abc import Awaitable
 
 from backlore.clients.redis.aside import Aside
+from backlore.clients.redis.errors import NOT_NOW
 from backlore.clients.redis.lease import LeaseLost
-from backlore.clients.redis.refusals import NOT_NOW
 from backlore.clients.s3 import S3Error, S3Missing
 from backlore.core.notify import Notify
 from backlore.services.files.catalog import Blob, Catalog

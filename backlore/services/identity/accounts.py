@@ -10,21 +10,21 @@ the account (sessions, factors, sign-ins) ends, and requests made under another 
 another address only in a browser that has both the link of the mail and a session of the account.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from backlore.core.addresses import Email, normalize
-from backlore.core.crypto import Passwords, random_text
+from backlore.core.config import Settings
+from backlore.core.crypto import random_text
 from backlore.core.keys import key
 from backlore.core.payload import Invalid, Payload, length
 from backlore.services.identity.erasure import Erasure
 from backlore.services.identity.login import Given, Login, TokenText
-from backlore.services.identity.needs import Limiter, Mailer
-from backlore.services.identity.sessions import Known, Sessions, session_key
+from backlore.services.identity.sessions import Known, session_key
+from backlore.services.identity.shared import Shared
 from backlore.services.identity.strength import check_password
-from backlore.services.identity.tokens import Tokens
-from backlore.services.identity.users import Account, Step, Users, user_key
+from backlore.services.identity.users import Account, Step, user_key
 from backlore.services.identity.whitelist import Whitelist
 from backlore.services.identity.words import now, printable
 from backlore.web.reply import Reply, reply
@@ -91,44 +91,28 @@ class Recovery(msgspec.Struct):
 
 
 class Accounts:
-    """The routes for signup, recovery, changes and destruction. `mail` and `rates` are the services of those names."""
+    """The routes for signup, recovery, changes and destruction."""
 
-    def __init__(
-        self,
-        redis: Any,
-        users: Users,
-        sessions: Sessions,
-        login: Login,
-        erasure: Erasure,
-        tokens: Tokens,
-        passwords: Passwords,
-        mail: Mailer,
-        rates: Limiter,
-        *,
-        name: str,
-        address: str,
-        verify_email: bool,
-        whitelist: Whitelist,
-    ):
-        self._redis = redis
-        self._users = users
-        self._sessions = sessions
+    def __init__(self, shared: Shared, login: Login, erasure: Erasure, settings: Settings, whitelist: Whitelist):
+        self._redis = shared.redis
+        self._users = shared.users
+        self._sessions = shared.sessions
         self._login = login
         self._erasure = erasure
-        self._tokens = tokens
-        self._passwords = passwords
-        self._mail = mail
-        self._rates = rates
-        self._name = name
-        self._address = address
-        self._verify_email = verify_email
+        self._tokens = shared.tokens
+        self._passwords = shared.passwords
+        self._mail = shared.mail
+        self._rates = shared.rates
+        self._name = settings.config.name.capitalize()
+        self._address = settings.address
+        self._verify_email = settings.verify_email
         self._whitelist = whitelist
-        mail.makers |= {
+        shared.mail.makers |= {
             "verify": self._make_signup,
             "verify_email_change": self._make_change,
             "recover": self._make_recovery,
         }
-        sessions.on_new_place = self._tell_new_place
+        shared.sessions.on_new_place = self._tell_new_place
 
     def routes(self) -> list[Route]:
         """For the route table."""

@@ -12,13 +12,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from backlore.core.addresses import normalize
-from backlore.core.notify import Notify
 from backlore.core.payload import Payload, between, length
 from backlore.services.identity.erasure import Erasure
 from backlore.services.identity.login import Login
-from backlore.services.identity.needs import Mailer
-from backlore.services.identity.sessions import Sessions
-from backlore.services.identity.users import Account, Users
+from backlore.services.identity.shared import Shared
+from backlore.services.identity.users import Account
 from backlore.services.identity.words import now
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
@@ -55,21 +53,13 @@ class UserShown(msgspec.Struct):
 class Admins:
     """The routes for admins, and the same acts for the command line."""
 
-    def __init__(
-        self,
-        notify: Notify,
-        users: Users,
-        sessions: Sessions,
-        login: Login,
-        erasure: Erasure,
-        mail: Mailer,
-    ):
-        self._notify = notify
-        self._users = users
-        self._sessions = sessions
+    def __init__(self, shared: Shared, login: Login, erasure: Erasure):
+        self._notify = shared.notify
+        self._users = shared.users
+        self._sessions = shared.sessions
         self._login = login
         self._erasure = erasure
-        self._mail = mail
+        self._mail = shared.mail
 
     def routes(self) -> list[Route]:
         """For the route table."""

@@ -6,13 +6,11 @@ data of the user: that is erased in a second pass a while later.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from backlore.clients.redis.lease import lease
-from backlore.core.notify import Notify
-from backlore.services.identity.needs import Mailer
-from backlore.services.identity.sessions import Sessions
-from backlore.services.identity.users import Account, Step, Users, user_key
+from backlore.services.identity.shared import Shared
+from backlore.services.identity.users import Account, Step, user_key
 
 Eraser = Callable[[str], Awaitable[None]]  # takes the id of a user
 
@@ -27,14 +25,14 @@ class Attached(Protocol):
 class Erasure:
     """Removes factors, and erases accounts. `mail` is the service of that name."""
 
-    def __init__(self, redis: Any, notify: Notify, users: Users, sessions: Sessions, mail: Mailer):
+    def __init__(self, shared: Shared):
         self.on_destroy: list[Eraser] = []  # erase what the application keeps of a user
         self.attached: list[Attached] = []  # given by the identity
-        self._redis = redis
-        self._notify = notify
-        self._users = users
-        self._sessions = sessions
-        self._mail = mail
+        self._redis = shared.redis
+        self._notify = shared.notify
+        self._users = shared.users
+        self._sessions = shared.sessions
+        self._mail = shared.mail
 
     async def detach(self, account: Account, *steps: Step, keep: str | None = None) -> int:
         """Remove all that is attached, with more steps, in one step. Returns the new version or 0, as `Users.alter`.

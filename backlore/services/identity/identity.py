@@ -17,6 +17,7 @@ from backlore.services.identity.openid import OpenID
 from backlore.services.identity.passkeys import Passkeys
 from backlore.services.identity.recovery import RecoveryCodes
 from backlore.services.identity.sessions import Sessions
+from backlore.services.identity.shared import Shared
 from backlore.services.identity.tokens import Tokens
 from backlore.services.identity.totp import Totp
 from backlore.services.identity.users import Users
@@ -33,15 +34,13 @@ class Identity:
     def __init__(
         self, redis: Any, notify: Notify, mail: Mailer, rates: Limiter, settings: Settings, providers: list[Provider]
     ):
-        config, address, name = settings.config, settings.address, settings.config.name.capitalize()
+        config, name = settings.config, settings.config.name.capitalize()
         whitelist = Whitelist(config.whitelist)
         stamps = Stamps(settings.data / "stamps")
 
         def cookie(purpose: str) -> SignedCookie:
             return SignedCookie(f"{settings.cookie}-{purpose}", settings.secret.cookie, config.secure, purpose)
 
-        passwords = Passwords()
-        tokens, recovery = Tokens(redis), RecoveryCodes(redis)
         self.users = Users(redis, notify, stamps, config.admins)
         self.sessions = Sessions(
             redis,
@@ -51,57 +50,25 @@ class Identity:
             limit=config.session_limit,
             memory=settings.session_memory,
         )
-        self.login = Login(redis, self.users, self.sessions, tokens, passwords, rates)
-        self.erasure = Erasure(redis, notify, self.users, self.sessions, mail)
-        self.accounts = Accounts(
-            redis,
-            self.users,
-            self.sessions,
-            self.login,
-            self.erasure,
-            tokens,
-            passwords,
-            mail,
-            rates,
-            name=name,
-            address=address,
-            verify_email=settings.verify_email,
-            whitelist=whitelist,
-        )
-        self.passkeys = Passkeys(
-            redis,
-            notify,
-            self.users,
-            self.sessions,
-            self.login,
-            tokens,
-            recovery,
-            mail,
-            rates,
-            RelyingParty(address, name),
-        )
-        self.login.factors.append(self.passkeys)
-        self.erasure.attached.append(self.passkeys)
+        shared = Shared(redis, notify, self.users, self.sessions, Tokens(redis), Passwords(), mail, rates)
+        recovery = RecoveryCodes(redis)
+        self.login = Login(shared)
+        self.erasure = Erasure(shared)
+        self.accounts = Accounts(shared, self.login, self.erasure, settings, whitelist)
+        self.passkeys = Passkeys(shared, self.login, recovery, RelyingParty(settings.address, name))
         self.openid = OpenID(
-            redis,
-            notify,
-            self.users,
-            self.sessions,
-            tokens,
+            shared,
             self.login,
             self.accounts,
-            mail,
-            rates,
             cookie=cookie("openid"),  # it binds a sign-in to a browser
             providers=providers,
             whitelist=whitelist,
         )
-        self.erasure.attached.append(self.openid)
-        self.totp = Totp(redis, self.users, self.sessions, self.login, recovery, mail, rates, issuer=name)
-        self.login.factors.append(self.totp)
+        self.totp = Totp(shared, self.login, recovery, issuer=name)
+        self.login.factors += [self.passkeys, self.totp]
         self.login.codes = self.totp
-        self.erasure.attached.append(self.totp)
-        self.admins = Admins(notify, self.users, self.sessions, self.login, self.erasure, mail)
+        self.erasure.attached += [self.passkeys, self.openid, self.totp]
+        self.admins = Admins(shared, self.login, self.erasure)
         self.on_destroy = self.erasure.on_destroy  # erase what the application keeps of a user
 
     def keep(self, keeper: Keeper) -> None:

@@ -8,19 +8,18 @@ that the owner gets in while somebody guesses from the same address (device cook
 If a user has a second factor the password alone gives only a ticket.
 """
 
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
 from backlore.core.addresses import normalize
-from backlore.core.crypto import Passwords, random_text
+from backlore.core.crypto import random_text
 from backlore.core.keys import key
 from backlore.core.payload import Payload, length
 from backlore.services.identity.directory import tag_of
-from backlore.services.identity.needs import Limit, Limiter
-from backlore.services.identity.sessions import Sessions
-from backlore.services.identity.tokens import Tokens
-from backlore.services.identity.users import Account, Users
+from backlore.services.identity.needs import Limit
+from backlore.services.identity.shared import Shared
+from backlore.services.identity.users import Account
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
 from backlore.web.routes import Route
@@ -75,23 +74,15 @@ class Codes(Protocol):
 class Login:
     """The ways in. `rates` is the service of that name."""
 
-    def __init__(
-        self,
-        redis: Any,
-        users: Users,
-        sessions: Sessions,
-        tokens: Tokens,
-        passwords: Passwords,
-        rates: Limiter,
-    ):
+    def __init__(self, shared: Shared):
         self.factors: list[Factor] = []  # both set by the identity
         self.codes: Codes
-        self._redis = redis
-        self._users = users
-        self._sessions = sessions
-        self._tokens = tokens
-        self._passwords = passwords
-        self._rates = rates
+        self._redis = shared.redis
+        self._users = shared.users
+        self._sessions = shared.sessions
+        self._tokens = shared.tokens
+        self._passwords = shared.passwords
+        self._rates = shared.rates
 
     def routes(self) -> list[Route]:
         """For the route table."""

@@ -13,7 +13,7 @@ RFC 9207). We redirect browsers only to places of our own page.
 
 import hashlib
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -23,14 +23,11 @@ from backlore.core.addresses import Email, normalize
 from backlore.core.crypto import random_text
 from backlore.core.kept import read_all
 from backlore.core.keys import key
-from backlore.core.notify import Notify
 from backlore.core.payload import Malformed, Payload, length, parse_urlencoded
 from backlore.services.identity.accounts import Accounts
 from backlore.services.identity.login import Given, Login
-from backlore.services.identity.needs import Limiter, Mailer
-from backlore.services.identity.sessions import Sessions
-from backlore.services.identity.tokens import Tokens
-from backlore.services.identity.users import Account, Users
+from backlore.services.identity.shared import Shared
+from backlore.services.identity.users import Account
 from backlore.services.identity.whitelist import Whitelist
 from backlore.services.identity.words import now
 from backlore.web.cookie import SignedCookie
@@ -87,33 +84,27 @@ class LinkedProvider(msgspec.Struct):
 
 
 class OpenID:
-    """The routes for sign-ins by providers. `cookie` binds one to the browser; `mail` and `rates` are the services."""
+    """The routes for sign-ins by providers. `cookie` binds one to the browser."""
 
     def __init__(
         self,
-        redis: Any,
-        notify: Notify,
-        users: Users,
-        sessions: Sessions,
-        tokens: Tokens,
+        shared: Shared,
         login: Login,
         accounts: Accounts,
-        mail: Mailer,
-        rates: Limiter,
         *,
         cookie: SignedCookie,
         providers: list[Provider],
         whitelist: Whitelist,
     ):
-        self._redis = redis
-        self._notify = notify
-        self._users = users
-        self._sessions = sessions
-        self._tokens = tokens
+        self._redis = shared.redis
+        self._notify = shared.notify
+        self._users = shared.users
+        self._sessions = shared.sessions
+        self._tokens = shared.tokens
         self._login = login
         self._accounts = accounts
-        self._mail = mail
-        self._rates = rates
+        self._mail = shared.mail
+        self._rates = shared.rates
         self._cookie = cookie
         self._providers = {provider.id: provider for provider in providers}
         self._whitelist = whitelist

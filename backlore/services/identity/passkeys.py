@@ -22,7 +22,6 @@ from backlore.clients.redis.script import Script
 from backlore.core.kept import read as read_kept
 from backlore.core.kept import read_all
 from backlore.core.keys import key
-from backlore.core.notify import Notify
 from backlore.core.payload import Payload, length
 from backlore.services.identity.ceremony import (
     LASTS,
@@ -36,11 +35,9 @@ from backlore.services.identity.ceremony import (
     user_of,
 )
 from backlore.services.identity.login import Given, Login, TokenText
-from backlore.services.identity.needs import Limiter, Mailer
 from backlore.services.identity.recovery import RecoveryCodes
-from backlore.services.identity.sessions import Sessions
-from backlore.services.identity.tokens import Tokens
-from backlore.services.identity.users import Account, Users
+from backlore.services.identity.shared import Shared
+from backlore.services.identity.users import Account
 from backlore.services.identity.words import now
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
@@ -104,32 +101,20 @@ class Challenge(msgspec.Struct):
 
 
 class Passkeys:
-    """Registers, verifies and removes passkeys. `mail` and `rates` are the services of those names."""
+    """Registers, verifies and removes passkeys."""
 
     name = "passkey"
 
-    def __init__(
-        self,
-        redis: Any,
-        notify: Notify,
-        users: Users,
-        sessions: Sessions,
-        login: Login,
-        tokens: Tokens,
-        recovery: RecoveryCodes,
-        mail: Mailer,
-        rates: Limiter,
-        party: RelyingParty,
-    ):
-        self._redis = redis  # redis-py's types don't know that replies are str here
-        self._notify = notify
-        self._users = users
-        self._sessions = sessions
+    def __init__(self, shared: Shared, login: Login, recovery: RecoveryCodes, party: RelyingParty):
+        self._redis = shared.redis
+        self._notify = shared.notify
+        self._users = shared.users
+        self._sessions = shared.sessions
         self._login = login
-        self._tokens = tokens
+        self._tokens = shared.tokens
         self._recovery = recovery
-        self._mail = mail
-        self._rates = rates
+        self._mail = shared.mail
+        self._rates = shared.rates
         self._party = party
 
     async def has(self, account: Account) -> bool:

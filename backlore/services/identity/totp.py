@@ -15,17 +15,16 @@ import hmac
 import io
 import re
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyotp
 
 from backlore.core.keys import key
 from backlore.core.payload import Payload, length
 from backlore.services.identity.login import Given, Login
-from backlore.services.identity.needs import Limiter, Mailer
 from backlore.services.identity.recovery import RecoveryCodes, recovery_key
-from backlore.services.identity.sessions import Sessions
-from backlore.services.identity.users import Account, Step, Users, user_key
+from backlore.services.identity.shared import Shared
+from backlore.services.identity.users import Account, Step, user_key
 from backlore.services.identity.words import now
 from backlore.web.reply import Reply, reply
 from backlore.web.request import Request
@@ -63,25 +62,14 @@ class Totp:
 
     name = "totp"
 
-    def __init__(
-        self,
-        redis: Any,
-        users: Users,
-        sessions: Sessions,
-        login: Login,
-        recovery: RecoveryCodes,
-        mail: Mailer,
-        rates: Limiter,
-        *,
-        issuer: str,
-    ):
-        self._redis = redis
-        self._users = users
-        self._sessions = sessions
+    def __init__(self, shared: Shared, login: Login, recovery: RecoveryCodes, issuer: str):
+        self._redis = shared.redis
+        self._users = shared.users
+        self._sessions = shared.sessions
         self._login = login
         self._recovery = recovery
-        self._mail = mail
-        self._rates = rates
+        self._mail = shared.mail
+        self._rates = shared.rates
         self._issuer = issuer
 
     def routes(self) -> list[Route]:
