@@ -13,7 +13,7 @@ import time
 import msgspec
 
 from backlore.core.config import Context
-from backlore.process.zygote import Newborn, Zygote, python
+from backlore.process.zygote import PYTHON, Newborn, Zygote
 
 READY = b"ready\n"  # all that a child says on its line after its process id, unless it can't start
 
@@ -73,7 +73,7 @@ def execute(role: str, context: Context, line: socket.socket, listener: socket.s
     """Start a child in a Python of its own. `line` is closed on this side. Raises OSError."""
     with line:
         handles = [line.fileno(), listener.fileno()]
-        words = [*python(), "-m", "backlore.process.worker", role, msgspec.json.encode(context).decode()]
+        words = [*PYTHON, "-m", "backlore.process.worker", role, msgspec.json.encode(context).decode()]
         return subprocess.Popen(
             [*words, *map(str, handles)],
             pass_fds=handles,

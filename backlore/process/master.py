@@ -33,6 +33,8 @@ BACKLOG = 4096  # connections that wait to be accepted
 SOON = 5.0  # seconds: a child that dies sooner is started again after a growing pause
 PAUSE = 0.1, 10.0  # seconds: the first, and the longest
 START_LIMIT = 60.0  # seconds from a child's start to its `ready`
+GRACE = 7.0  # seconds beyond `drain` for a child to end: it begins to drain when its clients have been told
+CLOSING = 0.3  # seconds until all workers have heard that the server ends
 # how to reach, from this machine, a server that listens on every address
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 INSECURE = "passwords and sessions can be read on their way: set `address` in config.py to one of https"
@@ -55,6 +57,8 @@ class Master:
         self._zygote: Zygote | None = None  # bears those that are missing
         self._fresh: Zygote | None = None  # bears those with the new code of a reload, until one of them is ready
         self._retired: list[Zygote] = []
+        self._zygote_pause = 0.0
+        self._zygote_starts = 0.0  # when one that died is replaced, though no child is missing
         self._refreshes = False  # a reload under way wants new code of the libraries, and of ours
         self._leaving: list[Child] = []  # replaced, draining
         self._coming: dict[int, Child] = {}  # replacements for the slots' children, not ready yet
@@ -84,7 +88,10 @@ class Master:
                 self._probe()
             self._selector = selectors.DefaultSelector()
             self._heed_signals()
-            self._bearer()  # it gets ready while the engine does
+            try:
+                self._bearer()  # it gets ready while the engine does
+            except OSError as error:
+                raise EngineError(f"No process can be started: {error}.") from None
             self._start_engine()
             while not self._stop:
                 self._turn()
@@ -146,9 +153,7 @@ class Master:
     # One turn: look at everything, then do what is due.
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(self._rest()):
-            if key.fileobj is self._wakeup[0]:
-                self._wakeup[0].recv(1000)
+        self._wait(self._rest())
         hangup, self._hangup = self._hangup, False
         if hangup and self._terminal.has_left_us():
             self._stop = True
@@ -163,7 +168,8 @@ class Master:
             self._hurry = not hangup
             if self._watch and hangup:
                 self._watch.settle()
-            self._renew = list(range(len(self._roles)))
+            self._drop_coming()  # of a reload that this one overtakes
+            self._renew = list(range(len(self._roles)))[::-1]  # the tasks first: if they fail, all is as it was
             if hangup:
                 self._drop_fresh()
                 self._refreshes = True
@@ -173,6 +179,11 @@ class Master:
         self._look_at_coming()
         self._look_at_leaving()
         self._bury_strangers()
+
+    def _wait(self, seconds: float) -> None:
+        for key, _ in self._selector.select(seconds):
+            if key.fileobj is self._wakeup[0]:
+                self._wakeup[0].recv(1000)
 
     def _rest(self) -> float:
         """Seconds until we look again, unless something wakes us."""
@@ -235,15 +246,19 @@ class Master:
             if zygote.retired:
                 self._retired.remove(zygote)
                 continue
-            died = {"pid": zygote.process.pid, "status": zygote.process.returncode}
-            self.notify("error", "zygote.died", **died)
+            if not self._stop:
+                died = {"pid": zygote.process.pid, "status": zygote.process.returncode}
+                self.notify("error", "zygote.died", **died)
             if zygote is self._fresh:
                 self._fresh = None
                 continue
             self._zygote = None
-            if zygote.ready:
-                with contextlib.suppress(OSError):  # there is no room for one: later, when a child is needed
-                    self._bearer()
+            self._zygote_pause = grown(self._zygote_pause, zygote.born)
+            # one that could not import is replaced when a child is missing, with the pauses of that
+            self._zygote_starts = time.monotonic() + self._zygote_pause if zygote.ready else float("inf")
+        if not (self._zygote or self._stop) and self._serves and time.monotonic() >= self._zygote_starts:
+            with contextlib.suppress(OSError):  # there is no room for one: later, when a child is missing
+                self._bearer()
 
     def _bury_strangers(self) -> None:
         """Reap adopted processes: the application or the engine started them, and their parents have ended."""
@@ -273,7 +288,11 @@ class Master:
             elif (status := engine.process.poll()) is not None:
                 self.notify("error", "engine.died", status=status)
                 engine.start()
-        except (EngineError, OSError) as error:  # no memory, no room on the disk: a later start may succeed
+        except (
+            EngineError,
+            OSError,
+            RuntimeError,
+        ) as error:  # no thread, no memory, no room on the disk: a later start may succeed
             if not self._serves:
                 raise
             self._engine_starts = time.monotonic() + PAUSE[1]
@@ -306,8 +325,7 @@ class Master:
 
     def _schedule(self, slot: int, child: Child) -> None:
         lived = time.monotonic() - child.born
-        pause = 0.0 if lived > SOON else min(max(2 * self._pauses[slot], PAUSE[0]), PAUSE[1])
-        self._pauses[slot] = pause
+        self._pauses[slot] = pause = grown(self._pauses[slot], child.born)
         self._starts[slot] = time.monotonic() + pause
         if child.why and not self._serves:
             self._failure, self._stop = child.why, True
@@ -335,7 +353,7 @@ class Master:
                 self._prove(child.zygote)
                 old, self._slots[slot] = self._slots[slot], self._coming.pop(slot)
                 if old:
-                    old.end(self.settings.config.drain + 2, signal.SIGUSR1 if self._hurry else signal.SIGUSR2)
+                    old.end(self.settings.config.drain + GRACE, signal.SIGUSR1 if self._hurry else signal.SIGUSR2)
                     self._leaving.append(old)
                 if not self._renew and not self._coming:
                     self.notify("info", "master.reloaded")
@@ -346,12 +364,18 @@ class Master:
                 return
 
     def _call_off(self, why: str) -> None:
+        left = len(self._renew) + len(self._coming) + 1  # with the one that has failed
+        new = len(self._roles) - left
+        self._drop_coming()
+        self._drop_fresh()
+        mixed = f"; {new} of {len(self._roles)} processes have the new code already" if new > 0 else ""
+        self.notify("error", "master.reload.failed", why=f"{why}; the old code goes on{mixed}")
+
+    def _drop_coming(self) -> None:
         for child in self._coming.values():
-            child.end(self.settings.config.drain + 2)
+            child.end(self.settings.config.drain + GRACE)
         self._leaving += self._coming.values()
         self._coming, self._renew = {}, []
-        self._drop_fresh()
-        self.notify("error", "master.reload.failed", why=f"{why}; the old code goes on")
 
     def _look_at_leaving(self) -> None:
         for child in list(self._leaving):
@@ -374,11 +398,23 @@ class Master:
     def _end_children(self) -> None:
         self._leaving += [*self._coming.values(), *(child for child in self._slots if child)]
         for child in self._leaving:
-            child.end(self.settings.config.drain + 2)
+            child.end(self.settings.config.drain + GRACE)
+        for zygote in self._zygotes():
+            if not zygote.ready:
+                zygote.process.kill()  # what it was asked for is not needed any more
+        closes = time.monotonic() + CLOSING
         while self._leaving:
-            self._selector.select(timeout=0.05)
+            self._wait(0.05)
+            if time.monotonic() > closes:
+                with contextlib.suppress(OSError):  # it is closed already, or macOS can't
+                    self._listener.shutdown(socket.SHUT_RD)  # for all processes: no client waits for us in vain
             self._look_at_zygotes()
             self._look_at_leaving()
+
+
+def grown(pause: float, born: float) -> float:
+    """The pause in seconds before a process that has ended is started again: it grows while they die young."""
+    return 0.0 if time.monotonic() - born > SOON else min(max(2 * pause, PAUSE[0]), PAUSE[1])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -43,7 +43,7 @@ class Pace(NamedTuple):
 
 
 STOP = Pace(15, 50)  # the whole server ends, so clients can't connect anew
-RELOAD = Pace(100, 250)  # another worker has taken its place, and nothing waits for this one to end
+RELOAD = Pace(100, 150)  # another worker has taken its place, and nothing waits for this one to end
 HURRY = Pace(3, 50)  # the same, but a developer who has just saved new code waits for it
 # What goes wrong in one of these ends with it: the loop, and all else in it, goes on.
 CONTAINED = frozenset({"future", "task", "asyncgen", "transport"})
@@ -118,9 +118,9 @@ async def drain(app: Served, door: Door, pace: Pace) -> None:
     """Tell clients to connect anew until no more requests come; then let requests in flight end."""
     loop = asyncio.get_running_loop()
     app.web.draining = True
-    until = loop.time() + app.settings.config.drain
     door.shut()  # others listen; a client that came to us now would be sent away at once
     await wait_for_quiet(app, door, pace)
+    until = loop.time() + app.settings.config.drain
     while app.web.under_way and loop.time() < until:
         await asyncio.sleep(LOOK)
     await door.close(max(until - loop.time(), LOOK))
@@ -130,11 +130,11 @@ async def wait_for_quiet(app: Served, door: Door, pace: Pace) -> None:
     """Wait until no client is connected, or no request has come for so many polls."""
     served, still = app.web.served, 0
     for _ in range(pace.most):
-        if not door.connections or still == pace.quiet:
-            break
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(LOOK)  # first: a connection that was just accepted is known only in the loop's next turn
         still = still + 1 if app.web.served == served else 0
         served = app.web.served
+        if not door.connections or still == pace.quiet:
+            break
 
 
 async def tasks(worker: Worker) -> None:
@@ -178,6 +178,7 @@ def die_with_master(line: socket.socket) -> None:
 def main(role: str, context: Context, make: Callable[[], Served], line: socket.socket, listener: socket.socket) -> None:
     """Import the application, run the worker and end the process, with status 1 after an error, which was reported."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, lambda *_: None)  # it is for the master; a command that we start does not ignore it
     die_with_master(line)
     notify = Notify(console)
     try:

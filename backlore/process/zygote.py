@@ -29,7 +29,7 @@ from backlore.core.config import Context
 # Blocked in the zygote, which ends only through its socket, and delivered in the child: none is ever lost.
 HELD = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
 READY = b"ready"
-SET_CHILD_SUBREAPER = 36  # prctl(2)
+SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
 # In the master
@@ -39,14 +39,26 @@ def adopt_orphans() -> bool:
     """Become the parent of descendants whose parent has ended. Returns whether the system can do that."""
     if sys.platform != "linux":  # macOS can't, nor is a fork without exec safe there
         return False
+    return control(SET_CHILD_SUBREAPER, 1)
+
+
+def control(option: int, value: int) -> bool:
+    """Set an attribute of this process by prctl(2). Returns whether it was set."""
     import ctypes
 
-    return bool(ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
 
 
 def python() -> list[str]:
     """The words that start this Python. The working directory is on its path only if it is on ours."""
-    return [sys.executable] if {"", os.getcwd()} & set(sys.path) else [sys.executable, "-P"]
+    try:
+        known = {"", os.getcwd()}
+    except FileNotFoundError:  # it was deleted
+        known = {""}
+    return [sys.executable] if known & set(sys.path) else [sys.executable, "-P"]
+
+
+PYTHON = python()  # now: later the application's folder is on our path
 
 
 class Newborn:
@@ -65,7 +77,10 @@ class Newborn:
 
     def poll(self) -> int | None:
         if self.pid and self.returncode is None:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            try:
+                ended, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # something else has waited for it
+                ended, status = self.pid, 0
             if ended:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
@@ -87,13 +102,14 @@ class Zygote:
     """The zygote, from the master's side: start it, ask it for children, retire it for one with newer code."""
 
     def __init__(self, context: Context):
+        self.born = time.monotonic()
         self.ready = False  # it has imported all
         self.retired = False
         self.line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._asked: deque[tuple[str, socket.socket, socket.socket]] = deque()
         with theirs:
             self.line.setblocking(False)
-            words = [*python(), "-m", "backlore.process.zygote", "birth", msgspec.json.encode(context).decode()]
+            words = [*PYTHON, "-m", "backlore.process.zygote", "birth", msgspec.json.encode(context).decode()]
             try:
                 self.process = subprocess.Popen(
                     [*words, str(theirs.fileno())],
@@ -114,7 +130,10 @@ class Zygote:
     def look(self) -> bool:
         """Read what it reports, and ask it for children that wait. Returns whether it is alive."""
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            self.ready = self.line.recv(len(READY)) == READY or self.ready
+            said = self.line.recv(len(READY))
+            self.ready = said == READY or self.ready
+            if not said:
+                self.process.kill()  # it forks no more, whatever else it still waits for
         self._ask()
         return self.process.poll() is None
 
@@ -160,7 +179,7 @@ def bear(master: socket.socket) -> tuple[str, list[int]]:
         except ConnectionError:  # the master has died
             role = b""
         if not role:
-            sys.exit()
+            os._exit(0)  # at once, whatever threads there are
         try:
             if fork_twice():
                 with contextlib.suppress(OSError):  # the master has died, as the end of the line will tell
@@ -214,6 +233,7 @@ def has_threads() -> bool:
 def main() -> None:
     """Import, fork when asked, and run the worker in each child."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    control(SET_PDEATHSIG, signal.SIGKILL)  # with the master, even while an import hangs; children don't inherit it
     gc.disable()  # a collection would write to pages that the children share, and leave holes in them
     from backlore.process import worker  # here: the master does not need it
 
@@ -222,16 +242,18 @@ def main() -> None:
     gc.freeze()
     master = socket.socket(fileno=int(sys.argv[3]))
     executes = has_threads()
+    sys.stdout.flush()  # what an import has printed must not be printed by each child
     with contextlib.suppress(OSError):  # the master has died
         master.send(READY)
     role, handles = bear(master)
     master.close()
     os.setsid()
+    signal.signal(signal.SIGHUP, lambda *_: None)  # as in the worker
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     for handle in handles:
         os.set_inheritable(handle, executes)
     if executes:
-        words = [*python(), "-m", "backlore.process.worker", role, sys.argv[2], *map(str, handles)]
+        words = [*PYTHON, "-m", "backlore.process.worker", role, sys.argv[2], *map(str, handles)]
         os.execv(sys.executable, words)
     rename(role)
     gc.enable()

@@ -428,7 +428,7 @@ import sys
 import threading
 import time
 
-if "zygote" in " ".join(sys.orig_argv):
+if "backlore.process.zygote" in sys.orig_argv:
     threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
 """
 
@@ -554,3 +554,81 @@ def test_the_working_directory_is_where_the_master_has_it(
     """Else the application's modules would come before those of Python."""
     monkeypatch.setattr(sys, "path", path)
     assert len(python()) == words
+
+
+SLOWLY_BROKEN = "\nimport time\ntime.sleep(4)\nraise RuntimeError('broken on purpose')\n"
+
+
+@pytest.mark.parametrize("env", ["dev", "prod"])
+def test_a_reload_overtakes_one_that_would_fail(env: str, tmp_path: Path) -> None:
+    with serving(KINDS, tmp_path, env=env) as server:
+        source = server.folder / "server.py"
+        whole = source.read_text()
+        for text in (whole + SLOWLY_BROKEN, whole + "\nNEW = True\n"):
+            source.write_text(text)
+            if env == "prod":
+                server.process.send_signal(signal.SIGHUP)
+            server.wait_said("master.reload")
+            time.sleep(1.5)
+        until(lambda: "master.reloaded" in server.said(), 20)
+        assert "reload.failed" not in server.said()
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_one_with_a_thread_goes_like_any(daemon: bool, tmp_path: Path, shadow: Callable[[str, str], Path]) -> None:
+    shadow("sitecustomize", THREAD.replace("daemon=True", f"daemon={daemon}"))
+    with serving(KINDS, tmp_path, env="prod") as server:
+        [old] = zygotes_of(server)
+        reload(server)
+        assert gone([old])
+        before = cpu_of(server)
+        time.sleep(1)
+        assert cpu_of(server) - before < 0.3
+        family = server.family()
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait(5)
+        assert gone(family)
+        server.start()
+
+
+def test_a_hanging_zygote_ends_with_the_master(tmp_path: Path, shadow: Callable[[str, str], Path]) -> None:
+    server = Server(KINDS, tmp_path)
+    try:
+        server.start()
+        shadow("uvloop", "import time\ntime.sleep(1000)")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: len(zygotes_of(server)) == 2)
+        time.sleep(0.5)
+        family = server.family()
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait(5)
+        assert gone(family)
+    finally:
+        server.kill()
+
+
+def test_a_hangup_of_all_processes_ends_none(server: Server) -> None:
+    children = children_of(server)
+    for each in [*children, *zygotes_of(server)]:
+        each.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert all(each.is_running() for each in children) and "died" not in server.said()
+
+
+@pytest.mark.parametrize("place", ["the application's folder", "a folder that is deleted"])
+def test_where_the_command_is_called(place: str, tmp_path: Path) -> None:
+    """By its script, as users do: the application's modules come after Python's, also in a zygote."""
+    server = Server(KINDS, tmp_path, env="prod")
+    (server.folder / "uvloop.py").write_text("raise RuntimeError('the wrong one')\n")
+    there = server.folder if place.startswith("the") else tmp_path / "gone"
+    there.mkdir(exist_ok=True)
+    go = 'cd "$0" && rmdir "$0" 2>/dev/null; exec "$@"'
+    command = str(Path(sys.executable).parent / "backlore")
+    server.words[:3] = ["sh", "-c", go, str(there), command]
+    try:
+        server.start()
+        assert there.exists() is (there == server.folder)
+        reload(server)
+        server.stop()
+    finally:
+        server.kill()
