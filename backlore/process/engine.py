@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from backlore.core.config import Settings
@@ -66,7 +67,7 @@ class Engine:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the master alone: it stops the engine last
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
             )
         self.loading = True
         self._until = time.monotonic() + START_LIMIT
@@ -206,6 +207,8 @@ def sync(path: Path) -> None:
             os.close(handle)
 
 
-def _die_with_parent() -> None:
+def _die_with(master: int) -> None:
     # PR_SET_PDEATHSIG: when the master is killed, its engine gets SIGTERM and writes its files before it ends
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != master:  # it was killed before
+        os._exit(1)

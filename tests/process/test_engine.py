@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,3 +282,11 @@ def test_the_folder_of_a_socket_elsewhere_goes_with_the_engine(tmp_path: Path) -
     with serving(KINDS, tmp_path, data=data):
         assert folder.is_dir()
     assert not folder.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the next start ends it")
+def test_a_master_killed_while_it_starts_leaves_no_engine() -> None:
+    """Between the fork and what binds the engine to it."""
+    dead = "import os; from backlore.process.engine import _die_with; _die_with(os.getpid()); print('goes on')"
+    got = subprocess.run([sys.executable, "-c", dead], capture_output=True, text=True)
+    assert (got.returncode, got.stdout) == (1, "")
