@@ -29,13 +29,14 @@ ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
 # The slow ones, the longest first: if they began last, all other processes would wait for them. --fast leaves them out.
 LONG = """
-breaker vagrant breaker_whole tutorial files_faults files_bucket page pictures_page fileserver_appends files_moves
-ground broken tus_cut fileserver_changes faults lasting security_sessions files_commands new redis_broken faults_starts
-fileserver security_broken door_reload passkeys faults_tasks pictures tus_room pictures_scripts passkeys_hostile
-redis_sharing security_addresses security_requests bodies engine passkeys_browser files files_disk security_told
-clients tasks openid_lies openid check check_meanwhile check_restore accounts totp admins wire breaker_strain lines
-outlived files_clients door_refusals thumbs rows tus_clients tus_steps door_connection asgi lines_http door_laws pauses
-walks dev door_fronts door_limits turns rates tus files_names redis redis_unfit
+breaker breaker_whole vagrant tutorial files_bucket zygote files_faults page pictures_page files_moves tus_cut
+fileserver_appends docs_page faults fileserver_changes lasting files_commands tasks bodies faults_tasks
+security_sessions broken ground redis_broken wire check_meanwhile outlived accounts new thumbs admins breaker_strain
+totp files_disk openid_lies files_clients security_broken engine tus_room fileserver door_laws lines_http
+door_connection door_reload faults_starts check clients pictures_scripts door_fronts lines door_limits redis_sharing
+check_restore passkeys walks rates door_refusals rows mail_delivery passkeys_hostile lines_windows pictures turns
+passkeys_browser dev security_addresses security_requests files security_told openid tus_clients tus_steps asgi pauses
+tus files_names redis redis_unfit
 """
 LATEST: "deque[Server]" = deque(maxlen=3)  # the servers that were started last
 # In the tests many users at one address sign up and log in all the time.
