@@ -158,7 +158,7 @@ class Server:
 
     def kill(self) -> None:
         """Kill whatever is left of it, stopped processes too."""
-        for each in [*self.family(), psutil.Process(self.process.pid)] if self.process.poll() is None else []:
+        for each in [psutil.Process(self.process.pid), *self.family()] if self.process.poll() is None else []:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.send_signal(signal.SIGCONT)
                 each.kill()

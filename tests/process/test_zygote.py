@@ -417,6 +417,7 @@ def test_forks_of_the_application_hold_up_nobody(tmp_path: Path) -> None:
             made.wait_said(f"pid={each.pid} status=-9")
         until(lambda: len(set(children_of(made)) - set(children) - set(pools)) >= 3, 30)
         until(lambda: httpx.get(f"{made.url}/health").status_code == 200)
+        until(lambda: all(each.children() for each in set(children_of(made)) - set(pools)))  # so that none is missed
     finally:
         for each in pools:
             each.kill()
