@@ -16,6 +16,8 @@ from backlore.core.config import Context
 from backlore.process.zygote import PYTHON, Newborn, Zygote
 
 READY = b"ready\n"  # all that a child says on its line after its process id, unless it can't start
+SOON = 5.0  # seconds: a child that dies sooner is started again after a growing pause
+PAUSE = 0.1, 10.0  # seconds: the first, and the longest
 
 
 class Child:
@@ -80,3 +82,8 @@ def execute(role: str, context: Context, line: socket.socket, listener: socket.s
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the master, which lets us drain
         )
+
+
+def grown(pause: float, born: float) -> float:
+    """The pause in seconds before a process that has ended is started again: it grows while they die young."""
+    return 0.0 if time.monotonic() - born > SOON else min(max(2 * pause, PAUSE[0]), PAUSE[1])

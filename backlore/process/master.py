@@ -21,17 +21,16 @@ from backlore.core.cpus import usable
 from backlore.core.notify import Notify, console
 from backlore.core.streams import say
 from backlore.core.temporary import sweep
-from backlore.process.child import Child
+from backlore.process.child import PAUSE, Child, grown
 from backlore.process.datafolder import hold
 from backlore.process.engine import Engine
+from backlore.process.nursery import Nursery
 from backlore.process.program import EngineError
 from backlore.process.terminal import Terminal
 from backlore.process.watch import Watch
-from backlore.process.zygote import Zygote, adopt_orphans
+from backlore.process.zygote import Zygote
 
 BACKLOG = 4096  # connections that wait to be accepted
-SOON = 5.0  # seconds: a child that dies sooner is started again after a growing pause
-PAUSE = 0.1, 10.0  # seconds: the first, and the longest
 START_LIMIT = 60.0  # seconds from a child's start to its `ready`
 GRACE = 7.0  # seconds beyond `drain` for a child to end: it begins to drain when its clients have been told
 CLOSING = 0.3  # seconds until all workers have heard that the server ends
@@ -53,13 +52,8 @@ class Master:
         self._slots: list[Child | None] = [None for _ in self._roles]
         self._pauses = [0.0 for _ in self._roles]
         self._starts = [0.0 for _ in self._roles]  # when an empty slot is filled again
-        self._forks = adopt_orphans()
-        self._zygote: Zygote | None = None  # bears those that are missing
-        self._fresh: Zygote | None = None  # bears those with the new code of a reload, until one of them is ready
-        self._retired: list[Zygote] = []
-        self._zygote_pause = 0.0
-        self._zygote_starts = 0.0  # when one that died is replaced, though no child is missing
-        self._refreshes = False  # a reload under way wants new code of the libraries, and of ours
+        self._selector = selectors.DefaultSelector()
+        self._nursery = Nursery(context, self._selector, self.notify)
         self._leaving: list[Child] = []  # replaced, draining
         self._coming: dict[int, Child] = {}  # replacements for the slots' children, not ready yet
         self._renew: list[int] = []  # slots whose children a reload still has to replace
@@ -86,10 +80,9 @@ class Master:
         try:
             if self.settings.config.own_redis and self._context.serves == "application":
                 self._probe()
-            self._selector = selectors.DefaultSelector()
             self._heed_signals()
             try:
-                self._bearer()  # it gets ready while the engine does
+                self._nursery.bearer()  # it gets ready while the engine does
             except OSError as error:
                 raise EngineError(f"No process can be started: {error}.") from None
             self._start_engine()
@@ -105,8 +98,7 @@ class Master:
             raise
         finally:
             self._listener.close()
-            for zygote in self._zygotes():
-                zygote.end()
+            self._nursery.end()
             if self._engine:
                 self._engine.stop()
             self.notify.flush()
@@ -159,7 +151,7 @@ class Master:
             self._stop = True
             return
         self._terminal.look()
-        self._look_at_zygotes()
+        self._nursery.look(replaces=self._serves and not self._stop)
         self._look_at_engine()
         if self._loading() and not self._serves:
             return  # there is no worker to reload and no engine to serve with
@@ -171,8 +163,7 @@ class Master:
             self._drop_coming()  # of a reload that this one overtakes
             self._renew = list(range(len(self._roles)))[::-1]  # the tasks first: if they fail, all is as it was
             if hangup:
-                self._drop_fresh()
-                self._refreshes = True
+                self._nursery.refresh()
             self.notify("info", "master.reload")
         for slot, child in enumerate(self._slots):
             self._look_at(slot, child)
@@ -200,73 +191,15 @@ class Master:
         self._selector.register(child.line, selectors.EVENT_READ)
         return child
 
-    def _new_zygote(self) -> Zygote | None:
-        if not self._forks:
-            return None
-        zygote = Zygote(self._context)
-        self._selector.register(zygote.line, selectors.EVENT_READ)
-        return zygote
-
-    def _zygotes(self) -> list[Zygote]:
-        return [zygote for zygote in (self._zygote, self._fresh, *self._retired) if zygote]
-
-    def _bearer(self) -> Zygote | None:
-        """The zygote for children that are missing. None where children are executed."""
-        self._zygote = self._zygote or self._new_zygote()
-        return self._zygote
-
-    def _bearer_of_reload(self) -> Zygote | None:
-        """The same for those with new code."""
-        if not self._refreshes:
-            return self._bearer()
-        self._fresh = self._fresh or self._new_zygote()
-        return self._fresh
-
-    def _prove(self, zygote: Zygote | None) -> None:
-        """A child of this zygote is ready. If it is the fresh one, all further children are of it."""
-        if zygote and zygote is self._fresh:
-            self._retire(self._zygote)
-            self._zygote, self._fresh, self._refreshes = zygote, None, False
-
-    def _drop_fresh(self) -> None:
-        self._retire(self._fresh)
-        self._fresh, self._refreshes = None, False
-
-    def _retire(self, zygote: Zygote | None) -> None:
-        if zygote:
-            zygote.retire()
-            self._retired.append(zygote)
-
-    def _look_at_zygotes(self) -> None:
-        for zygote in self._zygotes():
-            if zygote.look():
-                continue
-            self._selector.unregister(zygote.line)
-            zygote.end()
-            if zygote.retired:
-                self._retired.remove(zygote)
-                continue
-            if not self._stop:
-                died = {"pid": zygote.process.pid, "status": zygote.process.returncode}
-                self.notify("error", "zygote.died", **died)
-            if zygote is self._fresh:
-                self._fresh = None
-                continue
-            self._zygote = None
-            self._zygote_pause = grown(self._zygote_pause, zygote.born)
-            # one that could not import is replaced when a child is missing, with the pauses of that
-            self._zygote_starts = time.monotonic() + self._zygote_pause if zygote.ready else float("inf")
-        if not (self._zygote or self._stop) and self._serves and time.monotonic() >= self._zygote_starts:
-            with contextlib.suppress(OSError):  # there is no room for one: later, when a child is missing
-                self._bearer()
-
     def _bury_strangers(self) -> None:
         """Reap adopted processes: the application or the engine started them, and their parents have ended."""
         children = [child for child in (*self._slots, *self._coming.values(), *self._leaving) if child]
-        ours = {child.process.pid for child in children} | {zygote.process.pid for zygote in self._zygotes()}
+        ours = {child.process.pid for child in children} | self._nursery.pids()
         if self._engine:
             ours.add(self._engine.process.pid)
-        if not self._forks or None in ours:  # a child that has not told its pid yet must not be taken for one of them
+        if (
+            not self._nursery.forks or None in ours
+        ):  # a child that has not told its pid yet must not be taken for one of them
             return
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in ours:
@@ -307,7 +240,7 @@ class Master:
             self._schedule(slot, child)
         if not (self._slots[slot] or self._stop) and time.monotonic() >= self._starts[slot]:
             try:
-                self._slots[slot] = self._start(slot, self._bearer())
+                self._slots[slot] = self._start(slot, self._nursery.bearer())
             except OSError as error:  # too many processes or files, or no memory: a later start may succeed
                 if not self._serves:
                     raise EngineError(f"No process can be started: {error}.") from None
@@ -344,13 +277,13 @@ class Master:
         while self._renew and len(self._coming) < at_once and self._renew[0] not in self._coming:
             slot = self._renew.pop(0)
             try:
-                self._coming[slot] = self._start(slot, self._bearer_of_reload())
+                self._coming[slot] = self._start(slot, self._nursery.bearer_of_reload())
             except OSError as error:
                 self._call_off(f"no process can be started: {error}")
                 return
         for slot, child in list(self._coming.items()):
             if child.look():
-                self._prove(child.zygote)
+                self._nursery.prove(child.zygote)
                 old, self._slots[slot] = self._slots[slot], self._coming.pop(slot)
                 if old:
                     old.end(self.settings.config.drain + GRACE, signal.SIGUSR1 if self._hurry else signal.SIGUSR2)
@@ -367,7 +300,7 @@ class Master:
         left = len(self._renew) + len(self._coming) + 1  # with the one that has failed
         new = len(self._roles) - left
         self._drop_coming()
-        self._drop_fresh()
+        self._nursery.drop_fresh()
         mixed = f"; {new} of {len(self._roles)} processes have the new code already" if new > 0 else ""
         self.notify("error", "master.reload.failed", why=f"{why}; the old code goes on{mixed}")
 
@@ -399,22 +332,15 @@ class Master:
         self._leaving += [*self._coming.values(), *(child for child in self._slots if child)]
         for child in self._leaving:
             child.end(self.settings.config.drain + GRACE)
-        for zygote in self._zygotes():
-            if not zygote.ready:
-                zygote.process.kill()  # what it was asked for is not needed any more
+        self._nursery.stop()
         closes = time.monotonic() + CLOSING
         while self._leaving:
             self._wait(0.05)
             if time.monotonic() > closes:
                 with contextlib.suppress(OSError):  # it is closed already, or macOS can't
                     self._listener.shutdown(socket.SHUT_RD)  # for all processes: no client waits for us in vain
-            self._look_at_zygotes()
+            self._nursery.look(replaces=False)
             self._look_at_leaving()
-
-
-def grown(pause: float, born: float) -> float:
-    """The pause in seconds before a process that has ended is started again: it grows while they die young."""
-    return 0.0 if time.monotonic() - born > SOON else min(max(2 * pause, PAUSE[0]), PAUSE[1])
 
 
 def listen(host: str, port: int) -> socket.socket:
